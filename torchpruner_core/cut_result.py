@@ -1,0 +1,261 @@
+"""What a cut analysis returns: the slices to remove, and what that saves.
+
+A :class:`CutResult` is a mapping with the manual's three keys, ``'terminal'``, ``'iner'`` and
+``'operator'`` (that spelling is the contract), and carries the rest as attributes. It needs numpy
+alone, so that a client without torch or onnx can read one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Indices = NDArray[np.int64]
+"""Sorted, unique int64 indices along one axis, shape ``(k,)``."""
+
+AxisCuts = list["Indices | None"]
+"""One entry an axis of a tensor: ``None``, or the indices to remove."""
+
+OperatorChange = dict[str, "int | list[int]"]
+"""Attribute or constant name -> what to subtract from it."""
+
+SHORT_RUN = 8
+"""An index list at most this long is written out; a longer one may be written as ranges."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """The name, shape and dtype (numpy's name: ``'float32'``) of one graph input or output."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"name": self.name, "shape": list(self.shape), "dtype": self.dtype}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> TensorSpec:
+        shape = tuple(int(size) for size in data["shape"])
+        return cls(str(data["name"]), shape, str(data.get("dtype", "float32")))
+
+
+@dataclass(frozen=True, slots=True)
+class CutRequest:
+    """One asked cut: remove ``index`` along axis ``dim`` of the node called ``node``."""
+
+    node: str
+    dim: int
+    index: tuple[int, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"node": self.node, "dim": self.dim, "index": encode_indices(self.index)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> CutRequest:
+        index = tuple(int(i) for i in decode_indices(data["index"]))
+        return cls(str(data["node"]), int(data["dim"]), index)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A decision made where one axis splits into several that could each be pruned.
+
+    ``operator`` is where the split happens, ``factors`` the sizes it splits into, ``taken`` and
+    ``rejected`` the factors' positions by name (``'outer'``, ``'inner'``, or ``'factor 1'``), and
+    the costs the parameter elements that each completion removes in all. ``other_cost`` is
+    ``None`` where the other completion is impossible, and both are ``None`` where the request
+    was aligned exactly or the caller's granularity decided.
+    """
+
+    operator: str
+    factors: tuple[int, ...]
+    taken: str
+    rejected: str
+    taken_cost: int | None = None
+    other_cost: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "operator": self.operator,
+            "factors": list(self.factors),
+            "taken": self.taken,
+            "rejected": self.rejected,
+            "taken_cost": self.taken_cost,
+            "other_cost": self.other_cost,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Choice:
+        return cls(**{**data, "factors": tuple(data["factors"])})
+
+
+@dataclass(frozen=True, eq=False)
+class CutResult(Mapping[str, Any]):
+    """The smallest consistent cut that contains what was asked.
+
+    ``terminal`` and ``iner`` map a node's name to one entry an axis: ``None``, or the sorted int64
+    indices to remove; ``operator`` maps an operator's name to what must be subtracted from its
+    attributes or constants (``{'group': 1}``).
+
+    ``literals`` are the terminals that are constants of the program rather than parameters or
+    buffers of a module. ``renormalises`` names the operators whose statistics are computed over
+    fewer slices, so that the pruned network is valid without being equal to the masked one.
+    FLOPs follow ``torch.utils.flop_counter`` (two a multiply-accumulate); MACs are half of that.
+    """
+
+    terminal: dict[str, AxisCuts] = field(default_factory=dict)
+    iner: dict[str, AxisCuts] = field(default_factory=dict)
+    operator: dict[str, OperatorChange] = field(default_factory=dict)
+    requested: tuple[CutRequest, ...] = ()
+    added: dict[str, AxisCuts] = field(default_factory=dict)
+    choices: tuple[Choice, ...] = ()
+    renormalises: tuple[str, ...] = ()
+    touches_inputs: tuple[str, ...] = ()
+    touches_outputs: tuple[str, ...] = ()
+    literals: tuple[str, ...] = ()
+    params_before: int = 0
+    params_removed: int = 0
+    flops_before: int = 0
+    flops_after: int = 0
+    macs_before: int = 0
+    macs_after: int = 0
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+
+    KEYS = ("terminal", "iner", "operator")
+
+    def __getitem__(self, key: str) -> Any:
+        if key not in self.KEYS:
+            raise KeyError(key)
+        return getattr(self, key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.KEYS)
+
+    def __len__(self) -> int:
+        return len(self.KEYS)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, CutResult):
+            return self.to_dict() == other.to_dict()
+        return NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def params_after(self) -> int:
+        """Parameter elements left."""
+        return self.params_before - self.params_removed
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values; :meth:`from_dict` gives an equal result back."""
+        return {
+            "terminal": _encode_cuts(self.terminal),
+            "iner": _encode_cuts(self.iner),
+            "operator": {name: dict(change) for name, change in self.operator.items()},
+            "requested": [request.to_dict() for request in self.requested],
+            "added": _encode_cuts(self.added),
+            "choices": [choice.to_dict() for choice in self.choices],
+            "renormalises": list(self.renormalises),
+            "touches_inputs": list(self.touches_inputs),
+            "touches_outputs": list(self.touches_outputs),
+            "literals": list(self.literals),
+            "params_before": self.params_before,
+            "params_removed": self.params_removed,
+            "flops_before": self.flops_before,
+            "flops_after": self.flops_after,
+            "macs_before": self.macs_before,
+            "macs_after": self.macs_after,
+            "inputs": [spec.to_dict() for spec in self.inputs],
+            "outputs": [spec.to_dict() for spec in self.outputs],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> CutResult:
+        """Build a result from :meth:`to_dict`'s value, or from the manual's plain three-key dict.
+
+        Raises ``ValueError`` where an index list is not one.
+        """
+        plain = dict(data)
+        for key in ("terminal", "iner", "added"):
+            plain[key] = _decode_cuts(plain.get(key) or {})
+        plain["requested"] = tuple(map(CutRequest.from_dict, plain.get("requested", ())))
+        plain["choices"] = tuple(map(Choice.from_dict, plain.get("choices", ())))
+        for key in ("inputs", "outputs"):
+            plain[key] = tuple(map(TensorSpec.from_dict, plain.get(key, ())))
+        for key in ("renormalises", "touches_inputs", "touches_outputs", "literals"):
+            plain[key] = tuple(plain.get(key, ()))
+        known = cls.__dataclass_fields__
+        return cls(**{key: value for key, value in plain.items() if key in known})
+
+    def to_json(self) -> str:
+        """Return :meth:`to_dict` as JSON text."""
+        return json.dumps(self.to_dict(), separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> CutResult:
+        """Read :meth:`to_json`'s text."""
+        return cls.from_dict(json.loads(text))
+
+    def __repr__(self) -> str:
+        return (
+            f"CutResult({len(self.terminal)} terminal, {len(self.iner)} iner, "
+            f"{len(self.operator)} operator; params {self.params_before} -> {self.params_after}, "
+            f"flops {self.flops_before} -> {self.flops_after})"
+        )
+
+
+def encode_indices(indices: Sequence[int] | Indices) -> list[int] | dict[str, Any]:
+    """Write indices as a list, or as ``{'ranges': [[start, stop], ...]}`` where that is shorter.
+
+    >>> encode_indices([1, 3])
+    [1, 3]
+    >>> encode_indices(range(64))
+    {'ranges': [[0, 64]]}
+    """
+    array = np.asarray(indices, dtype=np.int64)
+    if len(array) > SHORT_RUN:
+        breaks = np.flatnonzero(np.diff(array) != 1) + 1
+        if 2 * (len(breaks) + 1) < len(array):
+            runs = np.split(array, breaks)
+            return {"ranges": [[int(run[0]), int(run[-1]) + 1] for run in runs]}
+    return [int(i) for i in array.tolist()]
+
+
+def decode_indices(value: Any) -> Indices:
+    """Read :func:`encode_indices`' value; the order is kept.
+
+    Raises ``ValueError`` where ``value`` is neither a list of integers nor ranges.
+    """
+    if isinstance(value, Mapping):
+        try:
+            parts = [np.arange(int(a), int(b), dtype=np.int64) for a, b in value["ranges"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"index ranges look like {{'ranges': [[0, 4]]}}, not {value!r}") from error
+        return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
+    array = np.asarray(value)
+    if array.size == 0:
+        return np.empty(0, dtype=np.int64)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise ValueError(f"indices are a flat list of integers, not {value!r}")
+    return array.astype(np.int64)
+
+
+def _encode_cuts(cuts: Mapping[str, AxisCuts]) -> dict[str, list[Any]]:
+    return {
+        name: [None if indices is None else encode_indices(indices) for indices in axes]
+        for name, axes in cuts.items()
+    }
+
+
+def _decode_cuts(cuts: Mapping[str, Sequence[Any]]) -> dict[str, AxisCuts]:
+    return {
+        name: [None if axis is None or len(axis) == 0 else decode_indices(axis) for axis in axes]
+        for name, axes in cuts.items()
+    }

@@ -1,0 +1,152 @@
+"""Every error the library raises on purpose.
+
+::
+
+    TorchPrunerError
+    ├── GraphError                 a model did not become a graph
+    │   ├── ExportError            the exporter refused the program
+    │   ├── InvalidModelError      the bytes are not the model they claim to be
+    │   ├── InputSpecError         the input names, shapes or dtypes do not fit the model
+    │   └── UnsupportedModelError  a valid model, of a kind this library cannot read
+    ├── CutError                   a cut cannot be made
+    │   ├── UnknownNodeError       no node of that name
+    │   ├── UnknownModuleError     no module of that name
+    │   ├── CutDimError            the axis does not exist
+    │   ├── CutIndexError          the indices are empty, repeated, out of range or not integers
+    │   ├── EmptyAxisError         nothing would be left of an axis
+    │   ├── OpaqueAxisError        the cut reaches an axis that no rule can shorten
+    │   ├── AmbiguousCutError      ``strict``: the request is not aligned to blocks or strides
+    │   └── ProtectedIOError       ``protect_io``: the cut reaches a graph input or output
+    └── ReplayError                a cut does not fit a local model (see ``pruning.errors``)
+
+Each carries the names a person needs as attributes, and ``to_problem()`` gives them in the form of
+RFC 9457 (``application/problem+json``), with a ``type`` slug that does not change between versions.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class TorchPrunerError(Exception):
+    """Base of every error of this library.
+
+    ``fields`` are the names behind the sentence: operator, module, axis, expected, received.
+    """
+
+    slug: ClassVar[str] = "error"
+    title: ClassVar[str] = "The request failed"
+
+    def __init__(self, detail: str, **fields: Any) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.fields = fields
+
+    def to_problem(self) -> dict[str, Any]:
+        """Return the error as RFC 9457 members: ``type``, ``title``, ``detail`` and the fields."""
+        return {"type": self.slug, "title": self.title, "detail": self.detail, **self.fields}
+
+
+class GraphError(TorchPrunerError):
+    """A model did not become a graph."""
+
+    slug = "graph-error"
+    title = "The graph could not be built"
+
+
+class ExportError(GraphError):
+    """The exporter refused the program."""
+
+    slug = "export-failed"
+    title = "The model could not be exported to ONNX"
+
+
+class InvalidModelError(GraphError):
+    """The bytes are not the model they claim to be."""
+
+    slug = "invalid-model"
+    title = "The file is not a valid model"
+
+
+class InputSpecError(GraphError):
+    """The input names, shapes or dtypes do not fit the model."""
+
+    slug = "invalid-inputs"
+    title = "The inputs do not fit the model"
+
+
+class UnsupportedModelError(GraphError):
+    """A valid model of a kind this library cannot read."""
+
+    slug = "unsupported-model"
+    title = "This kind of model is not supported"
+
+
+class CutError(TorchPrunerError):
+    """A cut cannot be made."""
+
+    slug = "cut-error"
+    title = "The cut cannot be made"
+
+
+class UnknownNodeError(CutError):
+    """No node of that name."""
+
+    slug = "unknown-node"
+    title = "There is no such node"
+
+
+class UnknownModuleError(CutError):
+    """No module of that name."""
+
+    slug = "unknown-module"
+    title = "There is no such module"
+
+
+class CutDimError(CutError):
+    """The axis does not exist."""
+
+    slug = "invalid-dim"
+    title = "The axis does not exist"
+
+
+class CutIndexError(CutError):
+    """The indices are empty, repeated, out of range or not integers."""
+
+    slug = "invalid-index"
+    title = "The indices are not valid"
+
+
+class EmptyAxisError(CutError):
+    """Nothing would be left of an axis."""
+
+    slug = "empty-axis"
+    title = "The cut would remove a whole axis"
+
+
+class OpaqueAxisError(CutError):
+    """The cut reaches an axis that no rule can shorten."""
+
+    slug = "opaque-axis"
+    title = "The cut reaches an axis that cannot be pruned"
+
+
+class AmbiguousCutError(CutError):
+    """``strict`` was asked and the request is not aligned to whole blocks or whole strides."""
+
+    slug = "ambiguous-cut"
+    title = "The request is not aligned to blocks or strides"
+
+
+class ProtectedIOError(CutError):
+    """``protect_io`` was asked and the cut reaches a graph input or output."""
+
+    slug = "protected-io"
+    title = "The cut reaches a graph input or output"
+
+
+class ReplayError(TorchPrunerError):
+    """A cut does not fit a local model."""
+
+    slug = "replay-error"
+    title = "The cut does not fit the model"
