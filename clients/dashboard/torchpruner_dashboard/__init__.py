@@ -1,0 +1,1 @@
+"""The web dashboard; it talks to the service through the SDK only."""

@@ -1,0 +1,1 @@
+"""The shared REST service: API, worker and storage."""
