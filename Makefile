@@ -1,18 +1,86 @@
-VENV ?= .venv
-PYTHON ?= python3
+# Everything a person does with this project. `make` alone lists the targets.
+#   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu     a CPU build of torch, about 200 MB
+#   make test ARGS="tests/core -k conv"                            part of the suite
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -o pipefail -c
+
+VENV        ?= .venv
+PYTHON      ?= python3
+TORCH_INDEX ?=
+ARGS        ?=
+JOBS        ?= 2
+
+BIN   := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# torch's and torchvision's pins, for the index a person may choose for them.
+TORCH_PINS = $(shell grep -E '^torch(vision)?==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help
+.PHONY: help install demo serve test check docs docs-serve bench bench-service zoo browser lock clean
 
-help:
-	@echo "make test"
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(VENV)/.stamp: pyproject.toml constraints.txt
-	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install -q -c constraints.txt pip setuptools
-	$(VENV)/bin/pip install -c constraints.txt --no-build-isolation -e '.[dev]'
-	touch $@
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed; name one with PYTHON=python3.12"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
+	  || { echo "python3 -m venv failed: apt-get install python3-venv"; exit 1; }
+	@echo "Installing into $(VENV): two to five minutes the first time, torch is large."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt pip setuptools
+	$(if $(TORCH_INDEX),$(BIN)/pip install --index-url $(TORCH_INDEX) $(TORCH_PINS))
+	$(BIN)/pip install --disable-pip-version-check --no-build-isolation -c constraints.txt -e '.[dev]' $(TORCH_PINS) \
+	  | grep -vE '^(Requirement already satisfied|  Using cached)'
+	@touch $@
 
-.PHONY: test
-test: $(VENV)/.stamp
-	$(VENV)/bin/python -m pytest
+install: $(STAMP) ## make .venv with every extra, versions from constraints.txt
+
+demo: $(STAMP) ## start the service, prune ResNet-50 through it, stop it
+	$(BIN)/python examples/demo.py
+
+serve: $(STAMP) ## the service on its embedded default, in the foreground
+	$(BIN)/torchpruner-service serve $(ARGS)
+
+test: $(STAMP) browser ## the whole test suite
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+
+check: $(STAMP) ## ruff, mypy --strict, import contracts, documentation
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/mkdocs build --strict --quiet --site-dir build/site
+
+docs: $(STAMP) ## build the documentation into build/site
+	$(BIN)/mkdocs build --strict --site-dir build/site
+
+docs-serve: $(STAMP) ## read the documentation at http://127.0.0.1:8001
+	$(BIN)/mkdocs serve --dev-addr 127.0.0.1:8001
+
+bench: $(STAMP) ## speed beside Torch-Pruning -> build/bench.json
+	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-service: $(STAMP) ## the service under load -> build/bench-service.json
+	$(BIN)/python -m benchmarks.service $(ARGS)
+
+zoo: $(STAMP) ## every architecture against the oracle -> build/zoo.json
+	$(BIN)/python -m benchmarks.zoo $(ARGS)
+
+# The dashboard's tests drive a real browser. Root on Debian gets one; anybody else is told how.
+browser:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
+	  || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "Installing chromium for the dashboard's tests" \
+	       && { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; }; } \
+	  || echo "No browser: the dashboard's tests are skipped. To run them: sudo apt-get install chromium"
+
+# Installs the newest releases that pyproject.toml allows into a new environment and pins what came out.
+lock: ## write constraints.txt anew
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	build/lock/bin/pip install --quiet --upgrade pip setuptools
+	build/lock/bin/pip install --quiet -e '.[dev]' $(TORCH_PINS)
+	{ sed -n '/^#/p' constraints.txt; build/lock/bin/pip freeze --all --exclude-editable; } > build/constraints.txt
+	mv build/constraints.txt constraints.txt
+
+clean: ## remove everything that make made
+	rm -rf $(VENV) build site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
