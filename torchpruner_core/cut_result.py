@@ -107,6 +107,8 @@ class CutResult(Mapping[str, Any]):
     buffers of a module. ``renormalises`` names the operators whose statistics are computed over
     fewer slices, so that the pruned network is valid without being equal to the masked one.
     FLOPs follow ``torch.utils.flop_counter`` (two a multiply-accumulate); MACs are half of that.
+    ``shapes`` holds the shape before the cut of every node named in ``terminal`` and ``iner``, so that
+    a replay can tell a model the cut was not made for.
     """
 
     terminal: dict[str, AxisCuts] = field(default_factory=dict)
@@ -127,6 +129,7 @@ class CutResult(Mapping[str, Any]):
     macs_after: int = 0
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     KEYS = ("terminal", "iner", "operator")
 
@@ -174,6 +177,7 @@ class CutResult(Mapping[str, Any]):
             "macs_after": self.macs_after,
             "inputs": [spec.to_dict() for spec in self.inputs],
             "outputs": [spec.to_dict() for spec in self.outputs],
+            "shapes": {name: list(shape) for name, shape in self.shapes.items()},
         }
 
     @classmethod
@@ -191,6 +195,10 @@ class CutResult(Mapping[str, Any]):
             plain[key] = tuple(map(TensorSpec.from_dict, plain.get(key, ())))
         for key in ("renormalises", "touches_inputs", "touches_outputs", "literals"):
             plain[key] = tuple(plain.get(key, ()))
+        plain["shapes"] = {
+            str(name): tuple(int(size) for size in shape)
+            for name, shape in (plain.get("shapes") or {}).items()
+        }
         known = cls.__dataclass_fields__
         return cls(**{key: value for key, value in plain.items() if key in known})
 
