@@ -1,0 +1,117 @@
+"""The graph after a cut, made by slicing the solved graph."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from torchpruner_core.analysis.coupling import ClassChange, ClassSelection, Coupling
+from torchpruner_core.errors import CutError
+
+if TYPE_CHECKING:
+    from torchpruner_core.analysis.closure import Removal
+    from torchpruner_core.analysis.solved_graph import SolvedGraph
+    from torchpruner_core.cut_result import CutResult, Indices
+
+
+def derive(graph: SolvedGraph, result: CutResult) -> SolvedGraph:
+    """Return ``graph`` without what ``result`` removes.
+
+    Raises ``CutError`` where ``result`` names nodes or indices the graph does not have, or where
+    it is not consistent: removing it would force further removals.
+    """
+    removal = _removal(graph, result)
+    gone = {owner: graph.closure.indices(removal, owner) for owner in removal.classes}
+    coupling = _cut_coupling(graph.coupling, gone)
+    shapes = _shapes(graph, coupling)
+    nodes = {name: replace(node, shape=shapes[name]) for name, node in graph.nodes.items()}
+    flops = [0] * len(graph.operators)
+    for operator, factor, classes in coupling.costs:
+        for owner in classes:
+            factor *= int(coupling.class_length[owner])
+        flops[operator] += factor
+    operators = {
+        name: replace(operator, flops=flops[k])
+        for k, (name, operator) in enumerate(graph.operators.items())
+    }
+    from torchpruner_core.analysis.modules import with_costs
+
+    modules = with_costs(graph.modules, nodes, operators)
+    return replace(graph, nodes=nodes, operators=operators, modules=modules, coupling=coupling)
+
+
+def _removal(graph: SolvedGraph, result: CutResult) -> Removal:
+    parts = []
+    for name, axes in (*result.terminal.items(), *result.iner.items()):
+        node = graph.node(name)
+        if len(axes) != len(node.shape):
+            raise CutError(
+                f"the cut has {len(axes)} axes for {name}, which has the shape {list(node.shape)}; "
+                "it was made for another model",
+                node=name,
+            )
+        for dim, indices in enumerate(axes):
+            if indices is None or not len(indices):
+                continue
+            request = graph.request(name, indices, dim)
+            owner = graph.classes_of(name)[dim]
+            parts.append(graph.coupling.components_of(owner)[list(request.index)])
+    if not parts:
+        raise CutError("the cut removes nothing, so there is nothing to derive")
+    removal = graph.closure.close(np.unique(np.concatenate(parts)), "auto")
+    for name, axes in (*result.terminal.items(), *result.iner.items()):
+        for dim, owner in enumerate(graph.classes_of(name)):
+            listed = 0 if axes[dim] is None else len(axes[dim] or ())
+            if owner in removal.classes and len(graph.closure.indices(removal, owner)) != listed:
+                raise CutError(
+                    f"the cut is not consistent: it leaves slices of axis {dim} of {name} that "
+                    "must go too; ask for the cut analysis of this model again",
+                    node=name, dim=dim,
+                )
+    return removal
+
+
+def _cut_coupling(coupling: Coupling, gone: dict[int, Indices]) -> Coupling:
+    width = np.where(coupling.class_frozen, 1, coupling.class_length)
+    keep = np.ones(len(coupling.component), dtype=np.bool_)
+    length = coupling.class_length.copy()
+    for owner, indices in gone.items():
+        keep[int(coupling.class_start[owner]) + indices] = False
+        length[owner] -= len(indices)
+    left = np.add.reduceat(keep.astype(np.int64), coupling.class_start) if len(width) else width
+    starts = np.zeros_like(coupling.class_start)
+    np.cumsum(left[:-1], out=starts[1:])
+    return replace(
+        coupling,
+        class_length=length,
+        class_start=starts,
+        component=coupling.component[keep],
+        changes=tuple(_cut_change(change, gone) for change in coupling.changes),
+        selections=tuple(_cut_selection(selection, gone) for selection in coupling.selections),
+    )
+
+
+def _cut_change(change: ClassChange, gone: dict[int, Indices]) -> ClassChange:
+    if change.owner not in gone:
+        return change
+    low, high = np.searchsorted(gone[change.owner], (change.low, change.high))
+    return replace(change, low=change.low - int(low), high=change.high - int(high))
+
+
+def _cut_selection(selection: ClassSelection, gone: dict[int, Indices]) -> ClassSelection:
+    values = selection.values
+    for axis, owner in enumerate(selection.along):
+        if owner in gone:
+            values = np.delete(values, gone[owner], axis=axis)
+    if selection.owner in gone:
+        values = values - np.searchsorted(gone[selection.owner], values)
+    return replace(selection, values=values)
+
+
+def _shapes(graph: SolvedGraph, coupling: Coupling) -> dict[str, tuple[int, ...]]:
+    return {
+        name: tuple(int(coupling.class_length[c]) for c in graph.classes_of(name))
+        for name in graph.nodes
+    }
