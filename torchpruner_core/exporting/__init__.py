@@ -1,0 +1,86 @@
+"""The entrances: an ``nn.Module``, a TorchScript program, a ``torch.export`` archive, an ONNX file.
+
+Each becomes one ONNX model with parameters under their own names. What ONNX cannot say (which
+names share storage, which are buffers, the class of each module) travels in the model's metadata.
+
+Loading TorchScript or ``.pt2`` runs code from the file: the service does it in a sandbox.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torchpruner_core.cut_result import TensorSpec
+from torchpruner_core.exporting.formats import ModelFormat, sniff
+from torchpruner_core.exporting.program import Program
+
+__all__ = ["ModelFormat", "Program", "export", "export_onnx", "sniff"]
+
+Inputs = Sequence[Any] | Mapping[str, Any]
+
+
+def export_onnx(model: Any, inputs: Inputs | None = None, *, weights: bool = True) -> bytes:
+    """Return ``model`` as an ONNX file's bytes.
+
+    ``model`` is an ``nn.Module``, a ``ScriptModule``, an ``ExportedProgram``, or the path or bytes
+    of a TorchScript, ``.pt2`` or ONNX file. ``inputs`` are example tensors or
+    :class:`~torchpruner_core.cut_result.TensorSpec`, in order or by name. With ``weights=False``
+    large tensors keep their shape and lose their data, and a model on the ``meta`` device works.
+
+    Raises ``ExportError``, ``InvalidModelError``, ``InputSpecError`` or ``UnsupportedModelError``.
+    """
+    program = export(model, inputs)
+    return program.with_weights() if weights else program.weightless()
+
+
+def export(model: Any, inputs: Inputs | None = None, *, training: bool = False) -> Program:
+    """Return ``model`` as a :class:`Program`; arguments and errors as for :func:`export_onnx`.
+
+    ``training`` exports an ``nn.Module`` in training mode; its mode is put back afterwards.
+    """
+    if isinstance(model, Program):
+        return model
+    if isinstance(model, str | Path):
+        model = _read(Path(model))
+    if isinstance(model, bytes | bytearray | memoryview):
+        return _export_file(bytes(model), inputs)
+    if type(model).__module__.partition(".")[0] == "onnx" and hasattr(model, "SerializeToString"):
+        return Program.from_bytes(model.SerializeToString())
+    from torchpruner_core.exporting import torch_programs
+
+    return torch_programs.export_object(model, inputs, training)
+
+
+def _read(path: Path) -> bytes:
+    from torchpruner_core.errors import InvalidModelError
+
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidModelError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _export_file(data: bytes, inputs: Inputs | None) -> Program:
+    kind = sniff(data)
+    if kind == "onnx":
+        return Program.from_bytes(data)
+    from torchpruner_core.exporting import torch_programs
+
+    return torch_programs.export_file(data, kind, inputs)
+
+
+def specs_of(inputs: Inputs | None) -> dict[str, TensorSpec] | list[TensorSpec] | None:
+    """Return the shapes and dtypes of ``inputs``, in the same arrangement."""
+    if inputs is None:
+        return None
+    if isinstance(inputs, Mapping):
+        return {name: _spec(name, value) for name, value in inputs.items()}
+    return [_spec(getattr(value, "name", "") or "", value) for value in inputs]
+
+
+def _spec(name: str, value: Any) -> TensorSpec:
+    if isinstance(value, TensorSpec):
+        return TensorSpec(name or value.name, value.shape, value.dtype)
+    return TensorSpec(name, tuple(int(n) for n in value.shape), str(value.dtype).replace("torch.", ""))

@@ -1,0 +1,338 @@
+"""PyTorch's three kinds of program to ONNX.
+
+An ``nn.Module`` goes through ``torch.export``, which keeps every name and scope, and falls back to
+the TorchScript exporter; a TorchScript program can only take the latter. Constant folding stays
+off in both, or batch norms are folded and parameter names lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from torchpruner_core.cut_result import TensorSpec
+from torchpruner_core.errors import ExportError, InputSpecError, InvalidModelError
+from torchpruner_core.exporting.formats import ModelFormat
+from torchpruner_core.exporting.program import METADATA_KEY, Origin, Program
+
+if TYPE_CHECKING:
+    import onnx
+    import torch
+
+OPSET = 20
+LARGE_BYTES = 256
+PROTOBUF_LIMIT = 2**31 - 2**20
+
+logger = logging.getLogger(__name__)
+
+
+def export_object(model: Any, inputs: Any, training: bool) -> Program:
+    """Export an ``nn.Module``, a ``ScriptModule`` or an ``ExportedProgram``."""
+    import torch
+
+    if isinstance(model, torch.export.ExportedProgram):
+        return _from_exported(model, _origin(model, model.state_dict))
+    if isinstance(model, torch.jit.ScriptModule):
+        return _from_torchscript(model, inputs)
+    if isinstance(model, torch.nn.Module):
+        return _from_module(_unwrapped(model), inputs, training)
+    raise ExportError(
+        f"a model is an nn.Module, a ScriptModule, an ExportedProgram, ONNX bytes or a path, "
+        f"not {type(model).__name__}"
+    )
+
+
+def export_file(data: bytes, kind: ModelFormat, inputs: Any) -> Program:
+    """Export the bytes of a TorchScript or ``.pt2`` file. This runs code from the file."""
+    import torch
+
+    try:
+        if kind == "torchscript":
+            model: Any = torch.jit.load(io.BytesIO(data), map_location="cpu")
+        else:
+            model = torch.export.load(io.BytesIO(data))
+    except Exception as error:
+        raise InvalidModelError(
+            f"the {kind} archive cannot be loaded: {_first_line(error)}"
+        ) from error
+    return export_object(model, inputs, training=False)
+
+
+def _unwrapped(model: torch.nn.Module) -> torch.nn.Module:
+    """Return what ``torch.compile`` or a data-parallel wrapper holds."""
+    import torch
+
+    wrappers = (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)
+    while True:
+        if isinstance(model, wrappers):
+            model = model.module
+        elif hasattr(model, "_orig_mod"):
+            model = model._orig_mod
+        else:
+            return model
+
+
+def _from_module(model: torch.nn.Module, inputs: Any, training: bool) -> Program:
+    import torch
+
+    args, kwargs = _example_inputs(inputs, _devices(model))
+    with _mode(model, training), _quiet():
+        try:
+            exported = torch.export.export(model, args, kwargs, strict=False)
+            return _from_exported(exported, _module_origin(model))
+        except Exception as error:
+            logger.info("torch.export refused the model, trying TorchScript: %s", _first_line(error))
+            first = error
+        try:
+            return _legacy(model, args, kwargs, _module_origin(model), training)
+        except Exception as second:
+            raise ExportError(
+                f"the model could not be exported. torch.export: {_first_line(first)}. "
+                f"TorchScript exporter: {_first_line(second)}. Check that the model runs on these "
+                "inputs in eval mode and that its forward has no data-dependent Python branches"
+            ) from first
+
+
+def _from_exported(exported: torch.export.ExportedProgram, origin: Origin) -> Program:
+    import torch
+
+    with _quiet():
+        try:
+            program = torch.onnx.export(
+                exported, dynamo=True, optimize=False, verbose=False, opset_version=OPSET
+            )
+        except Exception as error:
+            raise ExportError(f"torch.onnx could not translate the program: {_first_line(error)}") from error
+    assert program is not None
+    model = program.model
+    model.metadata_props[METADATA_KEY] = origin.to_json()
+
+    def weightless() -> bytes:
+        return _serialise(model, stripped=True)
+
+    def with_weights() -> bytes:
+        return _serialise(model, stripped=False)
+
+    return Program(weightless=weightless, with_weights=with_weights)
+
+
+def _serialise(model: Any, *, stripped: bool) -> bytes:
+    """Return an onnx_ir model as bytes; its large tensors lose their data when ``stripped``."""
+    import onnx
+    import onnx_ir as ir
+
+    from torchpruner_core.exporting.wire import strip_weights
+
+    values = list(model.graph.initializers.values())
+    originals = [value.const_value for value in values]
+    if not stripped:
+        if any(type(getattr(t, "raw", None)).__name__ == "FakeTensor" for t in originals) or any(
+            getattr(getattr(t, "raw", None), "is_meta", False) for t in originals
+        ):
+            raise ExportError(
+                "the model's weights are on the meta device, so only a weightless analysis works"
+            )
+        if sum(tensor.nbytes for tensor in originals) > PROTOBUF_LIMIT:
+            raise ExportError(
+                "the model is larger than the 2 GB a single ONNX file can hold; ask for the "
+                "weightless form, which is enough for analysis"
+            )
+    try:
+        if stripped:
+            for value, tensor in zip(values, originals, strict=True):
+                if tensor.nbytes > LARGE_BYTES and tensor.dtype.is_floating_point():
+                    header = onnx.TensorProto(
+                        name=value.name, dims=list(tensor.shape.numpy()), data_type=int(tensor.dtype)
+                    )
+                    value.const_value = ir.serde.TensorProtoTensor(header)
+        data: bytes = ir.to_proto(model).SerializeToString()
+    finally:
+        for value, tensor in zip(values, originals, strict=True):
+            value.const_value = tensor
+    return strip_weights(data) if stripped else data
+
+
+def _from_torchscript(model: torch.jit.ScriptModule, inputs: Any) -> Program:
+    names = [value.debugName().split(".")[0] for value in model.graph.inputs()][1:]
+    args, kwargs = _example_inputs(inputs, _devices(model))
+    if kwargs:
+        unknown = sorted(set(kwargs) - set(names))
+        if unknown:
+            raise InputSpecError(
+                f"the program has no input called {unknown[0]!r}; its inputs are {', '.join(names)}",
+                received=unknown, expected=names,
+            )
+        args, kwargs = tuple(kwargs[name] for name in names if name in kwargs), {}
+    if len(args) > len(names):
+        raise InputSpecError(
+            f"{len(args)} inputs were given, and the program takes {len(names)}: {', '.join(names)}",
+            received=len(args), expected=names,
+        )
+    model.eval()
+    with _quiet():
+        try:
+            return _legacy(model, args, kwargs, _module_origin(model), training=False)
+        except (ExportError, InputSpecError):
+            raise
+        except Exception as error:
+            raise ExportError(
+                f"the TorchScript program could not be exported: {_first_line(error)}. Check the "
+                "input shapes and dtypes; a program that returns a dict, or uses operators that "
+                "ONNX lacks, can be uploaded as ONNX or as a torch.export archive instead"
+            ) from error
+
+
+def _legacy(
+    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], origin: Origin, training: bool
+) -> Program:
+    import torch
+
+    modes = torch.onnx.TrainingMode
+    target = io.BytesIO()
+    torch.onnx.export(
+        model,
+        args,
+        target,
+        kwargs=kwargs or None,
+        dynamo=False,
+        do_constant_folding=False,
+        training=modes.TRAINING if training else modes.PRESERVE,
+        opset_version=OPSET,
+        input_names=_input_names(model, args, kwargs),
+    )
+    import onnx
+
+    proto: onnx.ModelProto = onnx.load_from_string(target.getvalue())
+    proto.metadata_props.add(key=METADATA_KEY, value=origin.to_json())
+    return Program.from_bytes(proto.SerializeToString())
+
+
+def _input_names(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:
+    """Return the names of ``forward``'s arguments for the inputs given."""
+    import inspect
+
+    import torch
+
+    if isinstance(model, torch.jit.ScriptModule):
+        names = [value.debugName().split(".")[0] for value in model.graph.inputs()][1:]
+    else:
+        names = list(inspect.signature(model.forward).parameters)
+    flat = all(isinstance(value, torch.Tensor) for value in args)
+    return [*names[: len(args)], *kwargs] if flat else []
+
+
+def _origin(exported: Any, state: Mapping[str, Any]) -> Origin:
+    signature = exported.graph_signature
+    types: dict[str, str] = {}
+    for node in exported.graph.nodes:
+        for path, kind in (node.meta.get("nn_module_stack") or {}).values():
+            types.setdefault(path, kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}")
+    return Origin(
+        aliases=_aliases(state),
+        parameters=tuple(signature.parameters),
+        buffers=tuple(signature.buffers),
+        module_types=types,
+    )
+
+
+def _module_origin(model: torch.nn.Module) -> Origin:
+    state = {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }
+    return Origin(
+        aliases=_aliases(state),
+        parameters=tuple(name for name, _ in model.named_parameters(remove_duplicate=False)),
+        buffers=tuple(name for name, _ in model.named_buffers(remove_duplicate=False)),
+        module_types={name: _type_name(module) for name, module in model.named_modules()},
+    )
+
+
+def _type_name(module: torch.nn.Module) -> str:
+    return getattr(module, "original_name", None) or type(module).__name__
+
+
+def _aliases(state: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    """Return which names share one storage with an earlier name, offset and shape the same."""
+    first: dict[Any, str] = {}
+    aliases: dict[str, str] = {}
+    for name, tensor in state.items():
+        address = tensor.data_ptr() if tensor.device.type != "meta" and tensor.numel() else id(tensor)
+        key = (address, tuple(tensor.shape), tensor.dtype)
+        if key in first:
+            aliases[name] = first[key]
+        else:
+            first[key] = name
+    return aliases
+
+
+def _devices(model: torch.nn.Module) -> str:
+    tensor = next(iter([*model.parameters(), *model.buffers()]), None)
+    return "cpu" if tensor is None else str(tensor.device)
+
+
+def _example_inputs(inputs: Any, device: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return example arguments; a ``TensorSpec`` becomes a tensor of zeros."""
+    import torch
+
+    def tensor(value: Any) -> Any:
+        if isinstance(value, TensorSpec):
+            try:
+                dtype = getattr(torch, value.dtype)
+                return torch.zeros(value.shape, dtype=dtype, device=device)
+            except (AttributeError, TypeError, RuntimeError) as error:
+                raise InputSpecError(
+                    f"input {value.name!r} cannot have shape {list(value.shape)} and dtype "
+                    f"{value.dtype!r}: {_first_line(error)}", name=value.name,
+                ) from error
+        if isinstance(value, torch.Tensor) and device == "meta":
+            return value.to("meta")
+        return value
+
+    if inputs is None:
+        raise InputSpecError("the model needs inputs: give their shapes, or example tensors")
+    if isinstance(inputs, torch.Tensor):
+        inputs = (inputs,)
+    if isinstance(inputs, Mapping):
+        return (), {name: tensor(value) for name, value in inputs.items()}
+    if isinstance(inputs, Sequence) and inputs and all(
+        isinstance(value, TensorSpec) and value.name for value in inputs
+    ):
+        return (), {value.name: tensor(value) for value in inputs}
+    return tuple(tensor(value) for value in inputs), {}
+
+
+@contextlib.contextmanager
+def _mode(model: torch.nn.Module, training: bool) -> Iterator[None]:
+    """Put every module in one mode, and each back in its own afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.train(training)
+    try:
+        yield
+    finally:
+        for module, was in modes:
+            module.training = was
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the exporters' warnings and prints, which speak of their internals."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        levels = {name: logging.getLogger(name).level for name in ("torch.onnx", "torch.export", "onnxscript")}
+        for name in levels:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for name, level in levels.items():
+                logging.getLogger(name).setLevel(level)
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:300] if text else type(error).__name__
