@@ -1,0 +1,101 @@
+"""One model, both engines, one process, one thread; run as ``python -m benchmarks.side_by_side NAME``.
+
+Prints one JSON object a line as soon as it is known, ours first, so that a peer that does not come
+back costs its own figures only: the parent ends this process when the peer's time is up.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[_name] = "1"
+
+import torch
+from torch import nn
+
+import torchpruner_core
+from benchmarks import peer
+from benchmarks.models import CASES
+from benchmarks.timing import timed, timed_many
+
+INDEX = [0, 1, 2, 3]
+CUTS = 5
+
+
+def main(name: str) -> None:
+    """Measure the case called ``name``."""
+    torch.set_num_threads(1)
+    case = next(case for case in CASES if case.name == name)
+    model, inputs = case.build()
+    data = torchpruner_core.export_onnx(model, inputs)
+    light = torchpruner_core.strip_weights(data)
+    say("bytes", full=len(data), light=len(light))
+
+    graph = torchpruner_core.solve_onnx(data)
+    roots = spread(graph, model)
+    say("cuts", modules=[name for name, _ in roots])
+    # Once unmeasured above: the first call imports onnx and scipy, as the peer's first call below
+    # imports nothing more than this process already holds.
+    measured: dict[str, Callable[[], object]] = {
+        "all": lambda: torchpruner_core.solve_onnx(data).groups(),
+        "all_weightless": lambda: torchpruner_core.solve_onnx(light).groups(),
+    }
+    for key, call in measured.items():
+        time = timed(call, rounds=7, budget=4.0)
+        say(key, seconds=time.median, calls=time.calls)
+    say("groups", count=len(graph.groups()))
+    query = timed_many([query_of(graph, name) for name, _ in roots])
+    say("query", seconds=query.median, p99=query.p99, calls=query.calls)
+
+    say("peer_begins")
+    peer_graph = peer.build(model, inputs)
+    count = peer.all_groups(peer_graph)
+    time = timed(
+        lambda: peer.all_groups(peer.build(model, inputs)), rounds=5, budget=8.0
+    )
+    say("peer_all", seconds=time.median, calls=time.calls, groups=count)
+    calls: list[Callable[[], object]] = []
+    for _, module in roots:
+        try:
+            peer.one_group(peer_graph, module, INDEX)
+        except Exception:
+            continue
+        calls.append(lambda module=module: peer.one_group(peer_graph, module, INDEX))
+    if calls:
+        query = timed_many(calls)
+        say("peer_query", seconds=query.median, p99=query.p99, calls=query.calls)
+
+
+def say(what: str, **values: Any) -> None:
+    """Tell the parent one thing."""
+    print(json.dumps({"what": what, **values}), flush=True)
+
+
+def spread(graph: Any, model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Up to ``CUTS`` convolutions and linear layers, evenly over the depth, that can be cut."""
+    found = []
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.Conv2d | nn.Linear) or len(module.weight) <= len(INDEX):
+            continue
+        try:
+            query_of(graph, name)()
+        except torchpruner_core.TorchPrunerError:
+            continue
+        found.append((name, module))
+    step = max(1, len(found) // CUTS)
+    return found[::step][:CUTS]
+
+
+def query_of(graph: Any, module_name: str) -> Callable[[], object]:
+    """The call that asks what goes with output channels ``INDEX`` of a module."""
+    node = f"self.{module_name}.weight"
+    return lambda: graph.cut_analysis(node, INDEX, 0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

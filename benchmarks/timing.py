@@ -1,0 +1,61 @@
+"""Fair timing of short and long calls, one thread."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds: the median, the 99th percentile and how many calls they come from."""
+
+    median: float
+    p99: float
+    calls: int
+
+
+def timed(call: Callable[[], object], *, rounds: int = 5, budget: float = 10.0) -> Timing:
+    """Time ``call`` up to ``rounds`` times, but start no round after ``budget`` seconds.
+
+    The collector is emptied before and kept off during each round, as :mod:`timeit` does.
+    """
+    spent: list[float] = []
+    while len(spent) < rounds and sum(spent) < budget:
+        gc.collect()
+        gc.disable()
+        try:
+            start = time.perf_counter()
+            call()
+            spent.append(time.perf_counter() - start)
+        finally:
+            gc.enable()
+    return summary(spent)
+
+
+def summary(seconds: list[float]) -> Timing:
+    """Median and 99th percentile of measured seconds."""
+    ranked = sorted(seconds)
+    return Timing(
+        statistics.median(ranked), ranked[min(len(ranked) - 1, int(0.99 * len(ranked)))], len(ranked)
+    )
+
+
+def timed_many(
+    calls: list[Callable[[], object]], *, repeats: int = 40, budget: float = 5.0
+) -> Timing:
+    """Time each of several short calls ``repeats`` times, in turn, after one call each to warm up."""
+    for call in calls:
+        call()
+    spent: list[float] = []
+    for _ in range(repeats):
+        for call in calls:
+            start = time.perf_counter()
+            call()
+            spent.append(time.perf_counter() - start)
+        if sum(spent) > budget:
+            break
+    return summary(spent)
