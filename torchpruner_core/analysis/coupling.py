@@ -28,7 +28,10 @@ class ClassView:
 
 @dataclass(frozen=True, slots=True)
 class ClassChange:
-    """``key[position]`` of an operator counts the indices [low, high) of a class."""
+    """``key[position]`` of an operator counts the indices [low, high) of a class.
+
+    ``sign`` is -1 where the constant is negative and rises (a bound counted from the end).
+    """
 
     operator: int
     key: str
@@ -37,6 +40,7 @@ class ClassChange:
     owner: int
     low: int
     high: int
+    sign: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -366,7 +366,7 @@ class SolvedGraph:
         for owner, indices in gone.items():
             for change in of_class.get(owner, ()):
                 low, high = np.searchsorted(indices, (change.low, change.high))
-                amount = int(high - low)
+                amount = change.sign * int(high - low)
                 if not amount:
                     continue
                 entry = changes.setdefault(self._operator_names[change.operator], {})

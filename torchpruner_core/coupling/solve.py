@@ -250,7 +250,9 @@ class _Solver:
             reasons=tuple(reasons),
             views=tuple(ClassView(w, f, op) for (w, f), op in unique_views.items()),
             changes=tuple(
-                ClassChange(c.operator, c.key, c.position, c.length, self.of(c.axis), c.low, c.high)
+                ClassChange(
+                    c.operator, c.key, c.position, c.length, self.of(c.axis), c.low, c.high, c.sign
+                )
                 for c in ties.changes
                 if self.of(c.axis) not in self.frozen
             ),

@@ -31,7 +31,8 @@ Axis = int
 class Change:
     """``key[position]`` of an operator falls by the removed indices of ``axis`` in [low, high).
 
-    ``position`` is ``None`` for a scalar. ``length`` is how many entries the constant has.
+    ``position`` is ``None`` for a scalar, ``length`` how many entries the constant has, and ``sign``
+    -1 where the constant is negative and rises.
     """
 
     operator: int
@@ -41,6 +42,7 @@ class Change:
     axis: Axis
     low: int
     high: int
+    sign: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +102,14 @@ class Ties:
         return first
 
     def same(self, a: Axis, b: Axis) -> None:
-        """Tie every index of ``a`` to the same index of ``b``; their lengths must be equal."""
+        """Tie every index of ``a`` to the same index of ``b``.
+
+        Axes whose lengths differ (one is not known before the model runs) cannot be shortened.
+        """
         if self.lengths[a] != self.lengths[b]:
-            raise ValueError(f"axes of {self.lengths[a]} and {self.lengths[b]} slices are not the same")
-        if a != b:
+            for axis in (a, b):
+                self.opaque(axis, "its size is not known before the model runs")
+        elif a != b:
             self.same_pairs.append((a, b))
 
     def run(self, a: Axis, a_start: int, b: Axis, b_start: int, length: int) -> None:
@@ -147,11 +153,11 @@ class Ties:
 
     def change(
         self, key: str, axis: Axis, position: int | None = None, length: int = 1,
-        low: int = 0, high: int | None = None,
+        low: int = 0, high: int | None = None, *, sign: int = 1,
     ) -> None:
         """Declare that the operator's ``key[position]`` counts the slices [low, high) of ``axis``."""
         stop = self.lengths[axis] if high is None else high
-        self.changes.append(Change(self.operator, key, position, length, axis, low, stop))
+        self.changes.append(Change(self.operator, key, position, length, axis, low, stop, sign))
 
     def selection(
         self, key: str, axis: Axis, along: Sequence[Axis], values: NDArray[np.int64]

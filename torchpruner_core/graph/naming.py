@@ -1,0 +1,98 @@
+"""Names: which module an operator ran in, and what tensors and operators are called.
+
+The TorchScript exporter writes scopes into node names (``/layer1/layer1.0/conv1/Conv``),
+``torch.export`` into the metadata entry ``pkg.torch.onnx.name_scopes``. Both give dotted module
+paths; the graph prefixes them with ``self``, as the manual does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Set
+from typing import Any
+
+SCOPES_KEY = "pkg.torch.onnx.name_scopes"
+
+ROLES: dict[str, dict[int, str]] = {
+    "Conv": {1: "weight", 2: "bias"},
+    "ConvTranspose": {1: "weight", 2: "bias"},
+    "BatchNormalization": {1: "weight", 2: "bias", 3: "running_mean", 4: "running_var"},
+    "InstanceNormalization": {1: "weight", 2: "bias"},
+    "LayerNormalization": {1: "weight", 2: "bias"},
+    "GroupNormalization": {1: "weight", 2: "bias"},
+    "PRelu": {1: "weight"},
+}
+"""What PyTorch calls an operator's stored inputs, for files whose exporter lost the names."""
+
+BUFFER_ROLES = {("BatchNormalization", 3), ("BatchNormalization", 4)}
+
+
+def self_name(path: str) -> str:
+    """Return a dotted path as the graph names it.
+
+    >>> self_name("conv1.weight"), self_name("")
+    ('self.conv1.weight', 'self')
+    """
+    return f"self.{path}" if path else "self"
+
+
+def is_generated(name: str) -> bool:
+    """Return whether an exporter made ``name`` up (``onnx::Conv_193``, ``val_7``, ``42``)."""
+    return "::" in name or name.isdigit() or name.startswith(("val_", "lifted_tensor", "_val_"))
+
+
+def prefixes(paths: Iterable[str]) -> set[str]:
+    """Return every module path that contains one of ``paths``, the root ``''`` included."""
+    found = {""}
+    for path in paths:
+        while path and path not in found:
+            found.add(path)
+            path = path.rpartition(".")[0]
+    return found
+
+
+def module_path(node: Any, known: Set[str]) -> str:
+    """Return the dotted path of the module that a protobuf node ran in, ``''`` for the root."""
+    for entry in node.metadata_props:
+        if entry.key == SCOPES_KEY:
+            scopes = entry.value.strip("[]").replace('"', "'").strip("'").split("', '")
+            return scopes[-2] if len(scopes) > 1 else ""
+    if not node.name.startswith("/"):
+        return ""
+    path = ""
+    for part in node.name.split("/")[1:-1]:
+        joined = f"{path}.{part}" if path else part
+        last = path.rpartition(".")[2]
+        if joined in known:
+            path = joined
+        elif part in known or (path and part.startswith(f"{path}.")):
+            path = part
+        elif last and part.startswith(f"{last}."):
+            path = f"{path[: len(path) - len(last)]}{part}"
+        else:
+            path = joined
+    return path
+
+
+class Names:
+    """Unique names of one kind: a second ``a`` becomes ``a_1``."""
+
+    def __init__(self, taken: Iterable[str] = ()) -> None:
+        self._count: dict[str, int] = {}
+        self._taken = set(taken)
+        self._number = 0
+
+    def unique(self, name: str) -> str:
+        """Return ``name``, with a number behind it where it is taken."""
+        candidate = name
+        while candidate in self._taken:
+            self._count[name] = self._count.get(name, 0) + 1
+            candidate = f"{name}_{self._count[name]}"
+        self._taken.add(candidate)
+        return candidate
+
+    def number(self) -> str:
+        """Return the next free number as a name."""
+        while str(self._number) in self._taken:
+            self._number += 1
+        self._taken.add(str(self._number))
+        return str(self._number)

@@ -1,0 +1,151 @@
+"""Every tensor's shape from one pass over a weightless model.
+
+ONNX's own inference gives most of them at once. What it leaves open depends on computed shapes;
+those operators are asked again one by one, with the constants that :mod:`.values` evaluates.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torchpruner_core.errors import GraphError, InvalidModelError
+from torchpruner_core.graph.values import Values
+
+if TYPE_CHECKING:
+    import onnx
+
+    from torchpruner_core.operators.base import OperatorNode
+
+Shape = tuple[int, ...]
+UNKNOWN = -1
+
+
+def infer_shapes(model: onnx.ModelProto, values: Values) -> dict[str, tuple[Shape | None, str]]:
+    """Return ``{value name: (shape, dtype)}`` for the main graph; shape ``None`` has no known rank.
+
+    Fills ``values.shapes``. Raises ``InvalidModelError`` where the model contradicts itself.
+    """
+    import onnx
+
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    except Exception as error:
+        raise InvalidModelError(
+            f"the shapes of the model do not fit together: {str(error).splitlines()[0][:300]}; "
+            "check the input shapes"
+        ) from error
+    found: dict[str, tuple[Shape | None, str]] = {}
+    types: dict[str, Any] = {}
+    for info in (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output):
+        types[info.name] = info.type
+        found[info.name] = _read(info.type)
+    for tensor in model.graph.initializer:
+        found[tensor.name] = tuple(tensor.dims), dtype_name(tensor.data_type)
+        types[tensor.name] = onnx.helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
+    shapes = values.shapes
+    shapes.update({name: shape for name, (shape, _) in found.items()})
+    versions = {entry.domain: entry.version for entry in model.opset_import}
+    for node in model.graph.node:
+        if all(_complete(found.get(name)) for name in node.output if name):
+            continue
+        for name, type_proto in _infer_node(node, types, values, versions).items():
+            read = _read(type_proto)
+            if read[0] is not None or name not in found:
+                types[name] = type_proto
+                found[name] = read
+                shapes[name] = read[0]
+        for name in node.output:
+            if name and not _complete(found.get(name)):
+                value = values.known(name)
+                if value is not None:
+                    dtype = str(value.dtype)
+                    found[name] = tuple(value.shape), dtype
+                    shapes[name] = tuple(value.shape)
+                    types[name] = onnx.helper.make_tensor_type_proto(
+                        onnx.helper.np_dtype_to_tensor_dtype(value.dtype), list(value.shape)
+                    )
+    return found
+
+
+def infer_outputs(operator: OperatorNode) -> list[tuple[Shape, str]]:
+    """Return the shape and dtype of each output of one operator from its inputs alone.
+
+    Raises ``GraphError`` where ONNX's rules do not decide them.
+    """
+    import onnx
+
+    types = {
+        node.value_name: onnx.helper.make_tensor_type_proto(_element_type(node.dtype), list(node.shape))
+        for node in operator.in_data
+        if node is not None
+    }
+    found = _infer_node(operator.proto, types, operator.values, {})
+    result = []
+    for node in operator.out_data:
+        shape, dtype = _read(found[node.value_name]) if node.value_name in found else (None, "")
+        if shape is None or UNKNOWN in shape:
+            raise GraphError(f"the shape of {node.name} does not follow from the inputs of {operator.name}")
+        result.append((shape, dtype))
+    return result
+
+
+def _infer_node(
+    node: Any, types: dict[str, Any], values: Values, versions: dict[str, int]
+) -> dict[str, Any]:
+    import onnx
+
+    domain = node.domain if node.domain != "ai.onnx" else ""
+    try:
+        version = versions.get(domain, onnx.defs.onnx_opset_version())
+        schema = onnx.defs.get_schema(node.op_type, version, domain)
+    except onnx.defs.SchemaError:
+        return {}
+    input_types = {name: types[name] for name in node.input if name in types}
+    data = {}
+    for name in node.input:
+        shape = values.shapes.get(name)
+        if name and shape is not None and len(shape) <= 1:
+            value = values.known(name)
+            if value is not None and value.dtype.kind in "iuf":
+                data[name] = onnx.numpy_helper.from_array(value, name)
+    try:
+        return dict(onnx.shape_inference.infer_node_outputs(schema, node, input_types, data))
+    except Exception:
+        return {}
+
+
+def _complete(entry: tuple[Shape | None, str] | None) -> bool:
+    return entry is not None and entry[0] is not None and UNKNOWN not in entry[0]
+
+
+def _read(type_proto: Any) -> tuple[Shape | None, str]:
+    if not type_proto.HasField("tensor_type"):
+        return None, ""
+    tensor = type_proto.tensor_type
+    dtype = dtype_name(tensor.elem_type)
+    if not tensor.HasField("shape"):
+        return None, dtype
+    return tuple(d.dim_value if d.HasField("dim_value") else UNKNOWN for d in tensor.shape.dim), dtype
+
+
+_DTYPES: dict[int, str] = {}
+
+
+def dtype_name(element_type: int) -> str:
+    """Return numpy's name of an ONNX element type (``'float32'``)."""
+    if element_type not in _DTYPES:
+        from onnx.helper import tensor_dtype_to_np_dtype
+
+        try:
+            _DTYPES[element_type] = str(tensor_dtype_to_np_dtype(element_type))
+        except KeyError:
+            _DTYPES[element_type] = "undefined"
+    return _DTYPES[element_type]
+
+
+def _element_type(dtype: str) -> int:
+    import onnx
+
+    from torchpruner_core.graph.nodes import np_dtype
+
+    return int(onnx.helper.np_dtype_to_tensor_dtype(np_dtype(dtype)))

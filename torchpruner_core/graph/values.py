@@ -1,0 +1,338 @@
+"""The small constants that shapes and indices are computed from, evaluated where they are asked for.
+
+Nothing here runs the model: a value is known where it follows from stored constants and from
+shapes. Beside each value stands which of its entries follow from the shape of another tensor:
+those adapt by themselves when that tensor is cut, the others are literals of the program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+SIZE_LIMIT = 1 << 20
+"""Larger constants (elements) are never evaluated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A value, and which of its entries adapt (same shape, bool)."""
+
+    value: Array
+    adapts: NDArray[np.bool_]
+
+
+_PENDING = Known(np.empty(0), np.empty(0, dtype=np.bool_))
+
+
+@dataclass(slots=True)
+class Values:
+    """Constants of one graph, by value name.
+
+    ``stored`` gives a stored tensor's contents or ``None``; ``producers`` the operator of a
+    computed value; ``shapes`` what is known of each value's shape.
+    """
+
+    stored: Callable[[str], Array | None]
+    producers: dict[str, Any] = field(default_factory=dict)
+    shapes: dict[str, tuple[int, ...] | None] = field(default_factory=dict)
+    _memo: dict[str, Known | None] = field(default_factory=dict)
+
+    def known(self, name: str) -> Array | None:
+        """Return the value called ``name``, or ``None`` where only running the model tells it."""
+        found = self._find(name)
+        return None if found is None else found.value
+
+    def adapts(self, name: str) -> NDArray[np.bool_] | None:
+        """Return which entries of a known value follow from other tensors' shapes."""
+        found = self._find(name)
+        return None if found is None else found.adapts
+
+    def _find(self, name: str) -> Known | None:
+        """Evaluate ``name`` and what it needs, without recursion: graphs may be deep."""
+        pending = [name]
+        while pending:
+            current = pending[-1]
+            if current in self._memo:
+                pending.pop()
+                continue
+            stored = self.stored(current)
+            producer = self.producers.get(current)
+            if stored is not None or producer is None:
+                self._memo[current] = _literal(stored)
+                pending.pop()
+                continue
+            if producer.op_type in ("Shape", "Size"):
+                self._memo[current] = self._shape_of(producer)
+                pending.pop()
+                continue
+            if producer.op_type not in _RULES or not self._is_small(current):
+                for output in producer.output:
+                    self._memo.setdefault(output, None)
+                continue
+            needed = [i for i in producer.input if i]
+            if any(self._memo.get(i, _PENDING) is None for i in needed):
+                for output in producer.output:
+                    self._memo[output] = None
+                continue
+            missing = [i for i in needed if i not in self._memo]
+            if missing:
+                pending.extend(missing)
+                continue
+            self._evaluate(producer)
+        return self._memo[name]
+
+    def _is_small(self, name: str) -> bool:
+        shape = self.shapes.get(name)
+        return shape is None or int(np.prod([max(n, 1) for n in shape])) <= SIZE_LIMIT
+
+    def _shape_of(self, producer: Any) -> Known | None:
+        shape = self.shapes.get(producer.input[0])
+        if shape is None or any(size < 0 for size in shape):
+            return None
+        if producer.op_type == "Size":
+            value = np.array(np.prod(shape, dtype=np.int64))
+        else:
+            given = attributes(producer)
+            value = np.array(shape, dtype=np.int64)[given.get("start", 0) : given.get("end", len(shape))]
+        return Known(value, np.ones(value.shape, dtype=np.bool_))
+
+    def _evaluate(self, producer: Any) -> None:
+        inputs = [self._memo[i] if i else None for i in producer.input]
+        outputs: Sequence[Known] | None = None
+        if all(known is not None or not name for known, name in zip(inputs, producer.input, strict=True)):
+            try:
+                outputs = _run(producer, inputs)
+            except (ValueError, TypeError, IndexError, KeyError, OverflowError, ZeroDivisionError):
+                outputs = None
+        for position, output in enumerate(producer.output):
+            self._memo[output] = outputs[position] if outputs and position < len(outputs) else None
+
+
+def attributes(node: Any) -> dict[str, Any]:
+    """Return a protobuf node's attributes as Python values."""
+    from onnx.helper import get_attribute_value
+
+    found = {}
+    for attribute in node.attribute:
+        value = get_attribute_value(attribute)
+        found[attribute.name] = value.decode() if isinstance(value, bytes) else value
+    return found
+
+
+def tensor_value(tensor: Any) -> Array | None:
+    """Return a stored tensor's contents, or ``None`` where they were stripped."""
+    from onnx import numpy_helper
+
+    expected = int(np.prod(tensor.dims)) if tensor.dims else 1
+    if expected and not (
+        tensor.raw_data or tensor.float_data or tensor.int32_data or tensor.int64_data
+        or tensor.double_data or tensor.uint64_data or tensor.string_data
+    ):
+        return None
+    try:
+        return numpy_helper.to_array(tensor)
+    except (ValueError, TypeError):
+        return None
+
+
+def _literal(value: Array | None) -> Known | None:
+    if value is None or value.size > SIZE_LIMIT:
+        return None
+    return Known(value, np.zeros(value.shape, dtype=np.bool_))
+
+
+def _run(node: Any, inputs: Sequence[Known | None]) -> list[Known]:
+    given = attributes(node)
+    moves, rule = _RULES[node.op_type]
+    values = [None if known is None else known.value for known in inputs]
+    with np.errstate(all="ignore"):
+        results = rule(given, *values)
+        results = results if isinstance(results, list) else [results]
+        results = [np.asarray(result) for result in results]
+        if moves is None:
+            flags = [np.zeros(result.shape, dtype=np.bool_) for result in results]
+        elif moves == "all":
+            marks = [known.adapts for known in inputs if known is not None and known.adapts.any()]
+            flags = [_spread(marks, result) for result in results]
+        else:
+            moved = [
+                None if known is None else known.adapts if k in moves or -1 in moves else known.value
+                for k, known in enumerate(inputs)
+            ]
+            found = rule(given, *moved)
+            flags = [np.asarray(f).astype(np.bool_) for f in (found if isinstance(found, list) else [found])]
+    return [Known(value, flag) for value, flag in zip(results, flags, strict=True)]
+
+
+def _spread(marks: Sequence[Array], result: Array) -> NDArray[np.bool_]:
+    """Mark the entries of an arithmetic result that any marked operand reaches."""
+    flags = np.zeros(result.shape, dtype=np.bool_)
+    for mark in marks:
+        if mark.size <= result.size:
+            flags |= mark
+        else:
+            flags[...] = True
+    return flags
+
+
+def _constant(given: dict[str, Any]) -> Array:
+    if "value" in given:
+        value = tensor_value(given["value"])
+        if value is None:
+            raise ValueError("stripped")
+        return value
+    for key, dtype in (("value_int", np.int64), ("value_ints", np.int64), ("value_float", np.float32),
+                       ("value_floats", np.float32)):
+        if key in given:
+            return np.array(given[key], dtype=dtype)
+    raise ValueError("not a numeric constant")
+
+
+def _axes(given: dict[str, Any], axes: Array | None) -> tuple[int, ...] | None:
+    found = given.get("axes") if axes is None else axes.ravel().tolist()
+    return None if found is None else tuple(int(axis) for axis in found)
+
+
+def _slice(given: dict[str, Any], x: Array, starts: Any = None, ends: Any = None,
+           axes: Any = None, steps: Any = None) -> Array:
+    starts = given.get("starts") if starts is None else starts.tolist()
+    ends = given.get("ends") if ends is None else ends.tolist()
+    where = _axes(given, axes) or tuple(range(len(starts)))
+    steps = [1] * len(starts) if steps is None else steps.tolist()
+    index: list[slice] = [slice(None)] * x.ndim
+    for axis, start, end, step in zip(where, starts, ends, steps, strict=True):
+        size = x.shape[axis]
+        stop = None if step < 0 and end < -size else end
+        index[axis] = slice(start, stop, step)
+    return x[tuple(index)]
+
+
+def _reshape(given: dict[str, Any], x: Array, shape: Array) -> Array:
+    wanted = [int(n) for n in shape.tolist()]
+    if not given.get("allowzero"):
+        wanted = [x.shape[k] if n == 0 else n for k, n in enumerate(wanted)]
+    return x.reshape(wanted)
+
+
+def _unsqueeze(given: dict[str, Any], x: Array, axes: Array | None = None) -> Array:
+    where = _axes(given, axes) or ()
+    rank = x.ndim + len(where)
+    for axis in sorted(axis % rank for axis in where):
+        x = np.expand_dims(x, axis)
+    return x
+
+
+def _squeeze(given: dict[str, Any], x: Array, axes: Array | None = None) -> Array:
+    return np.squeeze(x, axis=_axes(given, axes))
+
+
+def _cast(given: dict[str, Any], x: Array) -> Array:
+    from onnx.helper import tensor_dtype_to_np_dtype
+
+    return x if x.dtype == np.bool_ and given.get("keep") else x.astype(tensor_dtype_to_np_dtype(given["to"]))
+
+
+def _split(given: dict[str, Any], x: Array, split: Array | None = None) -> list[Array]:
+    axis = given.get("axis", 0)
+    sizes = given.get("split") if split is None else split.tolist()
+    if sizes is None:
+        return list(np.array_split(x, given["num_outputs"], axis=axis))
+    return np.split(x, np.cumsum(sizes)[:-1], axis=axis)
+
+
+def _div(given: dict[str, Any], a: Array, b: Array) -> Array:
+    if np.issubdtype(a.dtype, np.integer):
+        return (np.sign(a) * np.sign(b) * (np.abs(a) // np.abs(b))).astype(a.dtype)
+    return a / b
+
+
+def _expand(given: dict[str, Any], x: Array, shape: Array) -> Array:
+    target = np.broadcast_shapes(x.shape, tuple(int(n) for n in shape.tolist()))
+    if np.prod(target) > SIZE_LIMIT:
+        raise ValueError("large")
+    return np.broadcast_to(x, target)
+
+
+def _constant_of_shape(given: dict[str, Any], shape: Array) -> Array:
+    value = tensor_value(given["value"]) if "value" in given else np.zeros(1, np.float32)
+    if value is None or np.prod(shape) > SIZE_LIMIT:
+        raise ValueError("large")
+    return np.full(tuple(shape.tolist()), value.ravel()[0])
+
+
+def _range(given: dict[str, Any], start: Array, limit: Array, delta: Array) -> Array:
+    if abs((float(limit) - float(start)) / float(delta)) > SIZE_LIMIT:
+        raise ValueError("large")
+    return np.arange(start.item(), limit.item(), delta.item(), dtype=start.dtype)
+
+
+def _reduce(function: Callable[..., Any]) -> Callable[..., Any]:
+    def rule(given: dict[str, Any], x: Array, axes: Array | None = None) -> Any:
+        where = _axes(given, axes)
+        return function(x, axis=where, keepdims=bool(given.get("keepdims", 1)))
+
+    return rule
+
+
+def _on_values(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda given, *values: function(*values)
+
+
+_MOVES = frozenset({0})
+_ALL_MOVE = frozenset({-1})
+
+_RULES: dict[str, tuple[Any, Callable[..., Any]]] = {
+    "Constant": (None, _constant),
+    "ConstantOfShape": (None, _constant_of_shape),
+    "Range": (None, _range),
+    "Identity": (_MOVES, _on_values(lambda x: x)),
+    "Cast": ("all", _cast),
+    "CastLike": ("all", _on_values(lambda x, like: x.astype(like.dtype))),
+    "Reshape": (_MOVES, _reshape),
+    "Unsqueeze": (_MOVES, _unsqueeze),
+    "Squeeze": (_MOVES, _squeeze),
+    "Transpose": (_MOVES, lambda given, x: np.transpose(x, given.get("perm"))),
+    "Flatten": (_MOVES, lambda given, x: x.reshape(int(np.prod(x.shape[: given.get("axis", 1)])), -1)),
+    "Slice": (_MOVES, _slice),
+    "Gather": (_MOVES, lambda given, x, i: np.take(x, i.astype(np.int64), axis=given.get("axis", 0))),
+    "Concat": (_ALL_MOVE, lambda given, *parts: np.concatenate(parts, axis=given["axis"])),
+    "Split": (_MOVES, _split),
+    "Expand": (_MOVES, _expand),
+    "Tile": (_MOVES, _on_values(lambda x, repeats: np.tile(x, repeats.tolist()))),
+    "Add": ("all", _on_values(np.add)),
+    "Sub": ("all", _on_values(np.subtract)),
+    "Mul": ("all", _on_values(np.multiply)),
+    "Div": ("all", _div),
+    "Mod": ("all", lambda given, a, b: np.fmod(a, b) if given.get("fmod") else np.mod(a, b)),
+    "Pow": ("all", _on_values(lambda a, b: np.power(a, b).astype(a.dtype))),
+    "Min": ("all", _on_values(lambda *v: np.minimum.reduce(v))),
+    "Max": ("all", _on_values(lambda *v: np.maximum.reduce(v))),
+    "Neg": ("all", _on_values(np.negative)),
+    "Abs": ("all", _on_values(np.abs)),
+    "Sqrt": ("all", _on_values(np.sqrt)),
+    "Floor": ("all", _on_values(np.floor)),
+    "Ceil": ("all", _on_values(np.ceil)),
+    "Round": ("all", _on_values(np.round)),
+    "Equal": (None, _on_values(np.equal)),
+    "Greater": (None, _on_values(np.greater)),
+    "GreaterOrEqual": (None, _on_values(np.greater_equal)),
+    "Less": (None, _on_values(np.less)),
+    "LessOrEqual": (None, _on_values(np.less_equal)),
+    "Not": (None, _on_values(np.logical_not)),
+    "And": (None, _on_values(np.logical_and)),
+    "Or": (None, _on_values(np.logical_or)),
+    "Where": (frozenset({1, 2}), _on_values(np.where)),
+    "ReduceProd": ("all", _reduce(np.prod)),
+    "ReduceSum": ("all", _reduce(np.sum)),
+    "ReduceMax": ("all", _reduce(np.max)),
+    "ReduceMin": ("all", _reduce(np.min)),
+    "CumSum": (None, lambda given, x, axis: np.cumsum(x, axis=int(axis))),
+    "NonZero": (None, _on_values(lambda x: np.array(np.nonzero(x), dtype=np.int64))),
+}

@@ -1,0 +1,102 @@
+"""Between the manual's ``analysis(node, mask)`` and ties: each can be made from the other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from torchpruner_core.errors import OpaqueAxisError
+from torchpruner_core.operators.mask import Mask
+
+if TYPE_CHECKING:
+    from torchpruner_core.coupling.ties import Ties
+    from torchpruner_core.graph.nodes import DataNode
+    from torchpruner_core.operators.base import Analysis, OperatorNode
+
+
+def ties_from_analysis(operator: OperatorNode, ties: Ties) -> None:
+    """Declare the ties of an operator that answers ``analysis`` only, by asking about each slice.
+
+    An axis about which ``analysis`` raises or says nothing cannot be shortened.
+    """
+    nodes = {node.name: node for node in (*operator.in_data, *operator.out_data) if node is not None}
+    for node in nodes.values():
+        for dim, size in enumerate(node.shape):
+            if size > 1:
+                _tie_axis(operator, ties, nodes, node, dim)
+
+
+def _tie_axis(
+    operator: OperatorNode, ties: Ties, nodes: dict[str, DataNode], node: DataNode, dim: int
+) -> None:
+    found: dict[tuple[str, int], list[tuple[int, int]]] = {}
+    for index in range(node.shape[dim]):
+        try:
+            answer = operator.analysis(node, Mask(node.shape).set_mask([index], dim))
+        except Exception:
+            answer = None
+        masks = answer[0] if isinstance(answer, tuple) else answer
+        if not masks:
+            operator.opaque_axis(ties, node, dim, f"the rule registered for {operator.type} refuses it")
+            return
+        for name, mask in masks.items():
+            for other_dim in range(len(mask.shape)):
+                for other in mask.indices(other_dim).tolist():
+                    found.setdefault((name, other_dim), []).append((index, other))
+    for (name, other_dim), pairs in found.items():
+        target = nodes.get(name)
+        if target is None or (target is node and other_dim == dim):
+            continue
+        ours, theirs = np.array(pairs, dtype=np.int64).T
+        ties.pairs(node.axis(dim), ours, target.axis(other_dim), theirs)
+
+
+def analyse_alone(operator: OperatorNode, node: DataNode, mask: Mask) -> Analysis:
+    """Answer ``analysis`` from an operator's ties, as if it were the whole graph."""
+    from torchpruner_core.analysis.closure import Closure
+    from torchpruner_core.coupling.solve import solve
+    from torchpruner_core.coupling.ties import Ties
+
+    operator.rank(node)
+    ties = Ties()
+    nodes = list(dict.fromkeys(n for n in (*operator.in_data, *operator.out_data) if n is not None))
+    saved = [n.first_axis for n in nodes]
+    try:
+        for item in nodes:
+            item.first_axis = ties.new_axes([max(size, 1) for size in item.shape])
+        visible = len(ties.lengths)
+        ties.operator = 0
+        operator.ties(ties)
+        coupling = solve(ties, (), visible)
+        owner = {id(item): coupling.axis_class[item.first_axis :][: item.rank] for item in nodes}
+    finally:
+        for item, first in zip(nodes, saved, strict=True):
+            item.first_axis = first
+    asked = []
+    for dim, indices in enumerate(mask.cuts()):
+        if indices is not None:
+            class_of = int(owner[id(node)][dim])
+            if coupling.class_frozen[class_of]:
+                reason = coupling.reasons[int(coupling.component_reason[coupling.components_of(class_of)[0]])]
+                raise OpaqueAxisError(
+                    f"axis {dim} of {node.name} cannot be pruned: {reason}", node=node.name, dim=dim
+                )
+            asked.append(coupling.components_of(class_of)[indices])
+    closure = Closure(coupling, [])
+    removal = closure.close(np.unique(np.concatenate(asked)), "inner")
+    masks: dict[str, Mask] = {}
+    for item in nodes:
+        found = Mask(item.shape)
+        for dim, class_of in enumerate(owner[id(item)].tolist()):
+            if class_of in removal.classes:
+                found.set_mask(closure.indices(removal, class_of).tolist(), dim)
+        if item is not node and found:
+            masks[item.name] = found
+    changes = {
+        change.key: int(np.searchsorted(i, change.high) - np.searchsorted(i, change.low))
+        for change in coupling.changes
+        if change.position is None and change.owner in removal.classes
+        for i in [closure.indices(removal, change.owner)]
+    }
+    return masks, changes or None

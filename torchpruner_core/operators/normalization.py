@@ -1,0 +1,105 @@
+"""Normalisations and softmax: nothing is lost when a slice of the normalised axis goes, but the
+statistics change, so those axes are declared ``renormalises``.
+
+Sources: https://onnx.ai/onnx/operators/onnx__BatchNormalization.html and the pages beside it.
+"""
+
+from __future__ import annotations
+
+from torchpruner_core.coupling.ties import Ties
+from torchpruner_core.operators.base import OperatorNode
+from torchpruner_core.operators.elementwise import tie_broadcast
+from torchpruner_core.operators.registry import describes
+
+
+@describes("BatchNormalization")
+class BatchNormalization(OperatorNode):
+    """Scale, bias, mean and variance have one entry a channel; channels do not mix."""
+
+    def ties(self, ties: Ties) -> None:
+        x, out = self.in_data[0], self.out_data[0]
+        assert x is not None
+        tie_broadcast(ties, [x], out)
+        channel = x.axis(1) if x.rank > 1 else x.axis(0)
+        for node in (*self.in_data[1:], *self.out_data[1:]):
+            if node is not None and node.rank == 1:
+                ties.same(node.axis(0), channel)
+
+
+@describes("InstanceNormalization")
+class InstanceNormalization(OperatorNode):
+    """Statistics run over the spatial axes of each channel."""
+
+    def ties(self, ties: Ties) -> None:
+        x, out = self.in_data[0], self.out_data[0]
+        assert x is not None
+        tie_broadcast(ties, [x], out)
+        for node in self.in_data[1:]:
+            if node is not None:
+                ties.same(node.axis(0), x.axis(1))
+        for dim in range(2, x.rank):
+            ties.renormalises(x.axis(dim))
+
+
+@describes("LayerNormalization", "RMSNormalization")
+class LayerNormalization(OperatorNode):
+    """Statistics run over the axes from ``axis`` on; scale and bias broadcast to them."""
+
+    def ties(self, ties: Ties) -> None:
+        x, out = self.in_data[0], self.out_data[0]
+        assert x is not None
+        tie_broadcast(ties, self.in_data, out)
+        for statistic in self.out_data[1:]:
+            tie_broadcast(ties, [statistic], out)
+        for dim in range(int(self.params.get("axis", -1)) % x.rank, x.rank):
+            ties.renormalises(x.axis(dim))
+
+
+@describes("GroupNormalization")
+class GroupNormalization(OperatorNode):
+    """Channels are ``num_groups`` by channels a group; statistics run over the latter."""
+
+    def ties(self, ties: Ties) -> None:
+        x, out = self.in_data[0], self.out_data[0]
+        assert x is not None
+        tie_broadcast(ties, [x], out)
+        groups = int(self.params["num_groups"])
+        group, inner = ties.new_axis(groups), ties.new_axis(x.shape[1] // groups)
+        ties.source(group)
+        ties.source(inner)
+        ties.view(x.axis(1), [group, inner])
+        for node in self.in_data[1:]:
+            if node is not None:
+                ties.same(node.axis(0), x.axis(1) if node.shape[0] == x.shape[1] else group)
+        if groups > 1:
+            ties.change("num_groups", group)
+        if x.shape[1] != groups:
+            ties.renormalises(inner if groups > 1 else x.axis(1))
+        for dim in range(2, x.rank):
+            ties.renormalises(x.axis(dim))
+
+
+@describes("Softmax", "LogSoftmax", "Hardmax", "MeanVarianceNormalization", "LpNormalization")
+class Softmax(OperatorNode):
+    """Element by element but for the normalised axes."""
+
+    def ties(self, ties: Ties) -> None:
+        x, out = self.in_data[0], self.out_data[0]
+        assert x is not None
+        tie_broadcast(ties, [x], out)
+        default = [0, 2, 3] if self.type == "MeanVarianceNormalization" else None
+        axes = self.params.get("axes", default) or [self.params.get("axis", -1)]
+        for dim in axes:
+            if dim < x.rank:
+                ties.renormalises(x.axis(dim))
+
+
+@describes("LRN")
+class LocalResponseNormalization(OperatorNode):
+    """Each channel is divided by a window of its neighbours: none can go."""
+
+    def ties(self, ties: Ties) -> None:
+        x = self.in_data[0]
+        assert x is not None
+        tie_broadcast(ties, [x], self.out_data[0])
+        self.opaque_axis(ties, x, 1, "each channel is normalised by its neighbours")

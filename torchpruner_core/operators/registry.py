@@ -1,0 +1,63 @@
+"""Which class describes which operator type."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+from torchpruner_core.operators.base import OperatorNode
+
+logger = logging.getLogger(__name__)
+
+Family = TypeVar("Family", bound=type[OperatorNode])
+
+
+class OperatorRegister:
+    """Operator type (``'Conv'``) to the class that describes it."""
+
+    def __init__(self) -> None:
+        self._classes: dict[str, type[OperatorNode]] = {}
+
+    def regist(self, name: str, operator_class: type[OperatorNode]) -> None:
+        """Let ``operator_class`` describe operators of type ``name``.
+
+        A type that is registered already is replaced, with a warning. Graphs built before keep
+        the class they were built with. Raises ``TypeError`` for what is no operator class.
+        """
+        if not (isinstance(operator_class, type) and issubclass(operator_class, OperatorNode)):
+            raise TypeError(
+                f"an operator class subclasses torchpruner_core.OperatorNode; got {operator_class!r}"
+            )
+        if name in self._classes and self._classes[name] is not operator_class:
+            logger.warning(
+                "operator %s was described by %s and is now described by %s",
+                name, self._classes[name].__name__, operator_class.__name__,
+            )
+        self._classes[name] = operator_class
+
+    def get(self, name: str) -> type[OperatorNode]:
+        """Return the class for a type; :class:`OperatorNode`, which is opaque, where there is none."""
+        return self._classes.get(name, OperatorNode)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._classes
+
+    def names(self) -> list[str]:
+        """Return the described operator types, sorted."""
+        return sorted(self._classes)
+
+
+operator_register = OperatorRegister()
+operator_reg = operator_register
+
+
+def describes(*names: str) -> Callable[[Family], Family]:
+    """Register a family's class for the operator types ``names``."""
+
+    def register(operator_class: Family) -> Family:
+        for name in names:
+            operator_register.regist(name, operator_class)
+        return operator_class
+
+    return register

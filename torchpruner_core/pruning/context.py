@@ -1,0 +1,132 @@
+"""What a cut leaves behind, so that it can be undone, and in which order cuts may be undone."""
+
+from __future__ import annotations
+
+import uuid
+import weakref
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from torchpruner_core.cut_result import CutResult
+from torchpruner_core.pruning.cut_dict import fingerprint
+from torchpruner_core.pruning.errors import ContextMismatchError
+from torchpruner_core.pruning.journal import AttributeChange, get_attribute
+from torchpruner_core.pruning.slices import RemovedSlices
+from torchpruner_core.pruning.targets import LocalModel
+
+
+@dataclass
+class TensorRecord:
+    """The slices taken out of one tensor, and the shapes before and after."""
+
+    removed: RemovedSlices
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+
+@dataclass(repr=False)
+class CutContext:
+    """What ``set_cut`` or ``set_zero`` removed. Opaque; it can be pickled."""
+
+    kind: str
+    cut: str
+    tensors: dict[str, TensorRecord] = field(default_factory=dict)
+    attributes: list[AttributeChange] = field(default_factory=list)
+    custom: dict[str, Any] = field(default_factory=dict)
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def __repr__(self) -> str:
+        return (
+            f"<{self.kind} context: {len(self.tensors)} tensors, {len(self.attributes)} attributes>"
+        )
+
+
+_applied: weakref.WeakKeyDictionary[nn.Module, list[CutContext]] = weakref.WeakKeyDictionary()
+"""The contexts in force on each model of this process, oldest first.
+
+Kept beside the models, since a cut leaves no attribute of its own on them. A model that was loaded
+or copied is not in it: there the recorded shapes and attributes must do.
+"""
+
+
+def remember(root: nn.Module, context: CutContext) -> None:
+    """Note that ``context`` is in force on ``root``."""
+    _applied.setdefault(root, []).append(context)
+
+
+def forget(root: nn.Module, context: CutContext) -> None:
+    """Note that ``context`` is undone."""
+    left = [other for other in _applied.get(root, ()) if other.id != context.id]
+    if left:
+        _applied[root] = left
+    else:
+        _applied.pop(root, None)
+
+
+def check_context(local: LocalModel, cut: CutResult, context: Any, kind: str) -> CutContext:
+    """Return ``context`` if it can be undone now.
+
+    Raises :class:`ContextMismatchError` where it is no context of this kind, of another cut, of
+    another model, or where a later cut of the same tensors must be undone first.
+    """
+    if not isinstance(context, CutContext):
+        raise ContextMismatchError(
+            f"the third argument is the context that set_{kind} returned, not {type(context).__name__}",
+            expected="CutContext",
+            received=type(context).__name__,
+        )
+    if context.kind != kind:
+        raise ContextMismatchError(
+            f"this context came from set_{context.kind}: undo it with recovery_{context.kind}",
+            expected=f"set_{kind}",
+            received=f"set_{context.kind}",
+        )
+    if context.cut != fingerprint(cut):
+        raise ContextMismatchError("the context was made by another cut than the one given")
+    in_force = _applied.get(local.root)
+    if in_force is not None:
+        position = [other.id for other in in_force].index(context.id) if context.id in [
+            other.id for other in in_force
+        ] else None
+        if position is None:
+            raise ContextMismatchError(
+                "the context is not in force on this model: it was undone already, or is of another model"
+            )
+        for later in reversed(in_force[position + 1 :]):
+            shared = [name for name in later.tensors if name in context.tensors]
+            if shared:
+                raise ContextMismatchError(
+                    f"a later set_{later.kind} changed {shared[0]} too: undo that one first",
+                    node=shared[0],
+                )
+    for name, record in context.tensors.items():
+        tensor = local.tensors.get(name)
+        shape = None if tensor is None else tuple(tensor.shape)
+        if shape != record.after:
+            raise ContextMismatchError(
+                f"{name} should have the shape {record.after} that the cut left, and "
+                + ("is not there" if shape is None else f"has {shape}")
+                + ": the context is of another model, was undone already, or a later cut comes first",
+                node=name,
+                expected=list(record.after),
+                received=None if shape is None else list(shape),
+            )
+    for change in context.attributes:
+        module = local.modules.get(change.module)
+        owner: Any = module
+        for step in change.path[:-1]:
+            owner = getattr(owner, step, None)
+        if owner is None:
+            raise ContextMismatchError(f"the model has no {change.module}.{'.'.join(change.path)}")
+        value = get_attribute(owner, change.path[-1])
+        if isinstance(change.new, (int, str, tuple)) and value != change.new:
+            raise ContextMismatchError(
+                f"{change.module}.{'.'.join(change.path)} should be {change.new}, as the cut left it, "
+                f"and is {value}: was it changed since, or does a later cut come first?",
+                module=change.module,
+                expected=change.new,
+                received=value,
+            )
+    return context

@@ -1,0 +1,280 @@
+"""``set_cut`` and ``recovery_cut``: shorten a model for real, and put it back.
+
+``set_cut`` works in three steps: everything is resolved and checked on the model as it is; where a
+constant in ``forward()`` must change, a shadow of the model rehearses the pruned forward; only then
+are tensors replaced. Whatever fails on the way, the model is as it was.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from torchpruner_core.cut_result import CutResult
+from torchpruner_core.module_pruner.base import BasePruner
+from torchpruner_core.pruning import slices
+from torchpruner_core.pruning.context import (
+    CutContext,
+    TensorRecord,
+    check_context,
+    forget,
+    remember,
+)
+from torchpruner_core.pruning.cut_dict import Cut, fingerprint, read_cut
+from torchpruner_core.pruning.errors import ModulePrunerError, ReplayError
+from torchpruner_core.pruning.journal import AttributeChange, Journal
+from torchpruner_core.pruning.model_config import follow_config, state_shapes
+from torchpruner_core.pruning.plan import Plan, make_plan, under_every_name
+from torchpruner_core.pruning.rehearsal import Stage
+from torchpruner_core.pruning.literals import find_attributes
+from torchpruner_core.pruning.targets import LocalModel, Target, module_path, unwrap
+
+ModelT = TypeVar("ModelT", bound=nn.Module)
+
+
+def set_cut(
+    model: ModelT, cut_dict: Cut, *, inputs: Any = None
+) -> tuple[ModelT, CutContext]:
+    """Remove the slices that a cut lists from a model, in place.
+
+    ``cut_dict`` is what ``cut_analysis`` returned for this model. ``inputs`` (a tensor, a tuple, or a
+    dict of keyword arguments) replaces the inputs that the cut names, where a forward must be
+    rehearsed and those are not enough.
+
+    Parameters keep their identity: the same ``nn.Parameter`` objects become smaller, gradients
+    included, so an optimizer, hooks and tied weights go on working (its state follows with
+    ``set_cut_optimizer``). Device, dtype, ``requires_grad`` and memory layout stay. Attributes that
+    repeat a size (``out_channels``, ``num_heads``, a Hugging Face config) follow.
+
+    Returns the same model and the context that :func:`recovery_cut` needs. Raises a
+    :class:`ReplayError`, and leaves the model as it was: :class:`CutMismatchError`,
+    :class:`ModulePrunerError`, :class:`LiteralInForwardError`, :class:`UnsupportedModuleError`.
+    """
+    root = unwrap(model)
+    cut = read_cut(cut_dict)
+    plan = make_plan(root, cut)
+    stage = Stage(root, plan, inputs) if plan.needs_rehearsal else None
+    context = CutContext("cut", fingerprint(cut))
+    journal = Journal()
+    try:
+        for name, module, pruner in plan.custom:
+            _run_custom(name, module, pruner, plan, journal, context)
+        attributes = list(plan.attributes)
+        if stage is not None:
+            attributes += find_attributes(stage, attributes)
+        attributes += _config_changes(root, plan, stage, attributes, inputs)
+        for target in plan.targets:
+            _shorten(target, journal, context)
+        for change in attributes:
+            _set(plan.local, change, journal, context)
+    except BaseException:
+        journal.rollback()
+        raise
+    _refresh(plan.targets, root)
+    remember(root, context)
+    return model, context
+
+
+def recovery_cut(model: ModelT, cut_dict: Cut, param_context: CutContext) -> ModelT:
+    """Undo :func:`set_cut`: every tensor, gradient and attribute comes back bit for bit.
+
+    Slices that stayed keep the values they have now, so training in between is kept. Cuts of the
+    same tensors are undone newest first. Returns the same model. Raises
+    :class:`ContextMismatchError`, and leaves the model as it was.
+    """
+    root = unwrap(model)
+    cut = read_cut(cut_dict)
+    local = LocalModel(root)
+    context = check_context(local, cut, param_context, "cut")
+    axes = {
+        name: slices.read_axes(cut.terminal[name], record.before, name)
+        for name, record in context.tensors.items()
+    }
+    journal = Journal()
+    try:
+        for name, (pruner_class, user_context) in context.custom.items():
+            if pruner_class.recovery_cut is not BasePruner.recovery_cut:
+                _recover_custom(local, name, pruner_class, user_context, cut, context, journal)
+        with torch.no_grad():
+            for name, record in context.tensors.items():
+                tensor = local.tensors[name]
+                if tuple(tensor.shape) == record.before:
+                    continue  # its own pruner has put it back
+                data = slices.restore_data(tensor.detach(), axes[name], record.removed)
+                grad = tensor.grad
+                if grad is not None:
+                    dense = grad.to_dense() if grad.layout is not torch.strided else grad
+                    grad = slices.restore_data(dense.detach(), axes[name], record.removed.grad)
+                journal.replace_data(tensor, data, grad)
+        for change in reversed(context.attributes):
+            owner: Any = local.modules[change.module]
+            for step in change.path[:-1]:
+                owner = getattr(owner, step)
+            journal.set_attribute(owner, change.path[-1], change.old)
+    except BaseException:
+        journal.rollback()
+        raise
+    _refresh([], root)
+    forget(root, context)
+    return model
+
+
+def _config_changes(
+    root: nn.Module,
+    plan: Plan,
+    stage: Stage | None,
+    attributes: list[AttributeChange],
+    inputs: Any,
+) -> list[AttributeChange]:
+    shapes = state_shapes(root)
+    for target in plan.targets:
+        for name in target.names:
+            if module_path(name) in shapes:
+                shapes[module_path(name)] = target.after
+    changes = follow_config(root, shapes)
+    if changes:
+        # A forward that reads its config would compute something else: then the config stays.
+        stage = stage or Stage(root, plan, inputs)
+        runs = bool(stage.before.calls) and stage.rehearse(stage.candidate([*attributes, *changes])).good
+        if not runs:
+            return []
+    taken = {change.path for change in attributes}
+    return [change for change in changes if change.path not in taken]
+
+
+def _shorten(target: Target, journal: Journal, context: CutContext) -> None:
+    tensor = target.tensor
+    if tuple(tensor.shape) == target.before:
+        with torch.no_grad():
+            data, removed = slices.cut_data(tensor.detach(), target.axes)
+            grad = tensor.grad
+            if grad is not None:
+                dense = grad.to_dense() if grad.layout is not torch.strided else grad
+                grad, removed.grad = slices.cut_data(dense.detach(), target.axes)
+            journal.replace_data(tensor, data, grad)
+        context.tensors[target.name] = TensorRecord(removed, target.before, target.after)
+    elif tuple(tensor.shape) != target.after:
+        raise ModulePrunerError(
+            f"a module pruner left {target.name} with the shape {tuple(tensor.shape)}, and the cut asks "
+            f"for {target.after}",
+            node=target.name,
+            expected=list(target.after),
+            received=list(tensor.shape),
+        )
+
+
+def _set(
+    local: LocalModel, change: AttributeChange, journal: Journal, context: CutContext
+) -> None:
+    owner: Any = local.modules[change.module]
+    for step in change.path[:-1]:
+        owner = getattr(owner, step)
+    journal.set_attribute(owner, change.path[-1], change.new)
+    context.attributes.append(change)
+
+
+def _run_custom(
+    name: str,
+    module: nn.Module,
+    pruner: BasePruner,
+    plan: Plan,
+    journal: Journal,
+    context: CutContext,
+) -> None:
+    snapshot = journal.lend(module)
+    before = {id(t.tensor): tuple(t.tensor.shape) for t in plan.targets}
+    try:
+        returned, user_context = pruner.set_cut(module, plan.pending())
+    except ReplayError:
+        raise
+    except Exception as error:
+        raise ModulePrunerError(
+            f"{type(pruner).__name__}.set_cut failed on {name} ({type(module).__name__}), and the model "
+            f"was put back: {type(error).__name__}: {error}",
+            module=name,
+            pruner=type(pruner).__name__,
+        ) from error
+    if returned is not module:
+        raise ModulePrunerError(
+            f"{type(pruner).__name__}.set_cut must return the module it was given, changed in place, and "
+            f"returned {type(returned).__name__}",
+            module=name,
+            pruner=type(pruner).__name__,
+        )
+    snapshot.keep_identity()
+    for target in plan.targets:
+        if tuple(target.tensor.shape) == before[id(target.tensor)]:
+            continue
+        original = snapshot.original(target.tensor)
+        if original is None:
+            raise ModulePrunerError(
+                f"{type(pruner).__name__} of {name} changed {target.name}, which is not below it",
+                module=name,
+                node=target.name,
+            )
+        _, removed = slices.cut_data(original[0], target.axes)
+        if original[1] is not None:
+            _, removed.grad = slices.cut_data(original[1], target.axes)
+        context.tensors[target.name] = TensorRecord(removed, target.before, target.after)
+    names = {id(each): other for other, each in reversed(plan.local.modules.items())}
+    context.attributes.extend(snapshot.changes(names))
+    context.custom[name] = (type(pruner), user_context)
+
+
+def _recover_custom(
+    local: LocalModel,
+    name: str,
+    pruner_class: type[BasePruner],
+    user_context: Any,
+    cut: CutResult,
+    context: CutContext,
+    journal: Journal,
+) -> None:
+    module = local.modules[name]
+    snapshot = journal.lend(module)
+    try:
+        pruner_class(name).recovery_cut(module, _own(local, name, cut, context), user_context)
+    except ReplayError:
+        raise
+    except Exception as error:
+        raise ModulePrunerError(
+            f"{pruner_class.__name__}.recovery_cut failed on {name}, and the model was left pruned: "
+            f"{type(error).__name__}: {error}",
+            module=name,
+            pruner=pruner_class.__name__,
+        ) from error
+    snapshot.keep_identity()
+    for tensor_name, record in context.tensors.items():
+        shape = tuple(local.tensors[tensor_name].shape)
+        if shape not in (record.before, record.after):
+            raise ModulePrunerError(
+                f"{pruner_class.__name__}.recovery_cut left {tensor_name} with the shape {shape}, and it "
+                f"was {record.before}",
+                module=name,
+                node=tensor_name,
+                expected=list(record.before),
+                received=list(shape),
+            )
+
+
+def _own(local: LocalModel, name: str, cut: CutResult, context: CutContext) -> CutResult:
+    """Return the cut under every name, less the tensors that are back already."""
+    terminal = {}
+    for tensor_name, record in context.tensors.items():
+        tensor = local.tensors[tensor_name]
+        if tuple(tensor.shape) == record.after:
+            for other in local.names[id(tensor)]:
+                terminal[other] = cut.terminal[tensor_name]
+    return CutResult(terminal=terminal, iner=cut.iner, operator=cut.operator)
+
+
+def _refresh(targets: list[Target], root: nn.Module) -> None:
+    """Tell modules that keep their weights in one block (recurrent layers on a GPU) to do so again."""
+    for module in root.modules():
+        if isinstance(module, nn.RNNBase):
+            module.flatten_parameters()
+
+
+__all__ = ["recovery_cut", "set_cut", "under_every_name"]

@@ -1,0 +1,145 @@
+"""Letting a model's config describe its pruned sizes, so that it can be saved and loaded again.
+
+A Hugging Face model is rebuilt from ``model.config``. Where every layer was cut alike, some config
+says exactly the sizes that are left; it is found by building the model from candidates on the
+``meta`` device and comparing the shapes of its state. Where no config fits (one layer has fewer heads
+than the others), the config stays, and the pruned model is saved with ``torch.save`` instead.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from torchpruner_core.pruning.journal import AttributeChange
+
+SECONDS = 10.0
+"""Time to look for a config at most; building a large model on ``meta`` takes up to a second."""
+
+CANDIDATES = 24
+
+Shapes = dict[str, tuple[int, ...]]
+Slot = tuple[tuple[str, ...], Any, int]
+"""A path from the model, the place in a list or ``None``, and the integer there."""
+
+
+def follow_config(root: nn.Module, after: Shapes) -> list[AttributeChange]:
+    """Return the config changes under which ``root``'s class builds exactly the shapes ``after``.
+
+    Empty where the model has no such config, where it fits already, and where none fits.
+    """
+    config = getattr(root, "config", None)
+    if not hasattr(config, "to_dict") or not hasattr(root, "save_pretrained"):
+        return []
+    deadline = time.monotonic() + SECONDS
+    built = _build(root, config, {})
+    if built is None:
+        return []
+    wrong = _mismatches(built, after)
+    if not wrong:
+        return []
+    candidates = _candidates(config, built, after, wrong)
+    chosen: dict[Slot, int] = {}
+    while wrong:
+        best: tuple[int, dict[Slot, int], set[str]] | None = None
+        for count in (1, 2):
+            for combination in itertools.combinations(candidates, count):
+                if time.monotonic() > deadline:
+                    return []
+                trial = {**chosen, **dict(combination)}
+                if len(trial) != len(chosen) + count:
+                    continue
+                built = _build(root, config, trial)
+                left = None if built is None else _mismatches(built, after)
+                if left is not None and len(left) < (best[0] if best else len(wrong)):
+                    best = (len(left), trial, left)
+                    if not left:
+                        break
+            if best is not None:
+                break
+        if best is None:
+            return []
+        _, chosen, wrong = best
+    return _as_changes(root, chosen)
+
+
+def _build(root: nn.Module, config: Any, values: dict[Slot, int]) -> Shapes | None:
+    config = copy.deepcopy(config)
+    for (path, item, _), value in values.items():
+        owner = config
+        for step in path[1:-1]:
+            owner = getattr(owner, step)
+        if item is None:
+            setattr(owner, path[-1], value)
+        else:
+            entries = list(getattr(owner, path[-1]))
+            entries[item] = value
+            setattr(owner, path[-1], entries)
+    try:
+        with torch.device("meta"):
+            return state_shapes(type(root)(config))
+    except Exception:
+        return None  # sizes that do not go together; another candidate may
+
+
+def state_shapes(model: nn.Module) -> Shapes:
+    """Return the shape of everything in a model's ``state_dict``."""
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+def _mismatches(built: Shapes, after: Shapes) -> set[str]:
+    return {name for name in after if built.get(name) != after[name]} | (built.keys() - after.keys())
+
+
+def _candidates(config: Any, built: Shapes, after: Shapes, wrong: set[str]) -> list[tuple[Slot, int]]:
+    became: dict[tuple[int, int], int] = {}
+    for name in wrong:
+        for x, y in zip(built.get(name, ()), after.get(name, ()), strict=False):
+            if x != y:
+                became[(x, y)] = became.get((x, y), 0) + 1
+    found: dict[tuple[Slot, int], int] = {}
+    for slot in _slots(("config",), config):
+        for (x, y), count in became.items():
+            if slot[2] == x:
+                found[(slot, y)] = max(found.get((slot, y), 0), 2 * count)
+            elif slot[2] * y % x == 0 and slot[2] * y // x != slot[2]:
+                value = slot[2] * y // x
+                found[(slot, value)] = max(found.get((slot, value), 0), count)
+    ranked = sorted(found, key=lambda entry: -found[entry])
+    return ranked[:CANDIDATES]
+
+
+def _slots(path: tuple[str, ...], config: Any) -> Iterator[Slot]:
+    for key, value in vars(config).items():
+        if key.startswith("_"):
+            continue
+        if type(value) is int and value > 1:
+            yield (*path, key), None, value
+        elif type(value) in (list, tuple):
+            for i, entry in enumerate(value):
+                if type(entry) is int and entry > 1:
+                    yield (*path, key), i, entry
+        elif hasattr(value, "to_dict"):
+            yield from _slots((*path, key), value)
+
+
+def _as_changes(root: nn.Module, chosen: dict[Slot, int]) -> list[AttributeChange]:
+    values: dict[tuple[str, ...], tuple[Any, Any]] = {}
+    for (path, item, old), new in chosen.items():
+        if item is None:
+            values[path] = (old, new)
+            continue
+        owner: Any = root
+        for step in path:
+            owner = getattr(owner, step)
+        before, now = values.get(path, (owner, owner))
+        entries = list(now)
+        entries[item] = new
+        values[path] = (before, type(owner)(entries))
+    return [AttributeChange("self", path, old, new) for path, (old, new) in values.items()]

@@ -1,0 +1,152 @@
+"""What a cut will do to a local model, worked out before anything is touched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from torchpruner_core.cut_result import AxisCuts, CutResult, OperatorChange
+from torchpruner_core.module_pruner.base import BasePruner, TensorPruner, layer_change
+from torchpruner_core.module_pruner.registry import module_pruner_reg
+from torchpruner_core.pruning.cut_dict import operator_owner
+from torchpruner_core.pruning.errors import CutMismatchError, ModulePrunerError, ReplayError
+from torchpruner_core.pruning.journal import MISSING, AttributeChange, get_attribute
+from torchpruner_core.pruning.targets import LocalModel, Target, own_tensors, split_name
+
+
+@dataclass
+class Plan:
+    """Tensors to shorten, attributes to set, pruners to call, and constants nobody has taken."""
+
+    local: LocalModel
+    cut: CutResult
+    targets: list[Target]
+    attributes: list[AttributeChange] = field(default_factory=list)
+    custom: list[tuple[str, nn.Module, BasePruner]] = field(default_factory=list)
+    untaken: dict[str, OperatorChange] = field(default_factory=dict)
+    stale: list[str] = field(default_factory=list)
+
+    @property
+    def needs_rehearsal(self) -> bool:
+        """Whether only a run of ``forward()`` can tell that the model follows the cut."""
+        return bool(self.untaken or self.stale)
+
+    def pending(self) -> CutResult:
+        """Return the cut less the tensors that have been shortened already."""
+        done = {
+            name
+            for target in self.targets
+            if tuple(target.tensor.shape) != target.before
+            for name in target.names
+        }
+        terminal = {name: axes for name, axes in self.cut.terminal.items() if name not in done}
+        return replace(self.cut, terminal=terminal)
+
+
+def make_plan(model: nn.Module, cut: CutResult) -> Plan:
+    """Resolve every name and ask every module pruner.
+
+    Raises :class:`CutMismatchError` or :class:`ModulePrunerError`; the model is only read.
+    """
+    local = LocalModel(model)
+    targets = local.find(cut)
+    plan = Plan(local, under_every_name(cut, targets), targets)
+    handled: set[int] = set()
+    for name in _modules_of(plan):
+        module = local.modules[name]
+        if id(module) in handled:
+            continue
+        handled.add(id(module))
+        pruner_class = module_pruner_reg.get(type(module))
+        if pruner_class is None or issubclass(pruner_class, TensorPruner):
+            if _repeats_a_size(name, module, plan):
+                plan.stale.append(name)
+            continue
+        pruner = pruner_class(name)
+        if not pruner_class.declarative:
+            plan.custom.append((name, module, pruner))
+            continue
+        plan.attributes.extend(_declared(name, module, pruner, plan.cut))
+    # A parent's pruner may hand its children to its own code: parents first.
+    plan.custom.sort(key=lambda entry: entry[0].count("."))
+    for operator, change in cut.operator.items():
+        owner = local.modules.get(operator_owner(operator)[0])
+        taker = None if owner is None else module_pruner_reg.get(type(owner))
+        if taker is None or issubclass(taker, TensorPruner):
+            plan.untaken[operator] = change
+    for literal in cut.literals:
+        if literal not in local.tensors and literal in cut.terminal:
+            plan.untaken.setdefault(literal, {})
+    for operator in cut.renormalises:
+        name = operator_owner(operator)[0]
+        module = local.modules.get(name)
+        if module is not None and module_pruner_reg.get(type(module)) and not any(own_tensors(module)):
+            plan.stale.append(name)
+    return plan
+
+
+def under_every_name(cut: CutResult, targets: list[Target]) -> CutResult:
+    """Return the cut with an entry for each name of a tied tensor."""
+    terminal: dict[str, AxisCuts] = {}
+    for target in targets:
+        for name in target.names:
+            terminal[name] = list(target.axes)
+    return replace(cut, terminal=terminal)
+
+
+def _modules_of(plan: Plan) -> list[str]:
+    names = dict.fromkeys(split_name(name)[0] for name in plan.cut.terminal)
+    for operator in plan.cut.operator:
+        owner = operator_owner(operator)[0]
+        if owner in plan.local.modules:
+            names[owner] = None
+    # A parametrised weight lives two modules below the layer whose attributes repeat its sizes.
+    for name in list(names):
+        layer, found, _ = name.partition(".parametrizations.")
+        if found and layer in plan.local.modules:
+            names[layer] = None
+    missing = [name for name in names if name not in plan.local.modules]
+    if missing:
+        raise CutMismatchError(f"the model has no module {missing[0]}", module=missing[0])
+    return list(names)
+
+
+def _declared(
+    name: str, module: nn.Module, pruner: BasePruner, cut: CutResult
+) -> list[AttributeChange]:
+    try:
+        values = pruner.attributes(module, layer_change(name, module, cut))
+    except ReplayError:
+        raise
+    except Exception as error:
+        raise ModulePrunerError(
+            f"{type(pruner).__name__} failed on {name} ({type(module).__name__}): "
+            f"{type(error).__name__}: {error}",
+            module=name,
+            pruner=type(pruner).__name__,
+        ) from error
+    changes = []
+    for attribute, value in values.items():
+        old = get_attribute(module, attribute)
+        if type(old) is not type(value) or old != value:
+            if old is MISSING and hasattr(type(module), attribute):
+                continue  # computed by a property of the class: it follows by itself
+            changes.append(AttributeChange(name, (attribute,), old, value))
+    return changes
+
+
+def _repeats_a_size(name: str, module: nn.Module, plan: Plan) -> bool:
+    """Tell whether an unregistered module has an integer equal to the old size of a cut axis."""
+    sizes: set[Any] = set()
+    for attribute, tensor in own_tensors(module):
+        for axis, indices in enumerate(plan.cut.terminal.get(f"{name}.{attribute}", ())):
+            if indices is not None:
+                sizes.add(tensor.shape[axis])
+    for value in module.__dict__.values():
+        entries = value if isinstance(value, (tuple, list, torch.Size)) else (value,)
+        if any(type(entry) is int and entry in sizes for entry in entries):
+            return True
+    return False

@@ -1,0 +1,157 @@
+"""Recording what a ``forward()`` does, call by call, with the shapes that came out.
+
+The calls are those that Python code makes (``Tensor.view``, ``F.linear``), since that is where
+literals live; what a function does inside PyTorch is not seen.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_flatten
+
+SHAPING = frozenset(
+    "view reshape unflatten flatten expand expand_as repeat tile split split_with_sizes chunk "
+    "tensor_split unbind narrow __getitem__ unfold as_strided repeat_interleave view_as "
+    "pixel_shuffle pixel_unshuffle channel_shuffle".split()
+)
+"""Functions that say a shape; a literal in ``forward()`` ends up in one of these."""
+
+ARITHMETIC = frozenset(
+    "add sub mul div true_divide multiply divide subtract rsub pow float_power floor_divide remainder "
+    "add_ sub_ mul_ div_ pow_ __rsub__ __rdiv__ __rpow__ __rtruediv__ __rmul__ __radd__ addmm baddbmm".split()
+)
+"""Functions whose Python numbers are part of what is computed, and must not change with a size."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One function call: where, which, the integers among its arguments, and the shapes it gave."""
+
+    module: str
+    function: str
+    integers: tuple[int, ...]
+    scalars: tuple[float, ...]
+    shapes: tuple[tuple[int, ...], ...] = ()
+
+
+class Trace(TorchFunctionMode):
+    """A running record; ``failed`` is the module whose code raised, if any did."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[Call] = []
+        self.stack: list[str] = ["self"]
+        self.pending: Call | None = None
+        self.failed: str | None = None
+        self.error: Exception | None = None
+        self.outputs: list[tuple[int, ...]] = []
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", str(func))
+        call = Call(self.stack[-1], name, _integers(args, kwargs), _scalars(name, args, kwargs))
+        self.pending = call
+        result = func(*args, **kwargs)
+        self.pending = None
+        shapes = tuple(tuple(x.shape) for x in _tensors(result))
+        if shapes and name != "__get__":
+            self.calls.append(Call(call.module, name, call.integers, call.scalars, shapes))
+        return result
+
+    @property
+    def last_call(self) -> Call | None:
+        """The call that raised, or the last one that succeeded."""
+        return self.pending or (self.calls[-1] if self.calls else None)
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, (tuple, list)):
+        return [x for x in value if isinstance(x, torch.Tensor)]
+    return []
+
+
+def _integers(args: Any, kwargs: Mapping[str, Any]) -> tuple[int, ...]:
+    found: list[int] = []
+    for value in (*args, *kwargs.values()):
+        for entry in value if isinstance(value, (tuple, list)) else (value,):
+            if type(entry) is int:
+                found.append(entry)
+            elif isinstance(entry, slice):
+                found.extend(x for x in (entry.start, entry.stop) if type(x) is int)
+    return tuple(found)
+
+
+def _scalars(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[float, ...]:
+    if name == "scaled_dot_product_attention":
+        scale = kwargs.get("scale", args[6] if len(args) > 6 else None)
+        # Without a scale PyTorch takes the query's present size: a hidden number.
+        query = kwargs.get("query", args[0] if args else None)
+        return (float(scale) if scale is not None else 1 / math.sqrt(query.shape[-1]),)
+    if name in ("full", "full_like"):
+        args = (kwargs.get("fill_value", args[1] if len(args) > 1 else None),)
+    elif name in ("tensor", "scalar_tensor", "as_tensor"):
+        args = args[:1]
+    elif name in ARITHMETIC:
+        args = (*args, *kwargs.values())
+    else:
+        return ()
+    return tuple(float(x) for x in args if type(x) in (int, float))
+
+
+@contextmanager
+def _module_stack(model: nn.Module, trace: Trace) -> Iterator[None]:
+    handles = []
+
+    def enter(name: str) -> Any:
+        def hook(module: nn.Module, args: Any) -> None:
+            trace.stack.append(name)
+
+        return hook
+
+    def leave(module: nn.Module, args: Any, result: Any) -> None:
+        if sys.exc_info()[0] is not None and trace.failed is None:
+            trace.failed = trace.stack[-1]
+        trace.stack.pop()
+
+    for path, module in model.named_modules():
+        name = f"self.{path}" if path else "self"
+        handles.append(module.register_forward_pre_hook(enter(name), prepend=True))
+        handles.append(module.register_forward_hook(leave, always_call=True))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def record(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], device: str) -> Trace:
+    """Run ``model`` without gradients and return what it did; an exception ends up in ``error``."""
+    trace = Trace()
+    with torch.no_grad(), _module_stack(model, trace), torch.device(device):
+        try:
+            with trace:
+                result = model(*args, **kwargs)
+            trace.outputs = [tuple(x.shape) for x in flatten_outputs(result)]
+        except Exception as error:
+            trace.error = error
+            trace.failed = trace.failed or trace.stack[-1]
+    return trace
+
+
+def flatten_outputs(result: Any) -> list[torch.Tensor]:
+    """Return the tensors of a model's result, in order."""
+    leaves, _ = tree_flatten(result)
+    return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]

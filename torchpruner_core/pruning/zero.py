@@ -1,0 +1,123 @@
+"""``set_zero`` and ``recovery_zero``: mask a model instead of shortening it."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from torchpruner_core.module_pruner.base import BasePruner, TensorPruner
+from torchpruner_core.module_pruner.registry import module_pruner_reg
+from torchpruner_core.pruning import slices
+from torchpruner_core.pruning.context import (
+    CutContext,
+    TensorRecord,
+    check_context,
+    forget,
+    remember,
+)
+from torchpruner_core.pruning.cut_dict import Cut, fingerprint, read_cut
+from torchpruner_core.pruning.errors import ModulePrunerError, ReplayError
+from torchpruner_core.pruning.journal import Journal
+from torchpruner_core.pruning.plan import under_every_name
+from torchpruner_core.pruning.targets import LocalModel, split_name, unwrap
+
+ModelT = TypeVar("ModelT", bound=nn.Module)
+
+
+def set_zero(model: ModelT, cut_dict: Cut) -> tuple[ModelT, CutContext]:
+    """Set the slices that a cut lists to zero, in place; shapes, attributes and gradients stay.
+
+    Returns the same model and the context that :func:`recovery_zero` needs. Raises a
+    :class:`ReplayError`, and leaves the model as it was.
+    """
+    root = unwrap(model)
+    cut = read_cut(cut_dict)
+    local = LocalModel(root)
+    targets = local.find(cut)
+    everywhere = under_every_name(cut, targets)
+    context = CutContext("zero", fingerprint(cut))
+    journal = Journal()
+    try:
+        for target in targets:
+            journal.overwrite(target.tensor)
+            removed = _taken(target.tensor, target.axes)
+            context.tensors[target.name] = TensorRecord(removed, target.before, target.before)
+        for name in dict.fromkeys(split_name(n)[0] for n in everywhere.terminal):
+            pruner_class = module_pruner_reg.get(type(local.modules[name]))
+            if not _overrides(pruner_class, "set_zero"):
+                continue
+            assert pruner_class is not None
+            journal.lend(local.modules[name])
+            try:
+                _, user_context = pruner_class(name).set_zero(local.modules[name], everywhere)
+            except ReplayError:
+                raise
+            except Exception as error:
+                raise _failure(pruner_class, "set_zero", name, error) from error
+            context.custom[name] = (pruner_class, user_context)
+        for target in targets:
+            slices.set_zero_tensor(target.tensor, target.axes)
+    except BaseException:
+        journal.rollback()
+        raise
+    remember(root, context)
+    return model, context
+
+
+def recovery_zero(model: ModelT, cut_dict: Cut, param_context: CutContext) -> ModelT:
+    """Undo :func:`set_zero`: the zeroed values come back bit for bit.
+
+    Returns the same model. Raises :class:`ContextMismatchError`, and leaves the model as it was.
+    """
+    root = unwrap(model)
+    cut = read_cut(cut_dict)
+    local = LocalModel(root)
+    context = check_context(local, cut, param_context, "zero")
+    axes = {
+        name: slices.read_axes(cut.terminal[name], record.before, name)
+        for name, record in context.tensors.items()
+    }
+    journal = Journal()
+    try:
+        for name, (pruner_class, user_context) in context.custom.items():
+            if _overrides(pruner_class, "recovery_zero"):
+                journal.lend(local.modules[name])
+                everywhere = under_every_name(cut, local.find(cut))
+                try:
+                    pruner_class(name).recovery_zero(local.modules[name], everywhere, user_context)
+                except Exception as error:
+                    raise _failure(pruner_class, "recovery_zero", name, error) from error
+        for name, record in context.tensors.items():
+            journal.overwrite(local.tensors[name])
+            slices.recovery_zero_tensor(local.tensors[name], axes[name], record.removed)
+    except BaseException:
+        journal.rollback()
+        raise
+    forget(root, context)
+    return model
+
+
+def _taken(tensor: torch.Tensor, axes: list[slices.NDArray[slices.np.int64] | None]) -> slices.RemovedSlices:
+    """Return the values that zeroing will overwrite; each is what is there before its axis is zeroed."""
+    copy = tensor.detach().clone()
+    _, removed = slices.set_zero_tensor(copy, axes)
+    return removed
+
+
+def _overrides(pruner_class: type[BasePruner] | None, method: str) -> bool:
+    if pruner_class is None or issubclass(pruner_class, TensorPruner):
+        return False
+    return getattr(pruner_class, method) is not getattr(BasePruner, method)
+
+
+def _failure(
+    pruner_class: type[BasePruner], method: str, name: str, error: Exception
+) -> ModulePrunerError:
+    return ModulePrunerError(
+        f"{pruner_class.__name__}.{method} failed on {name}, and the model was put back: "
+        f"{type(error).__name__}: {error}",
+        module=name,
+        pruner=pruner_class.__name__,
+    )
