@@ -50,7 +50,7 @@ check: $(STAMP) ## ruff, mypy --strict, import contracts, documentation
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/mkdocs build --strict --quiet --site-dir build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir build/site
 
 docs: $(STAMP) ## build the documentation into build/site
 	$(BIN)/mkdocs build --strict --site-dir build/site

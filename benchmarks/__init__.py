@@ -1,1 +1,1 @@
-"""Measurements: speed beside Torch-Pruning, the service under load, and the coverage of architectures."""
+"""Measurements: speed beside Torch-Pruning, the service under load, coverage of architectures."""

@@ -5,12 +5,8 @@ Prints a table and writes ``build/bench.json``. Exits with 1 where a promised fi
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
-
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ[_name] = "1"
 
 import typer
 from rich.console import Console

@@ -13,7 +13,7 @@ from rich.table import Table
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """``value`` and ``target`` are in ``unit``; ``holds`` is ``None`` where nothing was promised."""
+    """``value`` and ``target`` are in ``unit``; ``holds`` is ``None`` where nothing is promised."""
 
     figure: str
     value: float

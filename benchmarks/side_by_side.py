@@ -1,4 +1,4 @@
-"""One model, both engines, one process, one thread; run as ``python -m benchmarks.side_by_side NAME``.
+"""One model, both engines, one process, one thread: ``python -m benchmarks.side_by_side NAME``.
 
 Prints one JSON object a line as soon as it is known, ours first, so that a peer that does not come
 back costs its own figures only: the parent ends this process when the peer's time is up.
@@ -7,13 +7,9 @@ back costs its own figures only: the parent ends this process when the peer's ti
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from typing import Any
-
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ[_name] = "1"
 
 import torch
 from torch import nn
@@ -55,9 +51,7 @@ def main(name: str) -> None:
     say("peer_begins")
     peer_graph = peer.build(model, inputs)
     count = peer.all_groups(peer_graph)
-    time = timed(
-        lambda: peer.all_groups(peer.build(model, inputs)), rounds=5, budget=8.0
-    )
+    time = timed(lambda: peer.all_groups(peer.build(model, inputs)), rounds=5, budget=8.0)
     say("peer_all", seconds=time.median, calls=time.calls, groups=count)
     calls: list[Callable[[], object]] = []
     for _, module in roots:

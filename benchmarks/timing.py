@@ -40,14 +40,16 @@ def summary(seconds: list[float]) -> Timing:
     """Median and 99th percentile of measured seconds."""
     ranked = sorted(seconds)
     return Timing(
-        statistics.median(ranked), ranked[min(len(ranked) - 1, int(0.99 * len(ranked)))], len(ranked)
+        statistics.median(ranked),
+        ranked[min(len(ranked) - 1, int(0.99 * len(ranked)))],
+        len(ranked),
     )
 
 
 def timed_many(
     calls: list[Callable[[], object]], *, repeats: int = 40, budget: float = 5.0
 ) -> Timing:
-    """Time each of several short calls ``repeats`` times, in turn, after one call each to warm up."""
+    """Time several short calls in turn, ``repeats`` times each, after one call each to warm up."""
     for call in calls:
         call()
     spent: list[float] = []

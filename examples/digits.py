@@ -55,6 +55,8 @@ def train(model: nn.Module, x: torch.Tensor, y: torch.Tensor, epochs: int, rate:
 def accuracy(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> float:
     """Share of right answers, 0 to 1."""
     return float((model.eval()(x).argmax(1) == y).float().mean())
+
+
 # --8<-- [end:train]
 
 
@@ -65,6 +67,8 @@ def weakest_half(model: nn.Module, name: str) -> tp.CutRequest:
     strength = weight.detach().abs().sum(dim=(1, 2, 3))
     index = strength.argsort()[: len(strength) // 2].sort().values
     return tp.CutRequest(f"self.{name}.weight", 0, tuple(index.tolist()))
+
+
 # --8<-- [end:choose]
 
 

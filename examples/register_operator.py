@@ -24,7 +24,10 @@ class SoftClip(tp.OperatorNode):
         return found, None
 
     def fill_shape(self):
-        self.out_data[0].shape, self.out_data[0].dtype = self.in_data[0].shape, self.in_data[0].dtype
+        self.out_data[0].shape, self.out_data[0].dtype = (
+            self.in_data[0].shape,
+            self.in_data[0].dtype,
+        )
 
 
 tp.operator_register.regist("SoftClip", SoftClip)
