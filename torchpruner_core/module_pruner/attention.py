@@ -129,10 +129,15 @@ class MultiheadAttentionPruner(BasePruner):
         heads, size = nn_module.num_heads, nn_module.head_dim
         v_size = getattr(nn_module, "v_head_dim", size)
         gone = self._removed_rows(change, heads * size, heads * v_size)
-        counts = [_per_head(rows, heads, width) for rows, width in zip(gone, (size, size, v_size), strict=True)]
+        counts = [
+            _per_head(rows, heads, width)
+            for rows, width in zip(gone, (size, size, v_size), strict=True)
+        ]
         lost = [count == width for count, width in zip(counts, (size, size, v_size), strict=True)]
         if not (np.array_equal(lost[0], lost[1]) and np.array_equal(lost[0], lost[2])):
-            self._refuse(f"whole heads of queries, keys and values differ: {[c.tolist() for c in counts]}")
+            self._refuse(
+                f"whole heads of queries, keys and values differ: {[c.tolist() for c in counts]}"
+            )
         left = ~lost[0]
         inner = [count[left] for count in counts]
         if any(len(set(count.tolist())) > 1 for count in inner) or inner[0][0] != inner[1][0]:
@@ -156,7 +161,9 @@ class MultiheadAttentionPruner(BasePruner):
             nn.MultiheadAttention.forward,
             PrunedMultiheadAttention.forward,
         ):
-            self._refuse(f"{type(nn_module).__name__} has a forward() of its own; register a pruner for it")
+            self._refuse(
+                f"{type(nn_module).__name__} has a forward() of its own; register a pruner for it"
+            )
         values.update(
             v_head_dim=v_size,
             scale=getattr(nn_module, "scale", nn_module.head_dim**-0.5),
@@ -166,7 +173,9 @@ class MultiheadAttentionPruner(BasePruner):
         values["__class__"] = PrunedMultiheadAttention
         return values
 
-    def _removed_rows(self, change: LayerChange, width: int, v_width: int) -> list[NDArray[np.int64]]:
+    def _removed_rows(
+        self, change: LayerChange, width: int, v_width: int
+    ) -> list[NDArray[np.int64]]:
         if "in_proj_weight" in change.after:
             rows = change.indices("in_proj_weight", 0)
             ends = np.searchsorted(rows, [width, 2 * width])

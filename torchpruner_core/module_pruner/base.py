@@ -128,7 +128,9 @@ class BasePruner:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        overridden = any("set_cut" in base.__dict__ for base in cls.__mro__ if base is not BasePruner)
+        overridden = any(
+            "set_cut" in base.__dict__ for base in cls.__mro__ if base is not BasePruner
+        )
         cls.declarative = not overridden
 
     def attributes(self, nn_module: nn.Module, change: LayerChange) -> dict[str, Any]:

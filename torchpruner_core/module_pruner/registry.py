@@ -25,7 +25,9 @@ class ModulePrunerRegister:
         if not isinstance(cls, type):
             raise TypeError(f"a pruner is registered for a class, not for {cls!r}")
         if not (isinstance(pruner, type) and issubclass(pruner, BasePruner)):
-            raise TypeError(f"{pruner!r} is not a subclass of torchpruner_core.module_pruner.BasePruner")
+            raise TypeError(
+                f"{pruner!r} is not a subclass of torchpruner_core.module_pruner.BasePruner"
+            )
         known = self._pruners.get(cls)
         if known is not None and known is not pruner:
             warnings.warn(

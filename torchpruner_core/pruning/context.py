@@ -87,9 +87,11 @@ def check_context(local: LocalModel, cut: CutResult, context: Any, kind: str) ->
         raise ContextMismatchError("the context was made by another cut than the one given")
     in_force = _applied.get(local.root)
     if in_force is not None:
-        position = [other.id for other in in_force].index(context.id) if context.id in [
-            other.id for other in in_force
-        ] else None
+        position = (
+            [other.id for other in in_force].index(context.id)
+            if context.id in [other.id for other in in_force]
+            else None
+        )
         if position is None:
             raise ContextMismatchError(
                 "the context is not in force on this model: it was undone already, or is of another model"
@@ -130,3 +132,8 @@ def check_context(local: LocalModel, cut: CutResult, context: Any, kind: str) ->
                 received=value,
             )
     return context
+
+
+def is_in_force(root: nn.Module, cut: str) -> bool:
+    """Tell whether ``set_cut`` has applied the cut with that fingerprint to ``root``."""
+    return any(c.kind == "cut" and c.cut == cut for c in _applied.get(root, ()))

@@ -25,18 +25,16 @@ from torchpruner_core.pruning.context import (
 from torchpruner_core.pruning.cut_dict import Cut, fingerprint, read_cut
 from torchpruner_core.pruning.errors import ModulePrunerError, ReplayError
 from torchpruner_core.pruning.journal import AttributeChange, Journal
+from torchpruner_core.pruning.literals import find_attributes
 from torchpruner_core.pruning.model_config import follow_config, state_shapes
 from torchpruner_core.pruning.plan import Plan, make_plan, under_every_name
 from torchpruner_core.pruning.rehearsal import Stage
-from torchpruner_core.pruning.literals import find_attributes
 from torchpruner_core.pruning.targets import LocalModel, Target, module_path, unwrap
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
 
-def set_cut(
-    model: ModelT, cut_dict: Cut, *, inputs: Any = None
-) -> tuple[ModelT, CutContext]:
+def set_cut(model: ModelT, cut_dict: Cut, *, inputs: Any = None) -> tuple[ModelT, CutContext]:
     """Remove the slices that a cut lists from a model, in place.
 
     ``cut_dict`` is what ``cut_analysis`` returned for this model. ``inputs`` (a tensor, a tuple, or a
@@ -137,7 +135,10 @@ def _config_changes(
     if changes:
         # A forward that reads its config would compute something else: then the config stays.
         stage = stage or Stage(root, plan, inputs)
-        runs = bool(stage.before.calls) and stage.rehearse(stage.candidate([*attributes, *changes])).good
+        runs = (
+            bool(stage.before.calls)
+            and stage.rehearse(stage.candidate([*attributes, *changes])).good
+        )
         if not runs:
             return []
     taken = {change.path for change in attributes}
@@ -165,9 +166,7 @@ def _shorten(target: Target, journal: Journal, context: CutContext) -> None:
         )
 
 
-def _set(
-    local: LocalModel, change: AttributeChange, journal: Journal, context: CutContext
-) -> None:
+def _set(local: LocalModel, change: AttributeChange, journal: Journal, context: CutContext) -> None:
     owner: Any = local.modules[change.module]
     for step in change.path[:-1]:
         owner = getattr(owner, step)

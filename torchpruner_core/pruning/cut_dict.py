@@ -213,9 +213,7 @@ def _join_amounts(
     )
 
 
-def _outputs(
-    a: CutResult, b: CutResult, iner: Mapping[str, AxisCuts]
-) -> tuple[TensorSpec, ...]:
+def _outputs(a: CutResult, b: CutResult, iner: Mapping[str, AxisCuts]) -> tuple[TensorSpec, ...]:
     if len(a.outputs) != len(b.outputs):
         return ()
     specs = []

@@ -148,7 +148,9 @@ class Snapshot:
         """Put every object, content and value back."""
         for container, contents in self._contents.values():
             container.clear()
-            container.extend(contents) if isinstance(container, list) else container.update(contents)
+            container.extend(contents) if isinstance(container, list) else container.update(
+                contents
+            )
         for module, cls, attributes, stores in zip(
             self.modules, self._classes, self._attributes, self._stores, strict=True
         ):
@@ -193,7 +195,10 @@ class Snapshot:
             if type(module) is not cls:
                 found.append(AttributeChange(name, ("__class__",), cls, type(module)))
             before = {**attributes, **{k: v for s in STORES for k, v in stores[s].items()}}
-            now = {**module.__dict__, **{k: v for s in STORES for k, v in module.__dict__[s].items()}}
+            now = {
+                **module.__dict__,
+                **{k: v for s in STORES for k, v in module.__dict__[s].items()},
+            }
             for key in [*before, *(k for k in now if k not in before)]:
                 if key in STORES:
                     continue

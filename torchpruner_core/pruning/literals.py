@@ -86,7 +86,9 @@ class _Search:
             found = self._by_value()
         if found is None:
             assert self.best is not None
-            raise _refusal(self.stage, f"and no attribute explains it: {self.best.reason}", self.best)
+            raise _refusal(
+                self.stage, f"and no attribute explains it: {self.best.reason}", self.best
+            )
         return self._follow_names(found)
 
     def _try(self, changes: list[AttributeChange]) -> Outcome:
@@ -159,7 +161,9 @@ class _Search:
             sibling = above and other.startswith(f"{above}.") and other.count(".") == depth
             if child or sibling:
                 names.append(other)
-        return [n for n in dict.fromkeys(names) if n in self.modules and not _declares(self.modules[n])]
+        return [
+            n for n in dict.fromkeys(names) if n in self.modules and not _declares(self.modules[n])
+        ]
 
     def _alike(
         self, change: AttributeChange, changes: list[AttributeChange]
@@ -270,7 +274,9 @@ def _is_config(value: Any) -> bool:
 def _declares(module: nn.Module) -> bool:
     pruner = module_pruner_reg.get(type(module))
     has_tensors = any(True for _ in module.parameters(recurse=False))
-    return pruner is not None and (has_tensors or not pruner.__module__.startswith("torchpruner_core"))
+    return pruner is not None and (
+        has_tensors or not pruner.__module__.startswith("torchpruner_core")
+    )
 
 
 def _sizes_by_module(stage: Stage) -> dict[str, set[int]]:
@@ -304,9 +310,7 @@ def _amounts_by_module(stage: Stage) -> dict[str, list[int]]:
         mine = amounts.setdefault(own, [])
         for amount in change.values():
             mine.extend(int(a) for a in (amount if isinstance(amount, list) else [amount]) if a > 0)
-    return {
-        name: list(dict.fromkeys([*mine, *everywhere])) for name, mine in amounts.items()
-    }
+    return {name: list(dict.fromkeys([*mine, *everywhere])) for name, mine in amounts.items()}
 
 
 def _refusal(stage: Stage, reason: str, outcome: Outcome | None = None) -> LiteralInForwardError:

@@ -94,10 +94,14 @@ def state_shapes(model: nn.Module) -> Shapes:
 
 
 def _mismatches(built: Shapes, after: Shapes) -> set[str]:
-    return {name for name in after if built.get(name) != after[name]} | (built.keys() - after.keys())
+    return {name for name in after if built.get(name) != after[name]} | (
+        built.keys() - after.keys()
+    )
 
 
-def _candidates(config: Any, built: Shapes, after: Shapes, wrong: set[str]) -> list[tuple[Slot, int]]:
+def _candidates(
+    config: Any, built: Shapes, after: Shapes, wrong: set[str]
+) -> list[tuple[Slot, int]]:
     became: dict[tuple[int, int], int] = {}
     for name in wrong:
         for x, y in zip(built.get(name, ()), after.get(name, ()), strict=False):

@@ -83,7 +83,11 @@ def make_plan(model: nn.Module, cut: CutResult) -> Plan:
     for operator in cut.renormalises:
         name = operator_owner(operator)[0]
         module = local.modules.get(name)
-        if module is not None and module_pruner_reg.get(type(module)) and not any(own_tensors(module)):
+        if (
+            module is not None
+            and module_pruner_reg.get(type(module))
+            and not any(own_tensors(module))
+        ):
             plan.stale.append(name)
     return plan
 

@@ -80,7 +80,10 @@ class Stage:
         """Return a shadow of the model as it will be, with these attributes."""
         shapes = {id(t.tensor): t for t in self.plan.targets}
         shadow = self._shadow(shapes)
-        names = {f"self.{path}" if path else "self": m for path, m in shadow.named_modules(remove_duplicate=False)}
+        names = {
+            f"self.{path}" if path else "self": m
+            for path, m in shadow.named_modules(remove_duplicate=False)
+        }
         for change in attributes:
             owner: Any = names[change.module]
             for step in change.path[:-1]:
@@ -157,7 +160,10 @@ class Stage:
                 if call.function in SHAPING and call.module in self.owners:
                     reason = f"{call.function} would turn {before} into {now}"
                     return Outcome(False, i, call.module, old, reason)
-                if vector is None or tuple(sorted(v for v in vector if v)) not in self.allowed.loose:
+                if (
+                    vector is None
+                    or tuple(sorted(v for v in vector if v)) not in self.allowed.loose
+                ):
                     unexplained += 1
         if after.error is not None:
             i = len(after.calls)
@@ -166,7 +172,9 @@ class Stage:
             reason = f"{type(after.error).__name__}: {str(after.error).splitlines()[0] if str(after.error) else ''}"
             return Outcome(False, i, module, old_call, reason)
         if len(after.calls) != len(self.before.calls):
-            return Outcome(False, len(after.calls), "self", None, "the pruned forward takes another path")
+            return Outcome(
+                False, len(after.calls), "self", None, "the pruned forward takes another path"
+            )
         wrong = self._wrong_output(after)
         if wrong:
             return Outcome(False, len(after.calls), "self", None, wrong)

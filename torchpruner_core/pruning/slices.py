@@ -38,7 +38,9 @@ class RemovedSlices(list["torch.Tensor | None"]):
         return type(self), (list(self),), self.__dict__
 
 
-def read_axes(cut_dims: Axes, shape: Sequence[int], name: str = "the tensor") -> list[NDArray[np.int64] | None]:
+def read_axes(
+    cut_dims: Axes, shape: Sequence[int], name: str = "the tensor"
+) -> list[NDArray[np.int64] | None]:
     """Return sorted unique indices an axis, checked against ``shape``.
 
     Raises :class:`CutMismatchError` where the rank differs, an index is outside the axis, or
@@ -139,7 +141,11 @@ def restore_data(
         whole.index_copy_(axis, where, data)
         if removed is not None:
             piece = removed[axis]
-            if piece is None or list(piece.shape) != [*shape[:axis], len(indices), *shape[axis + 1 :]]:
+            if piece is None or list(piece.shape) != [
+                *shape[:axis],
+                len(indices),
+                *shape[axis + 1 :],
+            ]:
                 raise CutMismatchError(
                     f"the removed slices do not fit a tensor of shape {tuple(data.shape)} along axis {axis}",
                     axis=axis,
@@ -203,7 +209,8 @@ def recovery_cut_tensor(
     cleared stays cleared.
     """
     before = [
-        size + (0 if cut is None else len(cut)) for size, cut in zip(tensor.shape, cut_dims, strict=True)
+        size + (0 if cut is None else len(cut))
+        for size, cut in zip(tensor.shape, cut_dims, strict=True)
     ]
     axes = read_axes(cut_dims, before)
     with torch.no_grad():

@@ -181,9 +181,7 @@ def own_tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
                 yield attribute, value
 
 
-def _same(
-    a: list[NDArray[np.int64] | None], b: list[NDArray[np.int64] | None]
-) -> bool:
+def _same(a: list[NDArray[np.int64] | None], b: list[NDArray[np.int64] | None]) -> bool:
     return all(
         (x is None and y is None) or (x is not None and y is not None and np.array_equal(x, y))
         for x, y in zip(a, b, strict=True)

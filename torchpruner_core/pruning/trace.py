@@ -19,15 +19,12 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten
 
 SHAPING = frozenset(
-    "view reshape unflatten flatten expand expand_as repeat tile split split_with_sizes chunk "
-    "tensor_split unbind narrow __getitem__ unfold as_strided repeat_interleave view_as "
-    "pixel_shuffle pixel_unshuffle channel_shuffle".split()
+    ["view", "reshape", "unflatten", "flatten", "expand", "expand_as", "repeat", "tile", "split", "split_with_sizes", "chunk", "tensor_split", "unbind", "narrow", "__getitem__", "unfold", "as_strided", "repeat_interleave", "view_as", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle"]
 )
 """Functions that say a shape; a literal in ``forward()`` ends up in one of these."""
 
 ARITHMETIC = frozenset(
-    "add sub mul div true_divide multiply divide subtract rsub pow float_power floor_divide remainder "
-    "add_ sub_ mul_ div_ pow_ __rsub__ __rdiv__ __rpow__ __rtruediv__ __rmul__ __radd__ addmm baddbmm".split()
+    ["add", "sub", "mul", "div", "true_divide", "multiply", "divide", "subtract", "rsub", "pow", "float_power", "floor_divide", "remainder", "add_", "sub_", "mul_", "div_", "pow_", "__rsub__", "__rdiv__", "__rpow__", "__rtruediv__", "__rmul__", "__radd__", "addmm", "baddbmm"]
 )
 """Functions whose Python numbers are part of what is computed, and must not change with a size."""
 
@@ -56,7 +53,11 @@ class Trace(TorchFunctionMode):
         self.outputs: list[tuple[int, ...]] = []
 
     def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", str(func))
@@ -137,7 +138,9 @@ def _module_stack(model: nn.Module, trace: Trace) -> Iterator[None]:
             handle.remove()
 
 
-def record(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], device: str) -> Trace:
+def record(
+    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], device: str
+) -> Trace:
     """Run ``model`` without gradients and return what it did; an exception ends up in ``error``."""
     trace = Trace()
     with torch.no_grad(), _module_stack(model, trace), torch.device(device):

@@ -99,7 +99,9 @@ def recovery_zero(model: ModelT, cut_dict: Cut, param_context: CutContext) -> Mo
     return model
 
 
-def _taken(tensor: torch.Tensor, axes: list[slices.NDArray[slices.np.int64] | None]) -> slices.RemovedSlices:
+def _taken(
+    tensor: torch.Tensor, axes: list[slices.NDArray[slices.np.int64] | None]
+) -> slices.RemovedSlices:
     """Return the values that zeroing will overwrite; each is what is there before its axis is zeroed."""
     copy = tensor.detach().clone()
     _, removed = slices.set_zero_tensor(copy, axes)

@@ -1,0 +1,291 @@
+"""Is a cut right? Nothing the engine says is believed here: the networks are run.
+
+The method is that of pruning by masking: a network whose removed slices are zero must give what the
+shortened network gives. Batch norms are filled with random statistics first, since those of a new
+network (weight 1, bias 0, mean 0, variance 1) hide most mistakes.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils._pytree import tree_map
+
+from torchpruner_core.cut_result import CutResult
+from torchpruner_core.pruning import slices
+from torchpruner_core.pruning.cut import recovery_cut, set_cut
+from torchpruner_core.pruning.cut_dict import Cut, read_cut
+from torchpruner_core.pruning.targets import own_tensors, unwrap
+from torchpruner_core.pruning.trace import flatten_outputs
+from torchpruner_core.pruning.zero import set_zero
+
+Shapes = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What running both networks showed.
+
+    ``equal`` is ``None`` where the outputs could not be compared: the cut renormalises and no
+    reference that leaves the removed slices out of the statistics was to be had. Differences are
+    over all outputs; the relative one is over the reference's largest value.
+    """
+
+    equal: bool | None
+    shapes_match: bool
+    restored: bool
+    max_abs_difference: float
+    max_rel_difference: float
+    tolerance: float
+    reference: str
+    output_shapes: Shapes
+    pruned_output_shapes: Shapes
+    renormalises: tuple[str, ...] = ()
+    changed_by_recovery: tuple[str, ...] = ()
+    reason: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was found wrong."""
+        return self.shapes_match and self.restored and self.equal is not False
+
+    def __str__(self) -> str:
+        verdict = {True: "equal", False: "NOT EQUAL", None: "not compared"}[self.equal]
+        lines = [
+            f"{verdict}: largest difference {self.max_abs_difference:.3g}, relative "
+            f"{self.max_rel_difference:.3g} (tolerance {self.tolerance:g}), against the {self.reference}",
+            "outputs "
+            + ", ".join(map(str, self.output_shapes))
+            + " -> "
+            + ", ".join(map(str, self.pruned_output_shapes))
+            + ("" if self.shapes_match else "  NOT AS THE CUT SAYS"),
+            "recovery: bit for bit"
+            if self.restored
+            else f"recovery: DIFFERENT in {', '.join(self.changed_by_recovery[:5])}",
+        ]
+        if self.renormalises:
+            lines.append(f"statistics over fewer slices: {', '.join(self.renormalises)}")
+        if self.reason:
+            lines.append(self.reason)
+        return "\n".join(lines)
+
+
+def verify_cut(
+    model: nn.Module, result: Cut, inputs: Any, *, tolerance: float = 1e-4, seed: int = 0
+) -> VerifyReport:
+    """Prune a copy of ``model``, mask another, and compare their outputs.
+
+    ``inputs`` is a tensor, a tuple of arguments, or a dict of keyword arguments. The model is not
+    touched. Raises what :func:`set_cut` raises where the cut cannot be replayed.
+    """
+    cut = read_cut(result)
+    args, kwargs = _arguments(inputs)
+    subject = copy.deepcopy(unwrap(model)).eval()
+    randomise_norms(subject, seed)
+    pruned = copy.deepcopy(subject)
+    before = _everything(pruned)
+    reason = ""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        pruned, context = set_cut(pruned, cut, inputs=inputs)
+        original = _run(subject, args, kwargs, seed)
+        received = _run(pruned, *_cut_inputs(cut, args, kwargs), seed)
+        reference, name = None, "network with the slices at zero"
+        if cut.renormalises:
+            reference, reason = _masked_by_onnx(subject, cut, inputs)
+            name = "masked ONNX model" if reference is not None else "nothing"
+        else:
+            reference = _run(set_zero(copy.deepcopy(subject), cut)[0], args, kwargs, seed)
+        expected = None if reference is None else _less_cut_outputs(cut, reference)
+    wanted = [tuple(x.shape) for x in _less_cut_outputs(cut, original)]
+    shapes_match = wanted == [tuple(x.shape) for x in received]
+    absolute, relative = float("nan"), float("nan")
+    equal: bool | None = None
+    if expected is not None and shapes_match:
+        absolute, relative = _difference(expected, received)
+        equal = relative <= tolerance
+    elif not shapes_match:
+        equal = False
+    recovery_cut(pruned, cut, context)
+    changed = _changed(before, _everything(pruned))
+    return VerifyReport(
+        equal=equal,
+        shapes_match=shapes_match,
+        restored=not changed,
+        max_abs_difference=absolute,
+        max_rel_difference=relative,
+        tolerance=tolerance,
+        reference=name,
+        output_shapes=tuple(tuple(x.shape) for x in original),
+        pruned_output_shapes=tuple(tuple(x.shape) for x in received),
+        renormalises=tuple(cut.renormalises),
+        changed_by_recovery=tuple(changed),
+        reason=reason,
+    )
+
+
+def randomise_norms(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Fill every batch and instance norm with random affine values and running statistics, in place."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for module in model.modules():
+            if not hasattr(module, "running_mean") or not hasattr(module, "running_var"):
+                continue
+            for name, low, high in (
+                ("weight", 0.5, 1.5),
+                ("bias", -0.5, 0.5),
+                ("running_mean", -0.5, 0.5),
+                ("running_var", 0.5, 1.5),
+            ):
+                tensor = getattr(module, name, None)
+                if isinstance(tensor, torch.Tensor) and not tensor.is_meta:
+                    values = torch.rand(tensor.shape, generator=generator) * (high - low) + low
+                    tensor.detach().copy_(values)
+    return model
+
+
+def _arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if isinstance(inputs, Mapping):
+        return (), dict(inputs)
+    return (tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)), {}
+
+
+def _run(
+    model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], seed: int
+) -> list[torch.Tensor]:
+    torch.manual_seed(seed)
+    return [x.clone() for x in flatten_outputs(model(*args, **kwargs))]
+
+
+def _cuts_of(cut: CutResult, name: str) -> Any:
+    return cut.iner.get(name) or cut.terminal.get(name)
+
+
+def _cut_inputs(
+    cut: CutResult, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if not cut.touches_inputs:
+        return args, kwargs
+    specs = iter(cut.inputs)
+
+    def shorten(value: Any) -> Any:
+        spec = next(specs, None) if isinstance(value, torch.Tensor) else None
+        axes = None if spec is None else _cuts_of(cut, spec.name)
+        if axes is None:
+            return value
+        return slices.cut_data(value, slices.read_axes(axes, value.shape, spec.name))[0]  # type: ignore[union-attr]
+
+    if kwargs:  # by name: a dict's order need not be the graph's
+        named = {spec.name: spec for spec in cut.inputs}
+        for key, value in kwargs.items():
+            axes = _cuts_of(cut, key) if key in named else None
+            if axes is not None:
+                kwargs = {
+                    **kwargs,
+                    key: slices.cut_data(value, slices.read_axes(axes, value.shape, key))[0],
+                }
+        return args, kwargs
+    args = tree_map(shorten, args)
+    return args, kwargs
+
+
+def _less_cut_outputs(cut: CutResult, outputs: list[torch.Tensor]) -> list[torch.Tensor]:
+    if not cut.touches_outputs or len(cut.outputs) != len(outputs):
+        return outputs
+    left = []
+    for spec, tensor in zip(cut.outputs, outputs, strict=True):
+        axes = _cuts_of(cut, spec.name)
+        if axes is not None:
+            tensor, _ = slices.cut_data(tensor, slices.read_axes(axes, tensor.shape, spec.name))
+        left.append(tensor)
+    return left
+
+
+def _difference(expected: list[torch.Tensor], received: list[torch.Tensor]) -> tuple[float, float]:
+    absolute = relative = 0.0
+    for x, y in zip(expected, received, strict=True):
+        if x.numel() == 0:
+            continue
+        if not x.is_floating_point():
+            gap = float((x.to(torch.float64) - y.to(torch.float64)).abs().max())
+            absolute, relative = max(absolute, gap), max(relative, gap)
+            continue
+        x, y = x.double(), y.double()
+        same = (x == y) | (x.isnan() & y.isnan())
+        gap = float(torch.where(same, torch.zeros_like(x), (x - y).abs()).max())
+        finite = x[x.isfinite()].abs()
+        scale = float(finite.max()) if finite.numel() else 1.0
+        if gap != gap:
+            return float("nan"), float("inf")
+        absolute, relative = max(absolute, gap), max(relative, gap / max(scale, 1e-12))
+    return absolute, relative
+
+
+def _masked_by_onnx(
+    model: nn.Module, cut: CutResult, inputs: Any
+) -> tuple[list[torch.Tensor] | None, str]:
+    """Run the ONNX model that computes the listed normalisations over the kept slices only."""
+    try:
+        import onnxruntime
+
+        import torchpruner_core
+
+        data = torchpruner_core.export_onnx(model, inputs)
+        masked = torchpruner_core.masked_onnx(data, cut)
+        session = onnxruntime.InferenceSession(masked, providers=["CPUExecutionProvider"])
+        args, kwargs = _arguments(inputs)
+        tensors = flatten_outputs((args, kwargs))
+        names = [node.name for node in session.get_inputs()]
+        feeds = dict(zip(names, (x.detach().cpu().numpy() for x in tensors), strict=False))
+        feeds.update({k: v.detach().cpu().numpy() for k, v in kwargs.items() if k in names})
+        results = session.run(None, feeds)
+        return [torch.from_numpy(np.ascontiguousarray(x)) for x in results], ""
+    except Exception as error:
+        return None, f"no masked reference: {type(error).__name__}: {str(error)[:200]}"
+
+
+def _everything(model: nn.Module) -> dict[str, Any]:
+    """Return every tensor, gradient and attribute of a model, by name."""
+    found: dict[str, Any] = {}
+    for path, module in model.named_modules():
+        found[f"{path}.__class__"] = type(module)
+        for attribute, tensor in own_tensors(module):
+            found[f"{path}.{attribute}"] = (tensor.detach().clone(), tensor.stride())
+            found[f"{path}.{attribute}.id"] = id(tensor)
+            if tensor.is_leaf and tensor.grad is not None:
+                found[f"{path}.{attribute}.grad"] = (tensor.grad.clone(), ())
+        for attribute, value in module.__dict__.items():
+            if isinstance(value, (bool, int, float, str, tuple, list, dict, type(None))):
+                if attribute not in ("_parameters", "_buffers", "_modules"):
+                    found[f"{path}.{attribute}"] = copy.copy(value)
+    config = getattr(model, "config", None)
+    if hasattr(config, "to_dict"):
+        found["config"] = config.to_dict()
+    return found
+
+
+def _changed(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    names = [name for name in before.keys() ^ after.keys()]
+    for name in before.keys() & after.keys():
+        x, y = before[name], after[name]
+        if isinstance(x, tuple) and len(x) == 2 and isinstance(x[0], torch.Tensor):
+            same = x[1] == y[1] and x[0].shape == y[0].shape and _bits(x[0]) == _bits(y[0])
+        else:
+            try:
+                same = bool(x == y)
+            except (RuntimeError, ValueError):
+                same = x is y  # containers of tensors
+        if not same:
+            names.append(name)
+    return sorted(names)
+
+
+def _bits(tensor: torch.Tensor) -> bytes:
+    if tensor.is_meta:
+        return b""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
