@@ -22,7 +22,7 @@ _PUBLIC = {
     "OperatorNode": "operators.base",
     "Mask": "operators.mask",
     "Module": "graph.nodes",
-    "solve_onnx": "coupling.solve",
+    "solve_onnx": "graph.solving",
     "export_onnx": "exporting",
     "strip_weights": "exporting.wire",
     "operator_register": "operators.registry",

@@ -63,7 +63,8 @@ def _removal(graph: SolvedGraph, result: CutResult) -> Removal:
     removal = graph.closure.close(np.unique(np.concatenate(parts)), "auto")
     for name, axes in (*result.terminal.items(), *result.iner.items()):
         for dim, owner in enumerate(graph.classes_of(name)):
-            listed = 0 if axes[dim] is None else len(axes[dim] or ())
+            cut = axes[dim]
+            listed = 0 if cut is None else len(cut)
             if owner in removal.classes and len(graph.closure.indices(removal, owner)) != listed:
                 raise CutError(
                     f"the cut is not consistent: it leaves slices of axis {dim} of {name} that "

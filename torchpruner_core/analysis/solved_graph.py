@@ -340,6 +340,7 @@ class SolvedGraph:
             macs_after=flops_after // 2,
             inputs=tuple(self.spec(name) for name in self.inputs),
             outputs=tuple(self._cut_spec(name, iner.get(name)) for name in self.outputs),
+            shapes={name: self.nodes[name].shape for name in (*terminal, *iner)},
         )
 
     def _cuts(self, gone: dict[int, Indices]) -> tuple[dict[str, AxisCuts], dict[str, AxisCuts]]:

@@ -31,6 +31,8 @@ InputSpecs = Mapping[str, TensorSpec] | Sequence[TensorSpec] | None
 
 STANDARD_DOMAINS = ("", "ai.onnx")
 
+SHAPE_OPERATORS = ("Shape", "Size")
+
 
 @dataclass(slots=True)
 class Record:
@@ -171,7 +173,7 @@ class _Importer:
         self.initializers = {tensor.name: tensor for tensor in model.graph.initializer}
         self.producers = {o: n for n in model.graph.node for o in n.output if o}
         self.same_storage = self._identities()
-        self.values = Values(self._stored, self.producers)
+        self.values = Values(self._stored, self.producers, opsets=list(model.opset_import))
         self.by_value: dict[str, DataNode] = {}
         self.graph = ImportedGraph(model, origin=self.origin)
         self.node_names = naming.Names()
@@ -320,10 +322,19 @@ class _Importer:
         for read in dict.fromkeys(in_data):
             if read is not None:
                 read.out_operators.append(operator)
+        operator.is_constant = node.op_type in SHAPE_OPERATORS or (
+            not node.op_type.startswith(("Random", "Bernoulli", "Multinomial"))
+            and all(self._is_constant(read) for read in in_data)
+        )
         for out in out_data:
             out.in_operator = operator
         operator.position = len(self.graph.operators)
         self.graph.operators[name] = operator
+
+    def _is_constant(self, node: DataNode | None) -> bool:
+        if node is None or node.kind == "constant":
+            return True
+        return node.in_operator is not None and node.in_operator.is_constant
 
     def _split_outputs(self, node: Any, params: dict[str, Any]) -> list[str]:
         """Return the outputs of a sequence split as a ``Split``; parts nobody reads get names."""

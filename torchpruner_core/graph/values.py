@@ -42,6 +42,7 @@ class Values:
     stored: Callable[[str], Array | None]
     producers: dict[str, Any] = field(default_factory=dict)
     shapes: dict[str, tuple[int, ...] | None] = field(default_factory=dict)
+    opsets: Sequence[Any] = ()
     _memo: dict[str, Known | None] = field(default_factory=dict)
 
     def known(self, name: str) -> Array | None:

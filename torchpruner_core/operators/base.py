@@ -32,6 +32,8 @@ class OperatorNode:
 
     protocal = "onnx"
     device = "CPU"
+    is_constant = False
+    """Whether what it computes follows from constants and shapes alone, whatever the input."""
 
     def __init__(self, node: Any) -> None:
         """Take over ``node``'s identity: another operator node, or the importer's record of one."""

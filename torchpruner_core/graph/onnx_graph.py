@@ -1,0 +1,201 @@
+"""``ONNXGraph``: a model's static graph, by the manual's names."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from torchpruner_core.analysis.solved_graph import SolvedGraph
+from torchpruner_core.cut_result import TensorSpec
+from torchpruner_core.errors import GraphError, InputSpecError
+from torchpruner_core.exporting import Program, export, specs_of
+from torchpruner_core.graph import forward
+from torchpruner_core.graph.importer import ImportedGraph, read_graph
+from torchpruner_core.graph.naming import self_name
+from torchpruner_core.graph.nodes import DataNode, Module, fill_boundaries
+from torchpruner_core.graph.solving import solve_graph
+
+if TYPE_CHECKING:
+    from torchpruner_core.operators.base import OperatorNode
+
+
+class ONNXGraph:
+    """The static graph of a model: tensors, operators, and the modules they belong to.
+
+    ``model`` is an ``nn.Module``, a TorchScript program, an ``ExportedProgram``, or the path or
+    bytes of a TorchScript, ``.pt2`` or ONNX file. ``onnx_device`` is where values are computed,
+    ``'CPU'`` or ``'GPU'``. Nothing is there before :meth:`build_graph`.
+    """
+
+    def __init__(self, model: Any, onnx_device: str = "CPU") -> None:
+        self.model = model
+        self.set_device(onnx_device)
+        self.inputs: OrderedDict[str, DataNode] = OrderedDict()
+        self.outputs: OrderedDict[str, DataNode] = OrderedDict()
+        self.nodes: OrderedDict[str, DataNode] = OrderedDict()
+        self.operators: OrderedDict[str, OperatorNode] = OrderedDict()
+        self.modules: OrderedDict[str, Module] = OrderedDict()
+        self._solved: SolvedGraph | None = None
+        self._program: Program | None = None
+
+    def set_device(self, device: str) -> None:
+        """Choose where values are computed, ``'CPU'`` or ``'GPU'``; raises ``GraphError`` else."""
+        if device not in forward.DEVICES:
+            raise GraphError(f"the device is one of {', '.join(forward.DEVICES)}, not {device!r}")
+        self._device = device
+        for operator in getattr(self, "operators", {}).values():
+            operator.device = device
+
+    def get_device(self) -> str:
+        """Return where values are computed, ``'CPU'`` or ``'GPU'``."""
+        return self._device
+
+    def build_graph(
+        self,
+        inputs: Sequence[Any] | Mapping[str, Any] | None = None,
+        fill_value: bool = True,
+        training: bool = False,
+    ) -> ONNXGraph:
+        """Build the graph for ``inputs`` and solve its coupling; returns the graph itself.
+
+        ``inputs`` are example tensors (or ``TensorSpec`` shapes), in order or by name; an ONNX
+        file with fixed shapes needs none. ``fill_value`` also runs the model once in onnxruntime,
+        so that every node's ``data`` is filled. ``training`` exports in training mode.
+
+        Raises ``GraphError`` and its subclasses; a graph that was built before is kept then.
+        """
+        if inputs is not None and hasattr(inputs, "shape"):
+            inputs = (inputs,)
+        program = export(self.model, inputs, training=training)
+        imported = read_graph(program.weightless(), specs_of(inputs))
+        solved = solve_graph(imported)
+        values = self._run(program, imported, inputs) if fill_value else None
+        self._program, self._solved = program, solved
+        self._take_over(imported)
+        if values is not None:
+            self._fill(values)
+        return self
+
+    def forward(self, inputs: Sequence[Any] | Mapping[str, Any]) -> tuple[Any, ...]:
+        """Run the graph on ``inputs`` and keep every value in its node's ``data``.
+
+        Returns the outputs as numpy arrays, in order.
+        """
+        program, _ = self._built()
+        if hasattr(inputs, "shape"):
+            inputs = (inputs,)
+        self._fill(self._run_on(program, list(self.inputs.values()), inputs))
+        return tuple(node.data for node in self.outputs.values())
+
+    def flops(self) -> float:
+        """Return the millions of FLOPs of one forward pass, batch included.
+
+        Counted as ``torch.utils.flop_counter`` does: two a multiply-accumulate of convolutions,
+        matrix products and attention; nothing else counts.
+        """
+        return self.solved.flops() / 1e6
+
+    def macs(self) -> float:
+        """Return the millions of multiply-accumulates of one forward pass: half of ``flops()``."""
+        return self.solved.macs() / 1e6
+
+    @property
+    def solved(self) -> SolvedGraph:
+        """The solved graph, which answers every cut analysis; raises ``GraphError`` before a build."""
+        return self._built()[1]
+
+    @property
+    def program(self) -> Program:
+        """The model as ONNX, with or without weights; raises ``GraphError`` before a build."""
+        return self._built()[0]
+
+    def _built(self) -> tuple[Program, SolvedGraph]:
+        if self._program is None or self._solved is None:
+            raise GraphError("the graph is empty; call build_graph(inputs) first")
+        return self._program, self._solved
+
+    def _take_over(self, imported: ImportedGraph) -> None:
+        self.nodes = OrderedDict(imported.nodes)
+        self.operators = OrderedDict(imported.operators)
+        self.inputs = OrderedDict((node.name, node) for node in imported.inputs)
+        self.outputs = OrderedDict((node.name, node) for node in imported.outputs)
+        for node in self.nodes.values():
+            node.graph = self
+        for operator in self.operators.values():
+            operator.device = self._device
+        self.modules = self._make_modules()
+
+    def _make_modules(self) -> OrderedDict[str, Module]:
+        objects = _torch_objects(self.model)
+        modules: OrderedDict[str, Module] = OrderedDict()
+        for name in [*self.solved.modules, *(self_name(path) for path in objects)]:
+            if name not in modules:
+                modules[name] = Module(name, self, objects.get(name.partition(".")[2]))
+        for name, module in modules.items():
+            parent, _, attribute = name.rpartition(".")
+            if parent in modules:
+                modules[parent].sub_modules[attribute] = module
+            module.terminal_node = self.nodes.get(name)
+        for operator in self.operators.values():
+            owner: str | None = self_name(operator.module)
+            while owner:
+                modules[owner].operators.append(operator)
+                owner = owner.rpartition(".")[0]
+        for module in modules.values():
+            fill_boundaries(module)
+        return modules
+
+    def _run(self, program: Program, imported: ImportedGraph, inputs: Any) -> dict[str, Any]:
+        return self._run_on(program, imported.inputs, inputs)
+
+    def _run_on(self, program: Program, nodes: Sequence[DataNode], inputs: Any) -> dict[str, Any]:
+        import onnx
+
+        model = onnx.load_model_from_string(program.with_weights())
+        feeds = _feeds(nodes, inputs)
+        values = forward.run_all(model, feeds, self._device)
+        values.update(feeds)
+        for tensor in model.graph.initializer:
+            values[tensor.name] = onnx.numpy_helper.to_array(tensor)
+        for node in model.graph.node:
+            if node.op_type == "Constant":
+                values.setdefault(node.output[0], None)
+        return values
+
+    def _fill(self, values: Mapping[str, Any]) -> None:
+        for node in self.nodes.values():
+            if values.get(node.value_name) is not None:
+                node.data = values[node.value_name]
+
+
+def _feeds(nodes: Sequence[DataNode], inputs: Any) -> dict[str, Any]:
+    import numpy as np
+
+    if inputs is None:
+        inputs = [TensorSpec(node.name, node.shape, node.dtype) for node in nodes]
+    pairs = (
+        [(node, inputs[node.name]) for node in nodes if node.name in inputs]
+        if isinstance(inputs, Mapping)
+        else list(zip(nodes, inputs, strict=False))
+    )
+    if len(pairs) != len(nodes):
+        names = ", ".join(node.name for node in nodes)
+        raise InputSpecError(f"the graph takes {len(nodes)} inputs ({names}), {len(pairs)} were given")
+    feeds = {}
+    for node, value in pairs:
+        if isinstance(value, TensorSpec):
+            feeds[node.value_name] = np.zeros(value.shape, dtype=value.dtype)
+        else:
+            feeds[node.value_name] = value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
+    return feeds
+
+
+def _torch_objects(model: Any) -> dict[str, Any]:
+    """Return a module's submodules, parameters and buffers by dotted path; nothing for a file."""
+    if not hasattr(model, "named_modules"):
+        return {}
+    found = dict(model.named_modules())
+    found |= dict(model.named_parameters(remove_duplicate=False))
+    found |= dict(model.named_buffers(remove_duplicate=False))
+    return found

@@ -1,0 +1,151 @@
+"""From an imported graph to a solved one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+from pathlib import Path
+
+from torchpruner_core.analysis.modules import with_costs
+from torchpruner_core.analysis.solved_graph import ModuleInfo, NodeInfo, OperatorInfo, SolvedGraph
+from torchpruner_core.coupling.solve import solve
+from torchpruner_core.coupling.ties import Ties
+from torchpruner_core.errors import GraphError, TorchPrunerError
+from torchpruner_core.exporting.wire import Buffer, strip_weights
+from torchpruner_core.graph.importer import ImportedGraph, InputSpecs, read_graph
+from torchpruner_core.graph.naming import self_name
+
+Progress = Callable[[str, float], None]
+
+
+def solve_onnx(
+    data: Buffer | str | Path, inputs: InputSpecs = None, progress: Progress | None = None
+) -> SolvedGraph:
+    """Return the solved graph of an ONNX model, given as bytes or as a path.
+
+    ``inputs`` gives shapes, by name or in order, where the file leaves them open. ``progress`` is
+    called with a stage's name and the fraction done. Weights are not read.
+
+    Raises ``InvalidModelError``, ``InputSpecError`` or ``UnsupportedModelError``.
+    """
+    report = progress or (lambda stage, done: None)
+    report("reading", 0.0)
+    if isinstance(data, str | Path):
+        data = Path(data).read_bytes()
+    weightless = strip_weights(data)
+    report("inferring shapes", 0.2)
+    graph = read_graph(weightless, inputs)
+    report("coupling", 0.6)
+    solved = solve_graph(graph)
+    report("done", 1.0)
+    return solved
+
+
+def solve_graph(graph: ImportedGraph) -> SolvedGraph:
+    """Return the solved form of an imported graph."""
+    ties = declare(graph)
+    inputs = [axis for node in graph.inputs for axis in range(node.first_axis, node.first_axis + node.rank)]
+    visible = sum(node.rank for node in graph.nodes.values())
+    coupling = solve(ties, inputs, visible)
+    flops = [0] * len(graph.operators)
+    for operator, factor, classes in coupling.costs:
+        flops[operator] += factor * prod(int(coupling.class_length[c]) for c in classes)
+    operators = {
+        op.name: OperatorInfo(
+            op.name, op.type, self_name(op.module),
+            tuple(node.name for node in op.in_data if node is not None),
+            tuple(node.name for node in op.out_data), flops[k],
+        )
+        for k, op in enumerate(graph.operators.values())
+    }
+    nodes = {
+        node.name: NodeInfo(
+            node.name, node.shape, node.dtype, node.kind, node.module or "self",
+            node.in_operator.name if node.in_operator else None,
+            tuple(user.name for user in node.out_operators), node.alias_of,
+        )
+        for node in graph.nodes.values()
+    }
+    return SolvedGraph(
+        nodes=nodes,
+        operators=operators,
+        modules=with_costs(_modules(graph), nodes, operators),
+        inputs=tuple(node.name for node in graph.inputs),
+        outputs=tuple(dict.fromkeys(node.name for node in graph.outputs)),
+        coupling=coupling,
+        metadata={"opset": {entry.domain: entry.version for entry in graph.model.opset_import}},
+    )
+
+
+def declare(graph: ImportedGraph) -> Ties:
+    """Number every tensor's axes and let every operator declare its ties.
+
+    Operators that compute constants of the program declare none: what they compute can be
+    replaced by a shorter constant.
+    """
+    ties = Ties()
+    for node in graph.nodes.values():
+        node.first_axis = ties.new_axes([max(size, 1) for size in node.shape])
+        for dim, size in enumerate(node.shape):
+            if size < 1:
+                ties.opaque(node.first_axis + dim, "its size is not known before the model runs")
+        if node.kind in ("parameter", "buffer", "constant", "input"):
+            ties.sources.update(range(node.first_axis, node.first_axis + node.rank))
+    for node in graph.nodes.values():
+        if node.alias_of is not None:
+            for dim in range(node.rank):
+                ties.same(node.axis(dim), graph.nodes[node.alias_of].axis(dim))
+    for position, operator in enumerate(graph.operators.values()):
+        ties.operator = position
+        if operator.is_constant:
+            for node in operator.out_data:
+                ties.sources.update(range(node.first_axis, node.first_axis + node.rank))
+            continue
+        try:
+            operator.ties(ties)
+        except TorchPrunerError:
+            raise
+        except (ValueError, IndexError, KeyError, TypeError, AssertionError, ZeroDivisionError) as error:
+            if any(node is not None and -1 in node.shape for node in (*operator.in_data, *operator.out_data)):
+                operator.opaque(ties, "its shape is not known before the model runs")
+                continue
+            raise GraphError(
+                f"the rule for {operator.type} failed at {operator.name}: {error!r}; check that the "
+                "model is valid ONNX, or register an operator class for this type",
+                operator=operator.name, module=operator.module,
+            ) from error
+    return ties
+
+
+def _modules(graph: ImportedGraph) -> dict[str, ModuleInfo]:
+    types = graph.origin.module_types
+    parts: dict[str, tuple[str, str]] = {}
+    for path in sorted(graph.module_paths, key=_depth_first):
+        parts[self_name(path)] = (types.get(path, "Module"), path)
+    for node in graph.nodes.values():
+        if node.kind in ("parameter", "buffer"):
+            parts.setdefault(node.name, ("Parameter" if node.kind == "parameter" else "Buffer", ""))
+    children: dict[str, list[str]] = {name: [] for name in parts}
+    for name in parts:
+        parent = name.rpartition(".")[0]
+        if parent in children:
+            children[parent].append(name)
+    operators: dict[str, list[str]] = {name: [] for name in parts}
+    for op in graph.operators.values():
+        operators[self_name(op.module)].append(op.name)
+    return {
+        name: ModuleInfo(
+            name=name,
+            type=kind,
+            parent=name.rpartition(".")[0] or None,
+            children=tuple(children[name]),
+            parameters=tuple(c for c in children[name] if parts[c][0] in ("Parameter", "Buffer")),
+            operators=tuple(operators[name]),
+        )
+        for name, (kind, _) in parts.items()
+    }
+
+
+def _depth_first(path: str) -> list[tuple[int, str]]:
+    """Sort key: parents before children, numbers by value."""
+    return [(int(part), "") if part.isdigit() else (1 << 30, part) for part in path.split(".") if part]
