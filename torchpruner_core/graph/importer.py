@@ -60,6 +60,7 @@ class ImportedGraph:
     outputs: list[DataNode] = field(default_factory=list)
     origin: Origin = field(default_factory=Origin)
     module_paths: set[str] = field(default_factory=set)
+    values: Values | None = None
 
 
 def read_graph(weightless: bytes, inputs: InputSpecs = None) -> ImportedGraph:
@@ -67,12 +68,13 @@ def read_graph(weightless: bytes, inputs: InputSpecs = None) -> ImportedGraph:
 
     Raises ``InvalidModelError``, ``InputSpecError`` or ``UnsupportedModelError``.
     """
-    model = _parse(weightless)
+    model = parse(weightless)
     _set_input_shapes(model, inputs)
     return _Importer(model).run()
 
 
-def _parse(data: bytes) -> onnx.ModelProto:
+def parse(data: bytes) -> onnx.ModelProto:
+    """Return a checked model with its functions inlined; raises ``InvalidModelError``."""
     import onnx
 
     try:
@@ -175,7 +177,7 @@ class _Importer:
         self.same_storage = self._identities()
         self.values = Values(self._stored, self.producers, opsets=list(model.opset_import))
         self.by_value: dict[str, DataNode] = {}
-        self.graph = ImportedGraph(model, origin=self.origin)
+        self.graph = ImportedGraph(model, origin=self.origin, values=self.values)
         self.node_names = naming.Names()
         self.operator_names = naming.Names()
         self.known_paths = naming.prefixes(
@@ -299,7 +301,7 @@ class _Importer:
         if op_type == "SplitToSequence" and node.output[0] in self.sequences:
             op_type, outputs = "Split", self._split_outputs(node, params)
         in_data = [self._read(value, node, k) for k, value in enumerate(node.input)]
-        in_data += [self._read(value, node, len(in_data)) for value in _captured(node)]
+        in_data += [self._read(value, node, len(in_data)) for value in captured(node)]
         module = naming.module_path(node, self.known_paths)
         module_name = naming.self_name(module)
         name = self.operator_names.unique(f"{module_name}.{op_type}")
@@ -392,7 +394,7 @@ class _Importer:
                 node.alias_of = original.name
 
 
-def _captured(node: Any) -> list[str]:
+def captured(node: Any) -> list[str]:
     """Return the outer values that an operator's subgraphs read."""
     found: dict[str, None] = {}
     for attribute in node.attribute:
@@ -400,7 +402,7 @@ def _captured(node: Any) -> list[str]:
         for graph in graphs:
             inner = {i.name for i in graph.input} | {t.name for t in graph.initializer}
             for child in graph.node:
-                for name in (*child.input, *_captured(child)):
+                for name in (*child.input, *captured(child)):
                     if name and name not in inner:
                         found[name] = None
                 inner.update(child.output)

@@ -1,0 +1,6 @@
+"""ONNX models after a cut: pruned for real, and masked as the reference to compare with."""
+
+from torchpruner_core.onnx_pruning.masked import masked_onnx
+from torchpruner_core.onnx_pruning.prune import prune_onnx
+
+__all__ = ["masked_onnx", "prune_onnx"]

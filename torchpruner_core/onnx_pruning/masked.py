@@ -1,0 +1,161 @@
+"""The masked original: what a pruned model must equal.
+
+Every slice that a cut lists is zero, and every operator that ``renormalises`` sees the kept slices
+only: its inputs are gathered before it and its outputs scattered back into zeros behind it. All
+other operators run at full size, as in the original.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from torchpruner_core.cut_result import CutResult
+from torchpruner_core.graph.nodes import DataNode, np_dtype
+from torchpruner_core.onnx_pruning.rewrite import new_constants
+from torchpruner_core.onnx_pruning.sliced import OpenModel, open_model, zero_array
+from torchpruner_core.operators.base import OperatorNode
+
+
+def masked_onnx(data: bytes, result: CutResult) -> bytes:
+    """Return the ONNX model ``data`` with the slices of ``result`` masked; the shapes stay.
+
+    Its outputs, less the slices cut from them, are the reference for the pruned model. Raises
+    ``CutError`` where ``data`` and ``result`` do not belong together.
+    """
+    opened = open_model(data, result)
+    masker = _Masker(opened, result)
+    return masker.run()
+
+
+class _Masker:
+    def __init__(self, opened: OpenModel, result: CutResult) -> None:
+        self.opened = opened
+        self.result = result
+        self.nodes: list[Any] = []
+        self.initializers: list[Any] = []
+        self.by_output = {
+            op.out_data[0].value_name: op for op in opened.graph.operators.values() if op.out_data
+        }
+        self.renamed: dict[str, str] = {}
+
+    def run(self) -> bytes:
+        import onnx
+
+        model = self.opened.model
+        by_value = {node.value_name: node for node in self.opened.graph.nodes.values()}
+        for tensor in model.graph.initializer:
+            if tensor.name in self.opened.cuts:
+                value = zero_array(onnx.numpy_helper.to_array(tensor), self.opened.cuts[tensor.name])
+                tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
+        outputs = {info.name for info in model.graph.output}
+        for node in model.graph.node:
+            operator = next((self.by_output[o] for o in node.output if o in self.by_output), None)
+            if operator is not None and operator.name in self.result.renormalises:
+                self._wrap(node, operator)
+            else:
+                self._rename_inputs(node)
+                self.nodes.append(node)
+            for name in list(node.output):
+                tensor_node = by_value.get(name)
+                if name in self.opened.cuts and tensor_node is not None and name not in outputs:
+                    self._mask(name, tensor_node)
+        nodes = [self._copy(node) for node in self.nodes]
+        del model.graph.node[:]
+        model.graph.node.extend(nodes)
+        model.graph.initializer.extend(self.initializers)
+        data: bytes = model.SerializeToString()
+        return data
+
+    def _copy(self, node: Any) -> Any:
+        copy = type(node)()
+        copy.CopyFrom(node)
+        return copy
+
+    def _rename_inputs(self, node: Any) -> None:
+        for position, name in enumerate(node.input):
+            node.input[position] = self.renamed.get(name, name)
+
+    def _constant(self, name: str, value: Any) -> str:
+        import onnx
+
+        self.initializers.append(onnx.numpy_helper.from_array(np.asarray(value), name))
+        return name
+
+    def _emit(self, op_type: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        import onnx
+
+        self.nodes.append(onnx.helper.make_node(op_type, inputs, [output], **attributes))
+        return output
+
+    def _mask(self, name: str, node: DataNode) -> None:
+        """Put zeros in the listed slices; a selection, so that what was infinite becomes zero."""
+        keep = np.ones(node.shape, dtype=np.bool_)
+        keep = zero_array(keep, self.opened.cuts[name])
+        small = keep
+        for dim, cut in enumerate(self.opened.cuts[name]):
+            if cut is None:
+                small = small.take([0], axis=dim) if small.shape[dim] else small
+        mask = self._constant(f"{name}#keep", small if small.any() or not keep.any() else keep)
+        zero = self._constant(f"{name}#zero", np.zeros((), dtype=np_dtype(node.dtype)))
+        self.renamed[name] = self._emit("Where", [mask, name, zero], f"{name}#masked")
+
+    def _wrap(self, node: Any, operator: OperatorNode) -> None:
+        """Run one operator on the kept slices of its inputs; scatter its outputs back."""
+        nodes = {n.value_name: n for n in (*operator.in_data, *operator.out_data) if n is not None}
+        for position, name in enumerate(node.input):
+            if name in self.opened.cuts:
+                node.input[position] = self._gather(name, nodes[name], f"{node.output[0]}#in{position}")
+            else:
+                node.input[position] = self.renamed.get(name, name)
+        change = dict(self.result.operator.get(operator.name, {}))
+        for key, value in new_constants(self.opened, operator, change).items():
+            self._set(node, key, value)
+        names = [name for name in node.output if name in self.opened.cuts]
+        for position, name in enumerate(node.output):
+            if name in names:
+                node.output[position] = f"{name}#kept"
+        self.nodes.append(self._copy(node))
+        for name in names:
+            self._scatter(f"{name}#kept", nodes[name], name)
+        for position, name in enumerate(node.output):
+            node.output[position] = name.removesuffix("#kept")
+
+    def _set(self, node: Any, key: int | str, value: Any) -> None:
+        import onnx
+
+        if isinstance(key, int):
+            while len(node.input) <= key:
+                node.input.append("")
+            node.input[key] = self._constant(f"{node.output[0]}#{key}", value)
+            return
+        kept = [a for a in node.attribute if a.name != key]
+        del node.attribute[:]
+        node.attribute.extend([*kept, onnx.helper.make_attribute(key, np.asarray(value).tolist())])
+
+    def _gather(self, name: str, node: DataNode, prefix: str) -> str:
+        current = self.renamed.get(name, name)
+        for dim, cut in enumerate(self.opened.cuts[name]):
+            if cut is not None:
+                kept = np.setdiff1d(np.arange(node.shape[dim]), cut)
+                index = self._constant(f"{prefix}#{dim}i", kept)
+                current = self._emit("Gather", [current, index], f"{prefix}#{dim}", axis=dim)
+        return current
+
+    def _scatter(self, kept_name: str, node: DataNode, name: str) -> None:
+        """Put kept slices back at their places; the zeros come from one padded slice."""
+        current = kept_name
+        cuts = [(dim, cut) for dim, cut in enumerate(self.opened.cuts[name]) if cut is not None]
+        zero = self._constant(f"{name}#pad", np.zeros((), dtype=np_dtype(node.dtype)))
+        for number, (dim, cut) in enumerate(cuts):
+            kept = np.setdiff1d(np.arange(node.shape[dim]), cut)
+            pads = np.zeros(2 * node.rank, dtype=np.int64)
+            pads[node.rank + dim] = 1
+            amounts = self._constant(f"{name}#{dim}pads", pads)
+            padded = self._emit("Pad", [current, amounts, zero], f"{name}#{dim}padded")
+            place = np.full(node.shape[dim], len(kept), dtype=np.int64)
+            place[kept] = np.arange(len(kept))
+            index = self._constant(f"{name}#{dim}place", place)
+            last = number == len(cuts) - 1
+            current = self._emit("Gather", [padded, index], name if last else f"{name}#{dim}back", axis=dim)

@@ -1,0 +1,190 @@
+"""A pruned ONNX model: shorter tensors, and every constant that counts them rewritten.
+
+The result is read back and every shape in it compared with what the cut says, so a model that is
+returned is the one that was promised.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from torchpruner_core.cut_result import CutResult, TensorSpec
+from torchpruner_core.errors import GraphError
+from torchpruner_core.exporting.wire import strip_weights
+from torchpruner_core.graph.importer import read_graph
+from torchpruner_core.onnx_pruning.rewrite import new_constants
+from torchpruner_core.onnx_pruning.sliced import (
+    OpenModel,
+    constant_values,
+    cut_array,
+    open_model,
+    set_shapes,
+)
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def prune_onnx(data: bytes, result: CutResult) -> bytes:
+    """Return the ONNX model ``data`` with ``result`` cut out of it.
+
+    ``data`` holds its weights; ``result`` came from its own graph. The model returned passes
+    ``onnx.checker`` and has the shapes that ``result`` lists.
+
+    Raises ``CutError`` where the two do not belong together, ``GraphError`` where a constant
+    cannot be rewritten.
+    """
+    import onnx
+
+    opened = open_model(data, result)
+    _cut_constants(opened)
+    _cut_initializers(opened)
+    _rewrite_operators(opened, result)
+    _drop_unused(opened.model)
+    set_shapes(opened.model, opened)
+    pruned: bytes = opened.model.SerializeToString()
+    try:
+        onnx.checker.check_model(opened.model)
+    except onnx.checker.ValidationError as error:
+        raise GraphError(f"the pruned model is not valid ONNX: {str(error).splitlines()[0]}") from error
+    _verify_shapes(opened, pruned, result)
+    return pruned
+
+
+def _cut_constants(opened: OpenModel) -> None:
+    """Replace constants of the program that are cut, stored or computed, by shorter ones."""
+    import onnx
+
+    computed = [
+        node.value_name
+        for op in opened.graph.operators.values()
+        if op.is_constant
+        for node in op.out_data
+        if node.value_name in opened.cuts
+    ]
+    stored = opened.stored()
+    for node in opened.model.graph.node:
+        if node.op_type == "Constant" and node.output[0] in opened.cuts:
+            computed.append(node.output[0])
+        elif node.op_type == "Identity" and _is_parameter(opened, node) and _cuts_differ(opened, node):
+            copy = onnx.TensorProto()
+            copy.CopyFrom(stored[_source(opened, node.input[0])])
+            copy.name = node.output[0]
+            opened.model.graph.initializer.append(copy)
+            node.output[0] = f"{copy.name}#unused"
+    values = constant_values(opened, list(dict.fromkeys(computed)))
+    for name, value in values.items():
+        _replace_value(opened.model, name, cut_array(value, opened.cuts[name]))
+
+
+def _is_parameter(opened: OpenModel, node: Any) -> bool:
+    return node.output[0] in {n.value_name for n in opened.graph.nodes.values() if n.is_terminal()}
+
+
+def _source(opened: OpenModel, name: str) -> str:
+    """Follow identities back to the stored tensor."""
+    producers = {n.output[0]: n for n in opened.model.graph.node if n.op_type == "Identity"}
+    while name in producers:
+        name = producers[name].input[0]
+    return name
+
+
+def _cuts_differ(opened: OpenModel, node: Any) -> bool:
+    return node.output[0] in opened.cuts or _source(opened, node.input[0]) in opened.cuts
+
+
+def _replace_value(model: onnx.ModelProto, name: str, value: Any) -> None:
+    """Store ``value`` under ``name`` in place of what computes it."""
+    import onnx
+
+    for node in model.graph.node:
+        for position, output in enumerate(node.output):
+            if output == name:
+                node.output[position] = f"{name}#unused"
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.ascontiguousarray(value), name))
+
+
+def _cut_initializers(opened: OpenModel) -> None:
+    import onnx
+
+    done = {node.value_name for op in opened.graph.operators.values() if op.is_constant for node in op.out_data}
+    constants = {n.output[0].removesuffix("#unused") for n in opened.model.graph.node if n.op_type == "Constant"}
+    for tensor in opened.model.graph.initializer:
+        if tensor.name in opened.cuts and tensor.name not in done | constants:
+            value = onnx.numpy_helper.to_array(tensor)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(cut_array(value, opened.cuts[tensor.name]), tensor.name))
+
+
+def _rewrite_operators(opened: OpenModel, result: CutResult) -> None:
+    import onnx
+
+    by_output = {o: node for node in opened.model.graph.node for o in node.output}
+    for operator in opened.graph.operators.values():
+        if operator.is_constant:
+            continue
+        found = new_constants(opened, operator, dict(result.operator.get(operator.name, {})))
+        if not found:
+            continue
+        node = by_output[operator.proto.output[0]]
+        for key, value in found.items():
+            if isinstance(key, str):
+                kept = [a for a in node.attribute if a.name != key]
+                del node.attribute[:]
+                node.attribute.extend([*kept, onnx.helper.make_attribute(key, np.asarray(value).tolist())])
+                continue
+            name = f"{operator.proto.output[0]}#{key}"
+            opened.model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(value), name))
+            while len(node.input) <= key:
+                node.input.append("")
+            node.input[key] = name
+        if node.op_type == "Split" and 1 in found:
+            kept = [a for a in node.attribute if a.name not in ("num_outputs", "split")]
+            del node.attribute[:]
+            node.attribute.extend(kept)
+
+
+def _drop_unused(model: onnx.ModelProto) -> None:
+    """Drop nodes and initializers that nothing reads any more."""
+    wanted = {info.name for info in model.graph.output}
+    kept = []
+    for node in reversed(model.graph.node):
+        if any(output in wanted for output in node.output):
+            kept.append(node)
+            wanted.update(node.input)
+            wanted.update(_inner_reads(node))
+    nodes = [_copy(node) for node in reversed(kept)]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    tensors = [_copy(tensor) for tensor in model.graph.initializer if tensor.name in wanted]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(tensors)
+
+
+def _inner_reads(node: Any) -> set[str]:
+    from torchpruner_core.graph.importer import captured
+
+    return set(captured(node))
+
+
+def _copy(message: Any) -> Any:
+    copy = type(message)()
+    copy.CopyFrom(message)
+    return copy
+
+
+def _verify_shapes(opened: OpenModel, pruned: bytes, result: CutResult) -> None:
+    inputs = [
+        TensorSpec(node.value_name, opened.shape_after(node), node.dtype) for node in opened.graph.inputs
+    ]
+    after = read_graph(strip_weights(pruned), inputs)
+    expected = {node.value_name: opened.shape_after(node) for node in opened.graph.nodes.values()}
+    for node in after.nodes.values():
+        wanted = expected.get(node.value_name)
+        if wanted is not None and -1 not in (*wanted, *node.shape) and node.shape != wanted:
+            raise GraphError(
+                f"the pruned model gives {node.value_name!r} the shape {list(node.shape)} where the "
+                f"cut says {list(wanted)}; a constant near {node.module} could not be rewritten",
+                node=node.name, expected=list(wanted), received=list(node.shape),
+            )

@@ -1,0 +1,160 @@
+"""The constants of operators after a cut: group counts, shapes, bounds, sizes, indices.
+
+Each rule computes the new constant from the old one and from what goes along the operator's axes,
+whether the old one was a literal or computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from torchpruner_core.onnx_pruning.sliced import OpenModel
+from torchpruner_core.operators.base import OperatorNode
+
+Int = NDArray[np.int64]
+NewConstants = dict[int | str, Any]
+"""Input position or attribute name -> the new value."""
+
+
+def new_constants(opened: OpenModel, operator: OperatorNode, change: dict[str, Any]) -> NewConstants:
+    """Return what must be rewritten at ``operator``; ``change`` is the cut's entry for it."""
+    rule = _RULES.get(operator.type)
+    found: NewConstants = {} if rule is None else rule(opened, operator)
+    for key in ("group", "num_groups", "hidden_size"):
+        if key in change:
+            found[key] = int(operator.params.get(key, 1)) - int(change[key])
+    return found
+
+
+def _touched(opened: OpenModel, operator: OperatorNode) -> bool:
+    nodes = [operator.in_data[0], *operator.out_data]
+    return any(node is not None and node.value_name in opened.cuts for node in nodes)
+
+
+def _shape(opened: OpenModel, operator: OperatorNode) -> NewConstants:
+    old, out, x = operator.value(1), operator.out_data[0], operator.in_data[0]
+    if old is None or x is None or not _touched(opened, operator):
+        return {}
+    after, before = opened.shape_after(out), opened.shape_after(x)
+    new = old.copy()
+    for k, size in enumerate(old.tolist()):
+        if size > 0 and k < len(after):
+            passes = k < x.rank and x.shape[k] == out.shape[k] and before[k] == after[k] != 0
+            new[k] = 0 if passes and not operator.params.get("allowzero") else after[k]
+    return {1: new} if not np.array_equal(new, old) else {}
+
+
+def _expand(opened: OpenModel, operator: OperatorNode) -> NewConstants:
+    old, out = operator.value(1), operator.out_data[0]
+    if old is None or not _touched(opened, operator):
+        return {}
+    after = opened.shape_after(out)
+    first = out.rank - len(old)
+    new = np.array([s if s == 1 else after[first + k] for k, s in enumerate(old.tolist())], dtype=np.int64)
+    return {1: new}
+
+
+def _split(opened: OpenModel, operator: OperatorNode) -> NewConstants:
+    axis = int(operator.params.get("axis", 0))
+    x = operator.in_data[0]
+    if x is None or not len(opened.removed(x, axis % x.rank)):
+        return {}
+    return {1: np.array([opened.shape_after(out)[axis] for out in operator.out_data], dtype=np.int64)}
+
+
+def _slice(opened: OpenModel, operator: OperatorNode) -> NewConstants:
+    x = operator.in_data[0]
+    starts, ends = operator.integers(1, "starts"), operator.integers(2, "ends")
+    if x is None or starts is None or ends is None or not _touched(opened, operator):
+        return {}
+    axes = operator.integers(3, "axes") or list(range(len(starts)))
+    new_starts, new_ends = list(starts), list(ends)
+    for k, axis in enumerate(axes):
+        removed, size = opened.removed(x, axis % x.rank), x.shape[axis]
+        if len(removed):
+            new_starts[k] = _bound(starts[k], removed, size)
+            new_ends[k] = _bound(ends[k], removed, size)
+    if (new_starts, new_ends) == (starts, ends):
+        return {}
+    keys: tuple[int | str, int | str] = (1, 2) if operator.input(1) is not None else ("starts", "ends")
+    return {keys[0]: np.array(new_starts, dtype=np.int64), keys[1]: np.array(new_ends, dtype=np.int64)}
+
+
+def _bound(bound: int, removed: Int, size: int) -> int:
+    if 0 < bound <= size:
+        return bound - int(np.searchsorted(removed, bound))
+    if -size < bound < 0:
+        return bound + len(removed) - int(np.searchsorted(removed, size + bound))
+    return bound
+
+
+def _pad(opened: OpenModel, operator: OperatorNode) -> NewConstants:
+    x, out = operator.in_data[0], operator.out_data[0]
+    pads = operator.integers(1, "pads")
+    if x is None or pads is None or not _touched(opened, operator):
+        return {}
+    axes = operator.integers(3) or list(range(x.rank))
+    new = list(pads)
+    for k, axis in enumerate(axes):
+        for position, at_end in ((k, False), (len(axes) + k, True)):
+            amount = pads[position]
+            node = out if amount > 0 else x
+            removed, size = opened.removed(node, axis % x.rank), node.shape[axis]
+            width = abs(amount)
+            gone = int(np.sum(removed >= size - width)) if at_end else int(np.searchsorted(removed, width))
+            new[position] -= int(np.sign(amount)) * gone
+    if new == pads:
+        return {}
+    return {1 if operator.input(1) is not None else "pads": np.array(new, dtype=np.int64)}
+
+
+def _tile(opened: OpenModel, operator: OperatorNode) -> NewConstants:
+    x, out, repeats = operator.in_data[0], operator.out_data[0], operator.integers(1)
+    if x is None or repeats is None or not _touched(opened, operator):
+        return {}
+    before, after = opened.shape_after(x), opened.shape_after(out)
+    new = [a // b for a, b in zip(after, before, strict=True)]
+    return {1: np.array(new, dtype=np.int64)} if new != repeats else {}
+
+
+def _resize(opened: OpenModel, operator: OperatorNode) -> NewConstants:
+    sizes, out = operator.integers(3), operator.out_data[0]
+    if not sizes or not _touched(opened, operator):
+        return {}
+    axes = operator.params.get("axes") or list(range(out.rank))
+    after = opened.shape_after(out)
+    return {3: np.array([after[axis] for axis in axes], dtype=np.int64)}
+
+
+def _gather(opened: OpenModel, operator: OperatorNode) -> NewConstants:
+    x, indices = operator.in_data[0], operator.in_data[1]
+    old = operator.value(1)
+    if x is None or indices is None or old is None:
+        return {}
+    axis = int(operator.params.get("axis", 0)) % x.rank
+    removed = opened.removed(x, axis)
+    cuts = opened.cuts.get(indices.value_name)
+    if not len(removed) and cuts is None:
+        return {}
+    values = old % x.shape[axis]
+    for dim, gone in enumerate(cuts or ()):
+        if gone is not None:
+            values = np.delete(values, gone, axis=dim)
+    new = values - np.searchsorted(removed, values)
+    return {1: new.astype(old.dtype).reshape(values.shape)}
+
+
+_RULES: dict[str, Callable[[OpenModel, OperatorNode], NewConstants]] = {
+    "Reshape": _shape,
+    "Expand": _expand,
+    "Split": _split,
+    "Slice": _slice,
+    "Pad": _pad,
+    "Tile": _tile,
+    "Resize": _resize,
+    "Gather": _gather,
+}

@@ -1,0 +1,129 @@
+"""An ONNX model opened together with its graph and a cut, to be edited."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from torchpruner_core.cut_result import AxisCuts, CutResult
+from torchpruner_core.errors import CutError, GraphError
+from torchpruner_core.exporting.wire import strip_weights
+from torchpruner_core.graph.importer import ImportedGraph, parse, read_graph
+from torchpruner_core.graph.nodes import DataNode
+
+if TYPE_CHECKING:
+    import onnx
+
+Array = NDArray[Any]
+
+
+@dataclass(slots=True)
+class OpenModel:
+    """``model`` holds the weights, ``graph`` the names and shapes, ``cuts`` what goes, by value name."""
+
+    model: onnx.ModelProto
+    graph: ImportedGraph
+    cuts: dict[str, AxisCuts]
+
+    def shape_after(self, node: DataNode) -> tuple[int, ...]:
+        """Return a tensor's shape after the cut."""
+        cuts = self.cuts.get(node.value_name)
+        if cuts is None:
+            return node.shape
+        return tuple(n - (0 if c is None else len(c)) for n, c in zip(node.shape, cuts, strict=True))
+
+    def removed(self, node: DataNode | None, dim: int) -> NDArray[np.int64]:
+        """Return the sorted indices that go along an axis, shape ``(k,)``."""
+        cuts = self.cuts.get(node.value_name) if node is not None else None
+        found = cuts[dim] if cuts is not None else None
+        return np.empty(0, dtype=np.int64) if found is None else found
+
+    def stored(self) -> dict[str, onnx.TensorProto]:
+        """Return the model's initializers by name."""
+        return {tensor.name: tensor for tensor in self.model.graph.initializer}
+
+
+def open_model(data: bytes, result: CutResult) -> OpenModel:
+    """Return ``data`` opened for ``result``; raises ``CutError`` where they do not belong together."""
+    graph = read_graph(strip_weights(data), list(result.inputs) or None)
+    model = parse(data)
+    cuts: dict[str, AxisCuts] = {}
+    for name, axes in (*result.terminal.items(), *result.iner.items()):
+        node = graph.nodes.get(name)
+        expected = result.shapes.get(name)
+        if node is None or (expected and expected != node.shape):
+            found = "is not there" if node is None else f"has the shape {list(node.shape)}"
+            raise CutError(
+                f"the cut was made for another model: {name} {found}; analyse this model again", node=name
+            )
+        cuts[node.value_name] = axes
+    return OpenModel(model, graph, cuts)
+
+
+def set_shapes(model: onnx.ModelProto, opened: OpenModel) -> None:
+    """Write the shapes after the cut into the model's declared inputs and outputs."""
+    nodes = {node.value_name: node for node in (*opened.graph.inputs, *opened.graph.outputs)}
+    for info in (*model.graph.input, *model.graph.output):
+        node = nodes.get(info.name)
+        if node is None or info.name not in opened.cuts:
+            continue
+        for dim, size in zip(info.type.tensor_type.shape.dim, opened.shape_after(node), strict=False):
+            if dim.HasField("dim_value"):
+                dim.dim_value = size
+
+
+def cut_array(value: Array, axes: AxisCuts) -> Array:
+    """Return ``value`` without the listed indices."""
+    for dim, indices in enumerate(axes):
+        if indices is not None and len(indices):
+            value = np.delete(value, indices, axis=dim)
+    return np.ascontiguousarray(value)
+
+
+def zero_array(value: Array, axes: AxisCuts) -> Array:
+    """Return a copy of ``value`` with the listed slices set to zero."""
+    value = value.copy()
+    for dim, indices in enumerate(axes):
+        if indices is not None and len(indices):
+            value[(slice(None),) * dim + (indices,)] = 0
+    return value
+
+
+def constant_values(opened: OpenModel, names: list[str]) -> dict[str, Array]:
+    """Return values that follow from constants and shapes alone, by running just those operators."""
+    import onnx
+
+    from torchpruner_core.graph.forward import run
+
+    known = {name: opened.graph.values.known(name) for name in names} if opened.graph.values else {}
+    found = {name: value for name, value in known.items() if value is not None}
+    missing = [name for name in names if name not in found]
+    if not missing:
+        return found
+    producers = {o: node for node in opened.model.graph.node for o in node.output}
+    stored = opened.stored()
+    needed: dict[int, Any] = {}
+    weights: dict[str, Any] = {}
+    pending = list(missing)
+    while pending:
+        name = pending.pop()
+        node = producers.get(name)
+        if name in stored:
+            weights[name] = stored[name]
+        elif node is not None and node.op_type in ("Shape", "Size"):
+            value = opened.graph.values.known(name) if opened.graph.values else None
+            if value is None:
+                raise GraphError(f"the shape that {name!r} reads is not known before the model runs")
+            weights[name] = onnx.numpy_helper.from_array(value, name)
+        elif node is not None and id(node) not in needed:
+            needed[id(node)] = node
+            pending += [i for i in node.input if i]
+    order = [node for node in opened.model.graph.node if id(node) in needed]
+    outputs = [onnx.ValueInfoProto(name=name) for name in missing]
+    graph = onnx.helper.make_graph(order, "constants", [], outputs, list(weights.values()))
+    small = onnx.helper.make_model(graph, opset_imports=list(opened.model.opset_import))
+    small.ir_version = opened.model.ir_version
+    return found | run(small.SerializeToString(), {})
