@@ -1,0 +1,59 @@
+"""Who asks, and whether they may: the dependencies that routes declare."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Request, Response, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from torchpruner_service.api.app_state import AppState, app_state
+from torchpruner_service.auth.api_keys import Principal
+from torchpruner_service.auth.rate_limit import check_rate
+from torchpruner_service.problems import Forbidden
+
+_bearer = HTTPBearer(
+    auto_error=False,
+    description="An API key from `torchpruner-service keys create`. Not asked for by the embedded "
+    "service on loopback.",
+)
+
+State = Annotated[AppState, Depends(app_state)]
+
+
+async def principal(
+    request: Request,
+    response: Response,
+    state: State,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
+) -> Principal:
+    """Return who asks, after counting the request against the key's rate."""
+    if state.settings.auth_required:
+        who = await state.key_ring.check(credentials.credentials if credentials else "")
+    else:
+        who = Principal()
+    limit = state.settings.rate_limit if who.rate_limit is None else who.rate_limit
+    if limit:
+        headers = await check_rate(state.redis, state.keys, f"{who.tenant}:{who.key}", limit)
+        # Responses that a route makes itself do not carry these; the middleware adds them.
+        request.state.rate_headers = headers
+    request.state.tenant = who.tenant
+    return who
+
+
+def _scoped(scope: str) -> object:
+    async def check(who: Annotated[Principal, Depends(principal)]) -> Principal:
+        if scope not in who.scopes:
+            raise Forbidden(
+                f"this key has no scope {scope!r}; make one with `torchpruner-service keys create "
+                f"--scopes {scope}`",
+                required=scope,
+                scopes=sorted(who.scopes),
+            )
+        return who
+
+    return Depends(check)
+
+
+Reader = Annotated[Principal, _scoped("read")]
+Writer = Annotated[Principal, _scoped("write")]

@@ -1,0 +1,112 @@
+"""The FastAPI application of one API process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio.to_thread
+import structlog
+from fastapi import FastAPI
+
+from torchpruner_service.api import problem_answers
+from torchpruner_service.api.app_state import AppState
+from torchpruner_service.api.body_limit import BodyLimit
+from torchpruner_service.api.catalog import Catalog
+from torchpruner_service.api.graph_cache import GraphCache
+from torchpruner_service.api.middleware import Observed
+from torchpruner_service.api.openapi import describe
+from torchpruner_service.api.routers import (
+    analysis,
+    artifacts,
+    derivation,
+    health,
+    jobs,
+    models,
+    uploads,
+    weights,
+)
+from torchpruner_service.auth.api_keys import KeyRing
+from torchpruner_service.identity import engine_version
+from torchpruner_service.settings import Settings
+from torchpruner_service.state.job_board import JobBoard
+from torchpruner_service.state.keys import Keys
+from torchpruner_service.state.reconciler import INTERVAL, Reconciler
+from torchpruner_service.state.redis_clients import REDIS_ERRORS, async_client, retrying_client
+from torchpruner_service.storage.objects import Objects
+
+log = structlog.get_logger(__name__)
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Return the application; it connects when it starts."""
+    settings = settings or Settings()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        state = _state(settings)
+        app.state.pruner = state
+        watching = asyncio.create_task(_look_for_stuck_jobs(state))
+        try:
+            yield
+        finally:
+            watching.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await watching
+            await state.redis.aclose()
+
+    app = FastAPI(
+        title="torchpruner-service",
+        version=engine_version().partition("+")[0],
+        lifespan=lifespan,
+        docs_url="/docs",
+        redoc_url=None,
+        separate_input_output_schemas=False,
+    )
+    problem_answers.install(app)
+    app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
+    app.add_middleware(Observed)
+    for router in (
+        health.router,
+        models.router,
+        weights.router,
+        analysis.router,
+        derivation.router,
+        artifacts.router,
+        jobs.router,
+        uploads.router,
+    ):
+        app.include_router(router)
+    describe(app)
+    return app
+
+
+def _state(settings: Settings) -> AppState:
+    objects = Objects(settings.effective_storage_url)
+    redis: Any = async_client(settings.effective_redis_url)
+    keys = Keys(settings.redis_prefix)
+    board = JobBoard(retrying_client(settings.effective_redis_url), objects, settings)
+    return AppState(
+        settings=settings,
+        redis=redis,
+        board=board,
+        objects=objects,
+        keys=keys,
+        graphs=GraphCache(settings.graph_cache_bytes),
+        key_ring=KeyRing(objects),
+        catalog=Catalog(redis, objects, keys),
+    )
+
+
+async def _look_for_stuck_jobs(state: AppState) -> None:
+    reconciler = Reconciler(state.board)
+    while True:
+        try:
+            await anyio.to_thread.run_sync(reconciler.step)
+        except REDIS_ERRORS:
+            pass
+        except Exception:
+            log.exception("looking for stuck jobs failed")
+        await asyncio.sleep(INTERVAL)

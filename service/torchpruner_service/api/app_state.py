@@ -1,0 +1,33 @@
+"""What every request handler shares in one API process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+from fastapi import Request
+
+from torchpruner_service.api.catalog import Catalog
+from torchpruner_service.api.graph_cache import GraphCache
+from torchpruner_service.auth.api_keys import KeyRing
+from torchpruner_service.settings import Settings
+from torchpruner_service.state.job_board import JobBoard
+from torchpruner_service.state.keys import Keys
+from torchpruner_service.storage.objects import Objects
+
+
+@dataclass(slots=True)
+class AppState:
+    settings: Settings
+    redis: Any
+    board: JobBoard
+    objects: Objects
+    keys: Keys
+    graphs: GraphCache
+    key_ring: KeyRing
+    catalog: Catalog
+
+
+def app_state(request: Request) -> AppState:
+    """The state of the application that serves ``request``."""
+    return cast(AppState, request.app.state.pruner)

@@ -1,0 +1,125 @@
+"""Files made from models: asked for, found again, described."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torchpruner_core import CutResult
+from torchpruner_service.api.app_state import AppState
+from torchpruner_service.api.models_service import (
+    find_job,
+    graph_of,
+    manifest_of,
+    submit,
+    waiting_message,
+    weights_source,
+)
+from torchpruner_service.auth.api_keys import Principal
+from torchpruner_service.identity import artifact_id
+from torchpruner_service.observability.logs import current_request_id
+from torchpruner_service.observability.tracing import current_trace
+from torchpruner_service.problems import Conflict, NotFound
+from torchpruner_service.state.job_record import JobRecord, Kind
+from torchpruner_service.storage import layout
+from torchpruner_core.errors import CutError
+
+
+async def request_artifact(
+    state: AppState,
+    who: Principal,
+    model: str,
+    kind: Kind,
+    form: str,
+    result: CutResult | None,
+    watchers: list[dict[str, str]],
+) -> dict[str, Any]:
+    """Have a file made unless it is made or being made; return its view.
+
+    Raises a ``Conflict`` where the model has no weights here, or ``result`` does not fit it.
+    """
+    request = await source_request(state, who.tenant, model, result)
+    identifier = artifact_id(f"{kind}/{form}", model, request["blob"], result)
+    job = job_of(identifier, kind)
+    await state.catalog.add_artifact(who.tenant, identifier, model)
+    if not await state.objects.aexists(layout.artifact_facts(identifier)):
+        await submit(
+            state,
+            JobRecord(
+                id=job,
+                kind=kind,
+                tenant=who.tenant,
+                model=model,
+                request={**request, "artifact": identifier, "format": form},
+                request_id=current_request_id(),
+                trace=current_trace(),
+                watchers=watchers,
+            ),
+        )
+    return await artifact_view(state, identifier)
+
+
+async def source_request(
+    state: AppState, tenant: str, model: str, result: CutResult | None
+) -> dict[str, Any]:
+    """What a worker needs to make something of a model with its weights."""
+    manifest = await manifest_of(state, tenant, model)
+    cached = await graph_of(state, tenant, model)
+    if result is not None:
+        check_fits(cached.graph.derive, result, model)
+    blob, form = await weights_source(state, tenant, manifest)
+    cuts = [*manifest.get("cuts", []), *([result.to_dict()] if result is not None else [])]
+    return {"blob": blob, "source_format": form, "inputs": manifest["inputs"], "cuts": cuts}
+
+
+def check_fits(derive: Any, result: CutResult, model: str) -> None:
+    """Raise a ``Conflict`` where ``result`` is not a consistent cut of the model."""
+    try:
+        derive(result)
+    except CutError as error:
+        raise Conflict(
+            f"the result does not fit this model: {error.detail}",
+            slug="cut-mismatch",
+            title="The cut does not fit the model",
+            model=model,
+            **{key: str(value) for key, value in error.fields.items()},
+        ) from error
+
+
+def job_of(artifact: str, kind: str) -> str:
+    """The id of the job that makes an artifact."""
+    return f"{kind}-{artifact}"
+
+
+async def artifact_view(state: AppState, artifact: str) -> dict[str, Any]:
+    """Return an artifact as ``GET /v1/artifacts/{id}`` shows it."""
+    facts = await state.objects.aget_json(layout.artifact_facts(artifact))
+    if facts is not None:
+        return {
+            "id": artifact,
+            "model": facts["model"],
+            "state": "ready",
+            "stage": "ready",
+            "percent": 100.0,
+            "format": facts["format"],
+            "job": job_of(artifact, "onnx" if facts["format"] == "onnx" else "weights"),
+            "size": facts["size"],
+            "sha256": facts["sha256"],
+            "content": f"/v1/artifacts/{artifact}/content",
+        }
+    for kind in ("weights", "onnx"):
+        record = await find_job(state, job_of(artifact, kind))
+        if record is not None:
+            return {
+                "id": artifact,
+                "model": record.model,
+                "state": record.state,
+                "stage": record.stage,
+                "percent": record.percent,
+                "format": record.request["format"],
+                "job": record.id,
+                "problem": record.problem,
+                "message": await waiting_message(state, record.state),
+            }
+    raise NotFound(
+        f"artifact {artifact} was never finished; ask for it again", slug="unknown-artifact"
+    )

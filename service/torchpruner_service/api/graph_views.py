@@ -1,0 +1,72 @@
+"""The lists of a solved graph as plain JSON values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torchpruner_core import Group, SolvedGraph
+from torchpruner_core.analysis.groups import slice_cost
+from torchpruner_core.analysis.solved_graph import ModuleInfo, NodeInfo, OperatorInfo
+
+
+def module_view(module: ModuleInfo) -> dict[str, Any]:
+    return {
+        "name": module.name,
+        "type": module.type,
+        "parent": module.parent,
+        "children": module.children,
+        "parameters": module.parameters,
+        "operators": module.operators,
+        "params": module.params,
+        "flops": module.flops,
+        "macs": module.macs,
+    }
+
+
+def node_view(node: NodeInfo) -> dict[str, Any]:
+    return {
+        "name": node.name,
+        "shape": node.shape,
+        "dtype": node.dtype,
+        "kind": node.kind,
+        "module": node.module,
+        "producer": node.producer,
+        "consumers": node.consumers,
+        "alias_of": node.alias_of,
+    }
+
+
+def operator_view(operator: OperatorInfo) -> dict[str, Any]:
+    return {
+        "name": operator.name,
+        "type": operator.type,
+        "module": operator.module,
+        "inputs": operator.inputs,
+        "outputs": operator.outputs,
+        "flops": operator.flops,
+        "macs": operator.macs,
+    }
+
+
+def group_view(graph: SolvedGraph, group: Group) -> dict[str, Any]:
+    """One group with what its first slice costs; about as much work as one cut analysis."""
+    cost = slice_cost(graph, group)
+    return {
+        "id": group.id,
+        "width": group.width,
+        "members": [{"node": node, "dim": dim} for node, dim in group.members],
+        "prunable": cost.reason is None and cost.step < group.width,
+        "reason": cost.reason
+        or ("its slices only go all together" if cost.step >= group.width else None),
+        "step": cost.step,
+        "params_per_slice": cost.params,
+        "flops_per_slice": cost.flops,
+    }
+
+
+def flops_by_module(graph: SolvedGraph) -> dict[str, int]:
+    return {name: module.flops for name, module in graph.modules.items() if module.flops}
+
+
+def flops_by_operator(graph: SolvedGraph) -> dict[str, int]:
+    return {name: operator.flops for name, operator in graph.operators.items()}

@@ -1,0 +1,94 @@
+"""Input shapes as callers write them: JSON, or ``name:1x3x224x224:float32`` for a command line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from math import prod
+
+from pydantic import TypeAdapter, ValidationError
+
+from torchpruner_core import TensorSpec
+from torchpruner_service.api.schemas import InputSpec
+from torchpruner_service.problems import InvalidRequest
+
+DTYPES = {
+    "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int64": 8, "int32": 4, "int16": 2,
+    "int8": 1, "uint8": 1, "uint16": 2, "uint32": 4, "uint64": 8, "bool": 1, "complex64": 8,
+}  # fmt: skip
+
+_SHORT = re.compile(
+    r"^(?:(?P<name>.{1,200}?):)?(?P<shape>\d+(?:[x,]\d+)*|scalar)(?::(?P<dtype>[a-z0-9]+))?$"
+)
+_LIST = TypeAdapter(list[InputSpec])
+
+
+def parse_inputs(text: str | None, short: Sequence[str]) -> list[TensorSpec]:
+    """Return the inputs of a query string: ``text`` is a JSON list, ``short`` the short forms."""
+    if text:
+        try:
+            found = _LIST.validate_json(text)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise InvalidRequest(
+                f"inputs is a JSON list like "
+                f'[{{"name": "x", "shape": [1, 3, 224, 224], "dtype": "float32"}}]: '
+                f"{first['msg']} at {'.'.join(map(str, first['loc'])) or 'the start'}",
+                slug="invalid-inputs",
+            ) from error
+        return to_specs(found)
+    return to_specs([_parse_short(item) for item in short])
+
+
+def to_specs(inputs: Sequence[InputSpec]) -> list[TensorSpec]:
+    """Return checked specs. Raises ``InvalidRequest`` for an unknown dtype or a repeated name."""
+    specs = []
+    for item in inputs:
+        if item.dtype not in DTYPES:
+            raise InvalidRequest(
+                f"input {item.name!r} has the dtype {item.dtype!r}; known are {', '.join(DTYPES)}",
+                slug="invalid-inputs",
+                input=item.name,
+                received=item.dtype,
+            )
+        specs.append(TensorSpec(item.name, tuple(item.shape), item.dtype))
+    names = [spec.name for spec in specs if spec.name]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise InvalidRequest(
+            f"input {repeated[0]!r} is given twice", slug="invalid-inputs", input=repeated[0]
+        )
+    return specs
+
+
+def check_sizes(specs: Sequence[TensorSpec], limit: int) -> None:
+    """Refuse inputs that no worker could hold, before anything is loaded."""
+    for spec in specs:
+        size = prod(spec.shape) * DTYPES[spec.dtype]
+        if size > limit:
+            raise InvalidRequest(
+                f"input {spec.name!r} of shape {list(spec.shape)} takes {size} bytes; a worker "
+                f"allows {limit}. Use a smaller batch or resolution",
+                slug="input-too-large",
+                input=spec.name,
+                size=size,
+                limit=limit,
+            )
+
+
+def _parse_short(text: str) -> InputSpec:
+    match = _SHORT.match(text)
+    if match is None:
+        raise InvalidRequest(
+            f"input {text!r} does not read as NAME:SHAPE:DTYPE, like x:1x3x224x224:float32",
+            slug="invalid-inputs",
+            received=text,
+        )
+    shape = match["shape"]
+    sizes = [] if shape == "scalar" else [int(size) for size in re.split("[x,]", shape)]
+    try:
+        return InputSpec(name=match["name"] or "", shape=sizes, dtype=match["dtype"] or "float32")
+    except ValidationError as error:
+        raise InvalidRequest(
+            f"input {text!r}: {error.errors(include_url=False)[0]['msg']}", slug="invalid-inputs"
+        ) from error

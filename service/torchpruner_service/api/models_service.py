@@ -1,0 +1,346 @@
+"""Models as the API shows them: registered, looked up, and their graphs loaded."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import anyio.to_thread
+
+from torchpruner_core import CutResult, TensorSpec
+from torchpruner_service.api.app_state import AppState
+from torchpruner_service.api.graph_cache import CachedGraph
+from torchpruner_service.auth.api_keys import Principal
+from torchpruner_service.identity import derived_model_id, engine_version, model_id
+from torchpruner_service.observability.logs import current_request_id
+from torchpruner_service.observability.tracing import current_trace
+from torchpruner_service.problems import Conflict, NotFound
+from torchpruner_service.state.job_record import JobRecord
+from torchpruner_service.state.redis_clients import REDIS_ERRORS, unavailable
+from torchpruner_service.storage import layout
+
+NO_WORKER = (
+    "no worker is running, so nothing will happen until one starts: run `torchpruner-service worker` "
+    "with the same REDIS_URL and STORAGE_URL"
+)
+
+
+def build_job(model: str) -> str:
+    """The id of the job that builds a model's graph."""
+    return f"build-{model}"
+
+
+async def register(
+    state: AppState,
+    principal: Principal,
+    *,
+    blob: str,
+    size: int,
+    form: str,
+    inputs: list[TensorSpec],
+    name: str | None,
+    watchers: list[dict[str, str]],
+) -> tuple[dict[str, Any], bool]:
+    """Record an uploaded model and have its graph built; return its view and whether it was new.
+
+    When this returns, the model survives the loss of Redis and of every process.
+    """
+    identifier = model_id(blob, inputs)
+    manifest = await _manifest(state, identifier)
+    if manifest is None:
+        manifest = {
+            "id": identifier,
+            "blob": blob,
+            "size": size,
+            "format": form,
+            "inputs": [spec.to_dict() for spec in inputs],
+            "engine": engine_version(),
+            "created_at": time.time(),
+        }
+        await state.objects.aput_json(layout.manifest(identifier), manifest)
+    await state.catalog.add_model(principal.tenant, identifier, name)
+    started = await submit_build(state, principal, identifier, watchers)
+    return await view(state, principal.tenant, identifier), started
+
+
+async def submit_build(
+    state: AppState, principal: Principal, model: str, watchers: list[dict[str, str]]
+) -> bool:
+    """Queue the build of a model unless it is built, known to fail, or being built."""
+    if await state.objects.aexists(layout.solved(model)):
+        return False
+    record = JobRecord(
+        id=build_job(model),
+        kind="build",
+        tenant=principal.tenant,
+        model=model,
+        request_id=current_request_id(),
+        trace=current_trace(),
+        watchers=watchers,
+    )
+    return await submit(state, record)
+
+
+async def submit(state: AppState, record: JobRecord) -> bool:
+    """Queue a job; a cancelled one, or one that failed for no fault of the model, starts afresh."""
+
+    def put() -> bool:
+        known = state.board.get(record.id)
+        if known is not None and known.state == "failed" and (known.problem or {}).get("retryable"):
+            return state.board.submit(record, replace=("failed",))
+        return state.board.submit(record)
+
+    try:
+        return await anyio.to_thread.run_sync(put)
+    except REDIS_ERRORS as error:
+        raise unavailable(error) from error
+
+
+async def find_job(state: AppState, job: str) -> JobRecord | None:
+    """Return a job as Redis knows it. Raises ``Unavailable`` where Redis is away."""
+    try:
+        return JobRecord.from_hash(await state.redis.hgetall(state.keys.job(job)))
+    except REDIS_ERRORS as error:
+        raise unavailable(error) from error
+
+
+async def living_workers(state: AppState) -> list[dict[str, Any]]:
+    """What each living worker said of itself within the last seconds."""
+    try:
+        names = [name.decode() for name in await state.redis.smembers(state.keys.workers)]
+        if not names:
+            return []
+        found = await state.redis.mget([state.keys.worker(name) for name in names])
+        gone = [name for name, facts in zip(names, found, strict=True) if facts is None]
+        if gone:
+            await state.redis.srem(state.keys.workers, *gone)
+        return [json.loads(facts) for facts in found if facts is not None]
+    except REDIS_ERRORS as error:
+        raise unavailable(error) from error
+
+
+async def manifest_of(state: AppState, tenant: str, model: str) -> dict[str, Any]:
+    """Return what a model is made of. Raises ``NotFound`` where the tenant has no such model."""
+    await state.catalog.require_model(tenant, model)
+    manifest = await _manifest(state, model)
+    if manifest is None:
+        raise NotFound(f"there is no model {model}", slug="unknown-model", model=model)
+    return manifest
+
+
+async def view(state: AppState, tenant: str, model: str) -> dict[str, Any]:
+    """Return a model as ``GET /v1/models/{id}`` shows it."""
+    manifest = await manifest_of(state, tenant, model)
+    entry = await state.catalog.entry(tenant, model)
+    job = build_job(model)
+    record = None if manifest.get("parent") else await find_job(state, job)
+    if record is not None:
+        facts = record.result
+        fields: dict[str, Any] = {
+            "state": record.state,
+            "stage": record.stage,
+            "percent": record.percent,
+            "problem": record.problem,
+        }
+    else:
+        fields, facts = await _stored_state(state, tenant, manifest)
+    facts = facts or {}
+    weightless = facts.get("weightless", manifest.get("weightless"))
+    attached = weightless and await state.objects.aexists(layout.weights(_root(manifest)))
+    result = {
+        "id": model,
+        "name": entry.name if entry else None,
+        **fields,
+        "format": manifest["format"],
+        "blob": manifest.get("blob"),
+        "size": manifest["size"],
+        "weightless": weightless,
+        "has_weights": None if weightless is None else bool(attached or not weightless),
+        "inputs": facts.get("inputs") or manifest["inputs"],
+        "outputs": facts.get("outputs"),
+        "created_at": manifest["created_at"],
+        "engine": manifest["engine"],
+        "job": None if manifest.get("parent") else job,
+        "parent": manifest.get("parent"),
+        "counts": {
+            key: facts[key]
+            for key in ("nodes", "operators", "modules", "groups", "params", "flops")
+            if key in facts
+        }
+        or None,
+        "message": await waiting_message(state, fields["state"]),
+    }
+    return result
+
+
+async def waiting_message(state: AppState, job_state: str) -> str | None:
+    """What to tell someone who waits for a job that nobody can run."""
+    if job_state not in {"queued", "running"}:
+        return None
+    return None if await living_workers(state) else NO_WORKER
+
+
+async def graph_of(state: AppState, tenant: str, model: str) -> CachedGraph:
+    """Return a model's graph. Raises a ``Conflict`` that says why there is none yet, or none at all."""
+    await state.catalog.require_model(tenant, model)
+    held = state.graphs.get(model)
+    if held is not None:
+        return held
+
+    async def read() -> bytes:
+        return await _graph_bytes(state, tenant, model)
+
+    return await state.graphs.load(model, read)
+
+
+async def _graph_bytes(state: AppState, tenant: str, model: str) -> bytes:
+    try:
+        data = await state.redis.get(state.keys.graph(model))
+    except REDIS_ERRORS:
+        data = None
+    if data is not None:
+        return bytes(data)
+    data = await state.objects.aget(layout.solved(model))
+    if data is None:
+        raise await not_ready(state, tenant, model)
+    try:
+        await state.redis.set(state.keys.graph(model), data, ex=state.settings.result_ttl)
+    except REDIS_ERRORS:
+        pass
+    return data
+
+
+async def not_ready(state: AppState, tenant: str, model: str) -> Conflict:
+    """The problem that says why a model has no graph."""
+    shown = await view(state, tenant, model)
+    if shown["state"] == "failed":
+        problem = shown["problem"] or {}
+        return Conflict(
+            f"the model has no graph, since its build failed: {problem.get('detail', '')}",
+            slug="model-failed",
+            title="The model's graph could not be built",
+            model=model,
+            cause=problem,
+        )
+    if shown["state"] == "cancelled":
+        return Conflict(
+            "the build of this model was cancelled; upload it again to start over",
+            slug="model-cancelled",
+            model=model,
+        )
+    detail = f"the model's graph is not built yet ({shown['stage']}, {shown['percent']:.0f} %)"
+    return Conflict(
+        f"{detail}; {shown['message'] or 'ask again in a moment, or follow its events'}",
+        slug="model-not-ready",
+        title="The model's graph is not built yet",
+        headers={"Retry-After": "1"},
+        model=model,
+        state=shown["state"],
+        stage=shown["stage"],
+        percent=shown["percent"],
+    )
+
+
+async def derive(
+    state: AppState, principal: Principal, parent: str, result: CutResult, name: str | None
+) -> dict[str, Any]:
+    """Register what is left of ``parent`` after ``result``: its graph is sliced, not rebuilt."""
+    manifest = await manifest_of(state, principal.tenant, parent)
+    cached = await graph_of(state, principal.tenant, parent)
+    identifier = derived_model_id(parent, result)
+    if not await state.objects.aexists(layout.solved(identifier)):
+        graph = await anyio.to_thread.run_sync(cached.graph.derive, result)
+        data = await anyio.to_thread.run_sync(graph.to_bytes)
+        parent_view = await view(state, principal.tenant, parent)
+        derived = {
+            "id": identifier,
+            "parent": parent,
+            "root": _root(manifest),
+            "cuts": [*manifest.get("cuts", []), result.to_dict()],
+            "blob": manifest.get("blob"),
+            "size": manifest["size"],
+            "format": manifest["format"],
+            "inputs": manifest["inputs"],
+            "weightless": parent_view["weightless"],
+            "engine": engine_version(),
+            "created_at": time.time(),
+        }
+        facts = {
+            "nodes": len(graph.nodes),
+            "operators": len(graph.operators),
+            "modules": len(graph.modules),
+            "params": graph.params(),
+            "flops": graph.flops(),
+            "weightless": parent_view["weightless"],
+            "inputs": [graph.spec(item).to_dict() for item in graph.inputs],
+            "outputs": [graph.spec(item).to_dict() for item in graph.outputs],
+        }
+        await state.objects.aput_json(layout.manifest(identifier), derived)
+        await state.objects.aput_json(layout.facts(identifier), facts)
+        await state.objects.aput(layout.solved(identifier), data)
+        state.graphs.put(identifier, graph)
+    await state.catalog.add_model(principal.tenant, identifier, name)
+    return await view(state, principal.tenant, identifier)
+
+
+async def weights_source(state: AppState, tenant: str, manifest: dict[str, Any]) -> tuple[str, str]:
+    """Return the blob with a model's weights and its format.
+
+    Raises a ``Conflict`` that tells how to add them where the model came without.
+    """
+    root = _root(manifest)
+    attached = await state.objects.aget_json(layout.weights(root))
+    if attached is not None:
+        return attached["blob"], attached["format"]
+    shown = await view(state, tenant, manifest["id"])
+    if shown["weightless"]:
+        raise Conflict(
+            "the model was uploaded without its weights, which this needs; send the whole ONNX file to "
+            f"POST /v1/models/{root}/weights, then ask again",
+            slug="weights-required",
+            title="The model's weights are needed",
+            model=root,
+            add_weights=f"/v1/models/{root}/weights",
+        )
+    if shown["state"] != "ready":
+        raise await not_ready(state, tenant, manifest["id"])
+    return manifest["blob"], manifest["format"]
+
+
+def _root(manifest: dict[str, Any]) -> str:
+    return str(manifest.get("root", manifest["id"]))
+
+
+async def _manifest(state: AppState, model: str) -> dict[str, Any] | None:
+    key = state.keys.manifest(model)
+    try:
+        cached = await state.redis.get(key)
+    except REDIS_ERRORS:
+        cached = None
+    if cached is not None:
+        manifest: dict[str, Any] = json.loads(cached)
+        return manifest
+    stored: dict[str, Any] | None = await state.objects.aget_json(layout.manifest(model))
+    if stored is not None:
+        try:
+            await state.redis.set(key, json.dumps(stored), ex=state.settings.result_ttl)
+        except REDIS_ERRORS:
+            pass
+    return stored
+
+
+async def _stored_state(
+    state: AppState, tenant: str, manifest: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The state of a model whose job Redis does not know: it ended long ago, or Redis is new."""
+    model = manifest["id"]
+    facts = await state.objects.aget_json(layout.facts(model))
+    if facts is not None and await state.objects.aexists(layout.solved(model)):
+        return {"state": "ready", "stage": "ready", "percent": 100.0, "problem": None}, facts
+    problem = await state.objects.aget_json(layout.failure(model))
+    if problem is not None:
+        failed = {"state": "failed", "stage": "failed", "percent": 0.0, "problem": problem}
+        return failed, None
+    await submit_build(state, Principal(tenant=tenant), model, [])
+    return {"state": "queued", "stage": "queued", "percent": 0.0, "problem": None}, None

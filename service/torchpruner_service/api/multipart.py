@@ -1,0 +1,91 @@
+"""The file of a ``multipart/form-data`` body, streamed; the small fields beside it are kept."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from email.message import Message
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from torchpruner_service.problems import InvalidRequest
+
+MAX_FIELD = 64 * 1024
+FILE_FIELD = "file"
+
+
+class MultipartFile:
+    """Iterate over it for the bytes of the part called ``file``; ``fields`` are the others."""
+
+    def __init__(self, chunks: AsyncIterator[bytes], content_type: str) -> None:
+        kind, options = parse_options_header(content_type)
+        boundary = options.get(b"boundary")
+        if kind != b"multipart/form-data" or not boundary:
+            raise InvalidRequest("a multipart body needs a boundary in its Content-Type")
+        self.fields: dict[str, str] = {}
+        self.found = False
+        self._chunks = chunks
+        self._out: list[bytes] = []
+        self._header: list[tuple[str, str]] = []
+        self._name = ""
+        self._value = bytearray()
+        self._key = bytearray()
+        self._text = bytearray()
+        self._parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": self._begin,
+                "on_header_field": lambda data, a, b: self._key.extend(data[a:b]),
+                "on_header_value": lambda data, a, b: self._text.extend(data[a:b]),
+                "on_header_end": self._header_end,
+                "on_headers_finished": self._headers_finished,
+                "on_part_data": self._data,
+                "on_part_end": self._end,
+            },
+        )
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in self._chunks:
+                self._parser.write(chunk)
+                for piece in self._out:
+                    yield piece
+                self._out.clear()
+            self._parser.finalize()
+        except FormParserError as error:
+            raise InvalidRequest(f"the multipart body is damaged: {error}") from error
+        for piece in self._out:
+            yield piece
+        self._out.clear()
+        if not self.found:
+            raise InvalidRequest(f"the multipart body has no part called {FILE_FIELD!r}")
+
+    def _begin(self) -> None:
+        self._header, self._name = [], ""
+        self._value.clear()
+
+    def _header_end(self) -> None:
+        self._header.append((self._key.decode("latin-1"), self._text.decode("latin-1")))
+        self._key.clear()
+        self._text.clear()
+
+    def _headers_finished(self) -> None:
+        message = Message()
+        for key, value in self._header:
+            message[key] = value
+        name = message.get_param("name", header="content-disposition")
+        self._name = name if isinstance(name, str) else ""
+        if self._name == FILE_FIELD:
+            self.found = True
+
+    def _data(self, data: bytes, start: int, end: int) -> None:
+        if self._name == FILE_FIELD:
+            self._out.append(data[start:end])
+            return
+        if len(self._value) + end - start > MAX_FIELD:
+            raise InvalidRequest(f"the field {self._name!r} is longer than {MAX_FIELD} bytes")
+        self._value.extend(data[start:end])
+
+    def _end(self) -> None:
+        if self._name and self._name != FILE_FIELD:
+            self.fields[self._name] = self._value.decode("utf-8", "replace")

@@ -1,0 +1,56 @@
+"""The OpenAPI document: what FastAPI makes of the routes, with the schemas it cannot see."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from torchpruner_service.api.schemas import KnownContent, Problem
+
+DESCRIPTION = """
+Structured pruning as a shared service. Upload a network once; then ask, from anywhere, what else must go when
+slices of a parameter go, what that saves, and download the pruned weights.
+
+Errors are `application/problem+json` with a stable `type`. Long work answers 202 with `Location`; follow it with
+`?wait=`, or as server-sent events at `.../events`. Lists are paged with `limit` and `cursor`. A route that is going
+away says so with the headers `Deprecation` and `Sunset` for at least six months; `/v1` is the current version.
+"""
+
+
+def describe(app: FastAPI) -> None:
+    """Make ``app.openapi()`` return the complete document."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = get_openapi(
+                title=app.title,
+                version=app.version,
+                description=DESCRIPTION,
+                routes=app.routes,
+                separate_input_output_schemas=False,
+            )
+            schemas = document["components"]["schemas"]
+            for model in (Problem, KnownContent):
+                schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+                schemas.update(schema.pop("$defs", {}))
+                schemas[model.__name__] = schema
+            for unused in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(unused, None)
+            _only_problem_json(document)
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _only_problem_json(document: dict[str, Any]) -> None:
+    """Errors have one media type; FastAPI adds ``application/json`` beside it."""
+    for path in document["paths"].values():
+        for operation in path.values():
+            for status, response in operation.get("responses", {}).items():
+                content = response.get("content", {})
+                problem = content.get("application/json", {}).get("schema", {})
+                if status[0] in "45" and problem.get("$ref", "").endswith("/Problem"):
+                    response["content"] = {"application/problem+json": {"schema": problem}}

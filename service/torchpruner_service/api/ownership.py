@@ -1,0 +1,58 @@
+"""Dependencies that end a request for what the tenant does not have, before any answer starts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import Depends
+
+from torchpruner_service.api.access import Reader, State
+from torchpruner_service.api.models_service import find_job, manifest_of
+from torchpruner_service.api.path_ids import ArtifactId, JobId, ModelId
+from torchpruner_service.problems import NotFound
+from torchpruner_service.state.job_record import JobRecord
+from torchpruner_service.storage import layout
+
+
+async def own_model(state: State, who: Reader, model: ModelId) -> str:
+    """The id of a model that the tenant may see."""
+    await manifest_of(state, who.tenant, model)
+    return model
+
+
+async def own_job(state: State, who: Reader, job: JobId) -> JobRecord:
+    """A job about a model that the tenant may see."""
+    record = await find_job(state, job)
+    if record is None or not await state.catalog.owns_model(who.tenant, record.model):
+        raise NotFound(
+            f"there is no job {job}; a model or artifact names its job, and ended ones are "
+            "forgotten after some days",
+            slug="unknown-job",
+            job=job,
+        )
+    return record
+
+
+async def own_artifact(state: State, who: Reader, artifact: ArtifactId) -> str:
+    """The id of an artifact that the tenant has asked for."""
+    if not await state.catalog.owns_artifact(who.tenant, artifact):
+        raise NotFound(
+            f"there is no artifact {artifact}; ask for pruned weights to get one",
+            slug="unknown-artifact",
+            artifact=artifact,
+        )
+    return artifact
+
+
+async def artifact_facts(
+    state: State, artifact: Annotated[str, Depends(own_artifact)]
+) -> dict[str, Any] | None:
+    """The facts of an artifact that is whole, else ``None``."""
+    facts: dict[str, Any] | None = await state.objects.aget_json(layout.artifact_facts(artifact))
+    return facts
+
+
+OwnModel = Annotated[str, Depends(own_model)]
+OwnJob = Annotated[JobRecord, Depends(own_job)]
+OwnArtifact = Annotated[str, Depends(own_artifact)]
+ArtifactFacts = Annotated[dict[str, Any] | None, Depends(artifact_facts)]

@@ -1,0 +1,72 @@
+"""Turns every exception into ``application/problem+json``, in one place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic_core import to_json
+from starlette.exceptions import HTTPException
+
+from torchpruner_core.errors import TorchPrunerError
+from torchpruner_service.problems import MEDIA_TYPE, Problem, jsonable, problem_of
+from torchpruner_service.state.redis_clients import REDIS_ERRORS, unavailable
+
+log = structlog.get_logger(__name__)
+
+
+def install(app: FastAPI) -> None:
+    """Register the handlers on ``app``."""
+
+    @app.exception_handler(Problem)
+    async def on_problem(request: Request, error: Problem) -> Response:
+        return _answer(request, error.to_dict(), error.headers)
+
+    @app.exception_handler(TorchPrunerError)
+    async def on_core_error(request: Request, error: TorchPrunerError) -> Response:
+        return _answer(request, problem_of(error), {})
+
+    @app.exception_handler(RequestValidationError)
+    async def on_invalid(request: Request, error: RequestValidationError) -> Response:
+        return _answer(request, _validation(error), {})
+
+    @app.exception_handler(HTTPException)
+    async def on_http(request: Request, error: HTTPException) -> Response:
+        slugs = {400: "bad-request", 404: "not-found", 405: "method-not-allowed"}
+        body = {
+            "type": slugs.get(error.status_code, "http-error"),
+            "title": str(error.detail),
+            "status": error.status_code,
+            "detail": f"{error.detail}: {request.method} {request.url.path}; /docs lists the routes",
+        }
+        return _answer(request, body, dict(error.headers or {}))
+
+    @app.exception_handler(Exception)
+    async def on_unforeseen(request: Request, error: Exception) -> Response:
+        if isinstance(error, REDIS_ERRORS):
+            problem = unavailable(error)
+            return _answer(request, problem.to_dict(), problem.headers)
+        log.exception("request failed", path=request.url.path)
+        return _answer(request, problem_of(error), {})
+
+
+def _answer(request: Request, body: dict[str, Any], headers: dict[str, str]) -> Response:
+    body = {**body, "request_id": getattr(request.state, "request_id", "")}
+    return Response(to_json(jsonable(body)), body["status"], headers, media_type=MEDIA_TYPE)
+
+
+def _validation(error: RequestValidationError) -> dict[str, Any]:
+    found = [
+        {"at": ".".join(map(str, item["loc"])), "message": item["msg"]}
+        for item in error.errors()[:20]
+    ]
+    first = found[0] if found else {"at": "the request", "message": "it does not parse"}
+    return {
+        "type": "invalid-request",
+        "title": "The request is not valid",
+        "status": 422,
+        "detail": f"{first['at']}: {first['message']}",
+        "errors": found,
+    }

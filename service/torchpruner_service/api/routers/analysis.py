@@ -1,0 +1,206 @@
+"""Questions about a graph, answered from numpy: modules, groups, cuts, FLOPs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import anyio.to_thread
+from fastapi import APIRouter, Query, Response
+
+from torchpruner_core import CutResult, SolvedGraph
+from torchpruner_service.api import graph_views, schemas
+from torchpruner_service.api.access import Reader, State
+from torchpruner_service.api.answers import json_answer
+from torchpruner_service.api.cut_results import requests_of
+from torchpruner_service.api.documented import problems
+from torchpruner_service.api.models_service import graph_of
+from torchpruner_service.api.paging import Cursor, Limit, page
+from torchpruner_service.api.path_ids import ModelId
+from torchpruner_service.observability.metrics import CUT_SECONDS
+
+router = APIRouter(prefix="/v1/models/{model}", tags=["analysis"])
+
+Prefix = Annotated[
+    str | None, Query(max_length=1000, description="Only names that start with this")
+]
+Type = Annotated[str | None, Query(max_length=200, description="Only this type")]
+
+SMALL = 20_000
+"""Slices up to which a cut is answered in the event loop: switching threads would cost as much."""
+
+
+@router.get(
+    "/modules",
+    response_model=schemas.Page[schemas.ModuleView],
+    responses=problems(409),
+    summary="List the modules, parameters and buffers included",
+)
+async def list_modules(
+    state: State,
+    who: Reader,
+    model: ModelId,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+    prefix: Prefix = None,
+    type: Type = None,
+) -> Response:
+    cached = await graph_of(state, who.tenant, model)
+    items = [
+        module
+        for name, module in cached.graph.modules.items()
+        if (prefix is None or name.startswith(prefix)) and (type is None or module.type == type)
+    ]
+    return json_answer(page(items, limit, cursor, graph_views.module_view))
+
+
+@router.get(
+    "/nodes",
+    response_model=schemas.Page[schemas.NodeView],
+    responses=problems(409),
+    summary="List the tensors of the graph",
+)
+async def list_nodes(
+    state: State,
+    who: Reader,
+    model: ModelId,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+    prefix: Prefix = None,
+    kind: Annotated[
+        str | None,
+        Query(
+            max_length=20,
+            description="parameter, buffer, constant, input, output or intermediate",
+        ),
+    ] = None,
+) -> Response:
+    cached = await graph_of(state, who.tenant, model)
+    items = [
+        node
+        for name, node in cached.graph.nodes.items()
+        if (prefix is None or name.startswith(prefix)) and (kind is None or node.kind == kind)
+    ]
+    return json_answer(page(items, limit, cursor, graph_views.node_view))
+
+
+@router.get(
+    "/operators",
+    response_model=schemas.Page[schemas.OperatorView],
+    responses=problems(409),
+    summary="List the operators in the order they run",
+)
+async def list_operators(
+    state: State,
+    who: Reader,
+    model: ModelId,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+    prefix: Prefix = None,
+    type: Type = None,
+) -> Response:
+    cached = await graph_of(state, who.tenant, model)
+    items = [
+        operator
+        for name, operator in cached.graph.operators.items()
+        if (prefix is None or name.startswith(prefix)) and (type is None or operator.type == type)
+    ]
+    return json_answer(page(items, limit, cursor, graph_views.operator_view))
+
+
+@router.get(
+    "/groups",
+    response_model=schemas.Page[schemas.GroupView],
+    responses=problems(409),
+    summary="List what is pruned together, and what a slice of it saves",
+)
+async def list_groups(
+    state: State, who: Reader, model: ModelId, limit: Limit = 100, cursor: Cursor = None
+) -> Response:
+    cached = await graph_of(state, who.tenant, model)
+
+    def answer() -> dict[str, Any]:
+        groups = cached.view("groups", lambda graph: graph.groups())
+        shown: dict[int, Any] = cached.view("group views", lambda _: {})
+
+        def show(group: Any) -> Any:
+            if group.id not in shown:
+                shown[group.id] = graph_views.group_view(cached.graph, group)
+            return shown[group.id]
+
+        return page(groups, limit, cursor, show)
+
+    return json_answer(await anyio.to_thread.run_sync(answer))
+
+
+@router.get(
+    "/flops",
+    response_model=schemas.FlopsView,
+    responses=problems(409),
+    summary="FLOPs of one forward pass",
+)
+async def show_flops(
+    state: State,
+    who: Reader,
+    model: ModelId,
+    by: Annotated[
+        list[str] | None, Query(max_length=2, description="`module`, `operator` or both")
+    ] = None,
+) -> Response:
+    """Two FLOPs a multiply-accumulate, as ``torch.utils.flop_counter`` counts them; a module's include those
+    of everything below it."""
+    cached = await graph_of(state, who.tenant, model)
+    graph = cached.graph
+    body: dict[str, Any] = {"flops": graph.flops(), "macs": graph.macs(), "params": graph.params()}
+    if by and "module" in by:
+        body["by_module"] = graph_views.flops_by_module(graph)
+    if by and "operator" in by:
+        body["by_operator"] = graph_views.flops_by_operator(graph)
+    return json_answer(body)
+
+
+@router.post(
+    "/cut-analysis",
+    response_model=schemas.CutView,
+    responses=problems(409, 413),
+    summary="What else must go if these slices go",
+)
+async def cut_analysis(
+    state: State,
+    who: Reader,
+    model: ModelId,
+    body: schemas.CutOne | schemas.CutMany,
+    flops: Annotated[
+        str | None,
+        Query(pattern="^module$", description="`module` adds FLOPs before and after by module"),
+    ] = None,
+) -> Response:
+    """The smallest consistent cut that contains every slice asked for, and what it saves. Nothing is changed:
+    replay the result on your own model, ask for pruned weights, or derive a model from it."""
+    cached = await graph_of(state, who.tenant, model)
+    requests = requests_of(body)
+
+    def analyse() -> CutResult:
+        with CUT_SECONDS.time():
+            return cached.graph.cut_analysis_many(
+                requests, granularity=body.granularity, protect_io=body.protect_io
+            )
+
+    if len(cached.graph.coupling.component) <= SMALL and len(requests) <= 4:
+        result = analyse()
+    else:
+        result = await anyio.to_thread.run_sync(analyse)
+    answer = {"model": model, **result.to_dict()}
+    if flops:
+        answer["flops_by_module"] = await anyio.to_thread.run_sync(
+            _module_flops, cached.graph, result
+        )
+    return json_answer(answer)
+
+
+def _module_flops(graph: SolvedGraph, result: CutResult) -> dict[str, dict[str, int]]:
+    after = graph.derive(result).modules
+    return {
+        name: {"before": module.flops, "after": after[name].flops}
+        for name, module in graph.modules.items()
+        if module.flops
+    }

@@ -1,0 +1,184 @@
+"""Files made from a model: pruned weights and pruned ONNX, asked for and downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+import anyio.to_thread
+from fastapi import APIRouter, Header, Request, Response
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from torchpruner_service.api import schemas
+from torchpruner_service.api.access import State, Writer
+from torchpruner_service.api.answers import json_answer
+from torchpruner_service.api.artifacts_service import artifact_view, request_artifact
+from torchpruner_service.api.cut_results import result_of
+from torchpruner_service.api.documented import problems
+from torchpruner_service.api.downloads import download
+from torchpruner_service.api.following import follow, wait_for
+from torchpruner_service.api.ownership import ArtifactFacts, OwnArtifact
+from torchpruner_service.api.path_ids import ModelId
+from torchpruner_service.api.routers.models import Wait
+from torchpruner_service.api.webhook_request import webhook_of
+from torchpruner_service.problems import Conflict
+from torchpruner_service.storage import layout
+
+router = APIRouter(prefix="/v1", tags=["artifacts"])
+
+Webhook = Annotated[
+    str | None, Header(max_length=2000, description="URL to POST to when it is made")
+]
+WebhookSecret = Annotated[str | None, Header(max_length=200)]
+
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+
+
+@router.post(
+    "/models/{model}/pruned-weights",
+    status_code=202,
+    response_model=schemas.ArtifactView,
+    responses={
+        200: {"model": schemas.ArtifactView, "description": "Made already"},
+        **problems(409, 413, 507),
+    },
+    summary="Have the weights cut, as safetensors or .npz",
+)
+async def pruned_weights(
+    state: State,
+    who: Writer,
+    model: ModelId,
+    body: schemas.PrunedWeights,
+    torchpruner_webhook: Webhook = None,
+    torchpruner_webhook_secret: WebhookSecret = None,
+) -> Response:
+    """The state of the model without the slices of ``result`` (all of it, without one), under the names that
+    ``load_state_dict(strict=True)`` asks for. The same request gives the same artifact and the same bytes."""
+    watchers = webhook_of(torchpruner_webhook, torchpruner_webhook_secret, state.settings)
+    shown = await request_artifact(
+        state, who, model, "weights", body.format, result_of(body.result), watchers
+    )
+    return _accepted(shown)
+
+
+@router.post(
+    "/models/{model}/pruned-onnx",
+    status_code=202,
+    response_model=schemas.ArtifactView,
+    responses={
+        200: {"model": schemas.ArtifactView, "description": "Made already"},
+        **problems(409, 413, 507),
+    },
+    summary="Have the model cut, as ONNX",
+)
+async def pruned_onnx(
+    state: State,
+    who: Writer,
+    model: ModelId,
+    body: schemas.PrunedOnnx,
+    torchpruner_webhook: Webhook = None,
+    torchpruner_webhook_secret: WebhookSecret = None,
+) -> Response:
+    watchers = webhook_of(torchpruner_webhook, torchpruner_webhook_secret, state.settings)
+    shown = await request_artifact(
+        state, who, model, "onnx", "onnx", result_of(body.result), watchers
+    )
+    return _accepted(shown)
+
+
+@router.get(
+    "/artifacts/{artifact}",
+    response_model=schemas.ArtifactView,
+    responses=problems(),
+    summary="An artifact and how far it is",
+)
+async def show_artifact(state: State, artifact: OwnArtifact, wait: Wait = 0) -> Response:
+    shown = await artifact_view(state, artifact)
+    if wait and shown["state"] in {"queued", "running"}:
+        await wait_for(state, shown["job"], wait)
+        shown = await artifact_view(state, artifact)
+    return json_answer(shown)
+
+
+@router.get(
+    "/artifacts/{artifact}/events",
+    response_class=EventSourceResponse,
+    responses=problems(),
+    summary="Follow an artifact being made, as server-sent events",
+)
+async def artifact_events(state: State, artifact: OwnArtifact) -> AsyncIterator[ServerSentEvent]:
+    shown = await artifact_view(state, artifact)
+    async for record in follow(state, shown["job"]):
+        ended = record["ended_at"] is not None
+        yield ServerSentEvent(data=record, event="end" if ended else "progress")
+
+
+@router.delete(
+    "/artifacts/{artifact}",
+    status_code=204,
+    response_class=Response,
+    responses=problems(),
+    summary="Cancel an artifact that is being made",
+)
+async def cancel_artifact(state: State, who: Writer, artifact: OwnArtifact) -> Response:
+    """One that is made stays: its content never changes, and another request may have its address."""
+    from torchpruner_service.api.models_service import find_job
+
+    shown = await artifact_view(state, artifact)
+    record = await find_job(state, shown["job"])
+    if record is not None and not record.ended and record.tenant == who.tenant:
+        await anyio.to_thread.run_sync(state.board.cancel, record)
+    return Response(status_code=204)
+
+
+_CONTENT = {
+    200: {
+        "description": "The whole file",
+        "content": {
+            "application/vnd.safetensors": _BINARY,
+            "application/vnd.numpy.npz": _BINARY,
+            "application/vnd.onnx": _BINARY,
+        },
+    },
+    206: {"description": "The asked range"},
+    304: {"description": "The file that the caller has"},
+    412: {"model": schemas.Problem, "description": "If-Match names another file"},
+    416: {"model": schemas.Problem, "description": "The range is outside the file"},
+    **problems(409),
+}
+
+
+@router.get(
+    "/artifacts/{artifact}/content",
+    response_class=Response,
+    responses=_CONTENT,
+    summary="Download an artifact",
+)
+@router.head(
+    "/artifacts/{artifact}/content",
+    response_class=Response,
+    responses=_CONTENT,
+    summary="Size and ETag of an artifact",
+)
+async def artifact_content(
+    request: Request, state: State, artifact: OwnArtifact, facts: ArtifactFacts
+) -> Response:
+    """Ranges, If-Range, If-Match and If-None-Match work; the ETag is the file's sha256."""
+    if facts is None:
+        shown = await artifact_view(state, artifact)
+        raise Conflict(
+            f"the artifact is not made yet ({shown['state']}, {shown['stage']}); wait for it to be ready",
+            slug="artifact-failed" if shown["state"] == "failed" else "artifact-not-ready",
+            state=shown["state"],
+            cause=shown.get("problem"),
+        )
+    name = f"{facts['model']}-{artifact[:9]}.{facts['format']}"
+    return download(request, state.objects, layout.artifact(artifact), facts, name)
+
+
+def _accepted(shown: dict[str, object]) -> Response:
+    ready = shown["state"] == "ready"
+    headers = {"Location": f"/v1/artifacts/{shown['id']}"}
+    if not ready:
+        headers["Retry-After"] = "1"
+    return json_answer(shown, 200 if ready else 202, headers)

@@ -1,0 +1,92 @@
+"""Whether the process lives, and whether the service can work."""
+
+from __future__ import annotations
+
+import anyio.to_thread
+from fastapi import APIRouter, Response
+
+from torchpruner_service.api import schemas
+from torchpruner_service.api.access import Reader, State
+from torchpruner_service.api.answers import json_answer
+from torchpruner_service.api.documented import problems
+from torchpruner_service.api.models_service import NO_WORKER, living_workers
+from torchpruner_service.identity import engine_version
+from torchpruner_service.observability.metrics import render
+from torchpruner_service.problems import Problem
+from torchpruner_service.storage.objects import Objects
+
+router = APIRouter(tags=["service"])
+
+
+@router.get("/healthz", response_model=schemas.Health, summary="The process answers")
+async def healthz() -> Response:
+    """For liveness probes: touches nothing else."""
+    return json_answer({"status": "ok"})
+
+
+@router.get(
+    "/readyz",
+    response_model=schemas.Readiness,
+    responses={503: {"model": schemas.Readiness, "description": "Something is away"}},
+    summary="Redis, the object store and a worker are there",
+)
+async def readyz(state: State) -> Response:
+    """For readiness probes and people. Without a worker uploads are accepted and wait, so only
+    ``message`` says so; Redis or the object store missing is 503."""
+    redis_ok, workers = True, 0
+    try:
+        workers = len(await living_workers(state))
+    except Problem:
+        redis_ok = False
+    storage_ok = await anyio.to_thread.run_sync(_answers, state.objects)
+    message = None
+    if not redis_ok:
+        message = "Redis does not answer"
+    elif not storage_ok:
+        message = "the object store does not answer"
+    elif not workers:
+        message = NO_WORKER
+    ready = redis_ok and storage_ok and workers > 0
+    body = {
+        "ready": ready,
+        "redis": redis_ok,
+        "storage": storage_ok,
+        "workers": workers,
+        "message": message,
+    }
+    return json_answer(body, 200 if ready else 503, {"Cache-Control": "no-store"})
+
+
+@router.get(
+    "/metrics",
+    summary="Prometheus metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
+async def metrics(state: State) -> Response:
+    """Requests by route template, jobs and their stages, queue depth, cache hits, bytes."""
+    return Response(await render(state), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+@router.get(
+    "/v1", response_model=schemas.Version, responses=problems(), summary="Versions and limits"
+)
+async def version(state: State, _: Reader) -> Response:
+    engine = engine_version()
+    return json_answer(
+        {
+            "service": engine.partition("+")[0],
+            "engine": engine,
+            "api": "v1",
+            "max_upload_bytes": state.settings.max_upload_bytes,
+            "formats": ["onnx", "torchscript", "pt2"],
+        }
+    )
+
+
+def _answers(objects: Objects) -> bool:
+    try:
+        objects.check()
+    except Problem:
+        return False
+    return True

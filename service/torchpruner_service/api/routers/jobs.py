@@ -1,0 +1,91 @@
+"""Jobs: shown, followed, cancelled; and latency, whose answer is a job's result."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import anyio.to_thread
+from fastapi import APIRouter, Response
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from torchpruner_service.api import schemas
+from torchpruner_service.api.access import State, Writer
+from torchpruner_service.api.answers import json_answer
+from torchpruner_service.api.cut_results import result_of
+from torchpruner_service.api.documented import problems
+from torchpruner_service.api.following import follow, wait_for
+from torchpruner_service.api.jobs_view import job_view
+from torchpruner_service.api.latency_service import request_latency
+from torchpruner_service.api.models_service import find_job
+from torchpruner_service.api.ownership import OwnJob
+from torchpruner_service.api.path_ids import ModelId
+from torchpruner_service.api.routers.artifacts import Webhook, WebhookSecret
+from torchpruner_service.api.routers.models import Wait
+from torchpruner_service.api.webhook_request import webhook_of
+
+router = APIRouter(prefix="/v1", tags=["jobs"])
+
+
+@router.post(
+    "/models/{model}/latency",
+    status_code=202,
+    response_model=schemas.JobView,
+    responses=problems(409, 413),
+    summary="Measure the forward pass before and after a cut",
+)
+async def measure_latency(
+    state: State,
+    who: Writer,
+    model: ModelId,
+    body: schemas.Latency,
+    torchpruner_webhook: Webhook = None,
+    torchpruner_webhook_secret: WebhookSecret = None,
+) -> Response:
+    """Median, 95th percentile and minimum in milliseconds of the original and the pruned ONNX model on the
+    worker's device, runs interleaved. FLOPs that fall without time falling are common: measure."""
+    watchers = webhook_of(torchpruner_webhook, torchpruner_webhook_secret, state.settings)
+    record = await request_latency(state, who, model, body, result_of(body.result), watchers)
+    return json_answer(
+        await job_view(state, record),
+        202,
+        {"Location": f"/v1/jobs/{record.id}", "Retry-After": "1"},
+    )
+
+
+@router.get(
+    "/jobs/{job}",
+    response_model=schemas.JobView,
+    responses=problems(),
+    summary="A job and its result",
+)
+async def show_job(state: State, record: OwnJob, wait: Wait = 0) -> Response:
+    if wait and not record.ended:
+        await wait_for(state, record.id, wait)
+        record = await find_job(state, record.id) or record
+    return json_answer(await job_view(state, record))
+
+
+@router.get(
+    "/jobs/{job}/events",
+    response_class=EventSourceResponse,
+    responses=problems(),
+    summary="Follow a job as server-sent events",
+)
+async def job_events(state: State, record: OwnJob) -> AsyncIterator[ServerSentEvent]:
+    async for shown in follow(state, record.id):
+        ended = shown["ended_at"] is not None
+        yield ServerSentEvent(data=shown, event="end" if ended else "progress")
+
+
+@router.delete(
+    "/jobs/{job}",
+    status_code=204,
+    response_class=Response,
+    responses=problems(),
+    summary="Cancel a job",
+)
+async def cancel_job(state: State, who: Writer, record: OwnJob) -> Response:
+    """A job that has ended stays as it is. A job that another tenant started goes on for that tenant."""
+    if not record.ended and record.tenant == who.tenant:
+        await anyio.to_thread.run_sync(state.board.cancel, record)
+    return Response(status_code=204)

@@ -1,0 +1,165 @@
+"""Models: uploaded, listed, shown, removed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+import anyio.to_thread
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from torchpruner_service.api import models_service, schemas
+from torchpruner_service.api.access import Reader, State, Writer
+from torchpruner_service.api.answers import json_answer
+from torchpruner_service.api.documented import problems
+from torchpruner_service.api.following import follow, wait_for
+from torchpruner_service.api.paging import Cursor, Limit, page
+from torchpruner_service.api.ownership import OwnModel
+from torchpruner_service.api.path_ids import ModelId
+from torchpruner_service.api.receiving import UPLOAD_BODY, receive_model
+from torchpruner_service.api.webhook_request import webhook_of
+from torchpruner_service.problems import NotFound
+from torchpruner_service.state.redis_clients import REDIS_ERRORS, unavailable
+
+router = APIRouter(prefix="/v1/models", tags=["models"])
+
+Wait = Annotated[
+    float, Query(ge=0, le=60, description="Seconds to wait for the job to end before answering")
+]
+
+
+@router.post(
+    "",
+    status_code=202,
+    response_model=schemas.ModelView,
+    responses={
+        200: {"model": schemas.ModelView, "description": "Known already: no work to do"},
+        **problems(409, 413, 415, 507),
+    },
+    openapi_extra={"requestBody": UPLOAD_BODY},
+    summary="Upload a model, or name one that was uploaded",
+)
+async def create_model(
+    request: Request,
+    state: State,
+    who: Writer,
+    inputs: Annotated[
+        str | None, Query(max_length=65536, description="Inputs as a JSON list of InputSpec")
+    ] = None,
+    input: Annotated[
+        list[str] | None,
+        Query(
+            max_length=256, description="One input, in short: `x:1x3x224x224:float32`. Repeatable"
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, Query(max_length=200, description="A name to list it under")
+    ] = None,
+    content_digest: Annotated[
+        str | None,
+        Header(max_length=1000, description="RFC 9530: `sha-256=:<base64>:`, checked on arrival"),
+    ] = None,
+    torchpruner_webhook: Annotated[
+        str | None, Header(max_length=2000, description="URL to POST to when the graph is built")
+    ] = None,
+    torchpruner_webhook_secret: Annotated[str | None, Header(max_length=200)] = None,
+) -> Response:
+    """Send the file as the body (`curl --data-binary @model.onnx`), as the part ``file`` of a multipart form,
+    or send JSON with the sha256 of a file you have uploaded before.
+
+    The kind of file is told from its content. TorchScript needs ``inputs``; ONNX has its own, which ``inputs``
+    overrides (dynamic dimensions need it). The same bytes with the same inputs are one model: uploading them
+    twice does the work once.
+    """
+    watchers = webhook_of(torchpruner_webhook, torchpruner_webhook_secret, state.settings)
+    shown, started = await receive_model(
+        request,
+        state,
+        who,
+        inputs=inputs,
+        short_inputs=input or [],
+        name=name,
+        content_digest=content_digest,
+        watchers=watchers,
+    )
+    status = 200 if shown["state"] == "ready" and not started else 202
+    location = f"/v1/models/{shown['id']}"
+    headers = {"Location": location}
+    if status == 202:
+        headers["Retry-After"] = "1"
+    return json_answer(shown, status, headers)
+
+
+@router.get(
+    "",
+    response_model=schemas.Page[schemas.ModelView],
+    responses=problems(),
+    summary="List the models of this tenant, newest first",
+)
+async def list_models(
+    state: State, who: Reader, limit: Limit = 50, cursor: Cursor = None
+) -> Response:
+    entries = await state.catalog.models(who.tenant)
+    shown = page(entries, limit, cursor, lambda entry: entry.model)
+    items = []
+    for model in shown["items"]:
+        try:
+            items.append(await models_service.view(state, who.tenant, model))
+        except NotFound:
+            continue
+    return json_answer({**shown, "items": items})
+
+
+@router.get(
+    "/{model}",
+    response_model=schemas.ModelView,
+    responses=problems(),
+    summary="A model and the state of its graph",
+)
+async def show_model(state: State, who: Reader, model: ModelId, wait: Wait = 0) -> Response:
+    await models_service.manifest_of(state, who.tenant, model)
+    if wait:
+        await wait_for(state, models_service.build_job(model), wait)
+    return json_answer(await models_service.view(state, who.tenant, model))
+
+
+@router.head("/{model}", responses=problems(), summary="Whether there is such a model")
+async def head_model(state: State, who: Reader, model: ModelId) -> Response:
+    await models_service.manifest_of(state, who.tenant, model)
+    return Response(media_type="application/json")
+
+
+@router.delete(
+    "/{model}",
+    status_code=204,
+    response_class=Response,
+    responses=problems(),
+    summary="Remove a model; cancels its build",
+)
+async def delete_model(state: State, who: Writer, model: ModelId) -> Response:
+    """The model is gone from this tenant at once. A build in progress is stopped unless another tenant
+    waits for the same model."""
+    await models_service.manifest_of(state, who.tenant, model)
+    record = await models_service.find_job(state, models_service.build_job(model))
+    await state.catalog.remove_model(who.tenant, model)
+    if record is not None and not record.ended and record.tenant == who.tenant:
+        try:
+            await anyio.to_thread.run_sync(state.board.cancel, record)
+        except REDIS_ERRORS as error:
+            raise unavailable(error) from error
+    return Response(status_code=204)
+
+
+@router.get(
+    "/{model}/events",
+    response_class=EventSourceResponse,
+    responses=problems(),
+    summary="Follow the build as server-sent events",
+)
+async def model_events(state: State, model: OwnModel) -> AsyncIterator[ServerSentEvent]:
+    """An event ``progress`` for each change, with the job as data, and one ``end`` when it has ended."""
+    async for record in follow(state, models_service.build_job(model)):
+        yield ServerSentEvent(
+            data=record, event="end" if record["ended_at"] is not None else "progress"
+        )

@@ -1,0 +1,109 @@
+"""Resumable uploads, and the question whether a file is here already."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Request, Response
+
+from torchpruner_service.api import schemas
+from torchpruner_service.api.access import Reader, State, Writer
+from torchpruner_service.api.answers import json_answer
+from torchpruner_service.api.documented import problems
+from torchpruner_service.api.path_ids import Digest, UploadId
+from torchpruner_service.api.uploads import (
+    append,
+    find_upload,
+    remove_upload,
+    start_upload,
+    upload_view,
+)
+from torchpruner_service.problems import NotFound, TooLarge
+
+router = APIRouter(prefix="/v1", tags=["uploads"])
+
+_PART = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+@router.head("/blobs/{digest}", responses=problems(), summary="Whether this file is here already")
+async def head_blob(state: State, who: Reader, digest: Digest) -> Response:
+    """200 with its length where this tenant has uploaded the file before; another tenant's files look
+    absent. Then POST /v1/models with its sha256 needs no upload."""
+    size = await state.catalog.blob_size(who.tenant, digest)
+    if size is None:
+        raise NotFound(f"the file {digest} is not here; upload it", slug="unknown-blob")
+    return Response(headers={"ETag": f'"{digest}"', "Torchpruner-Blob-Length": str(size)})
+
+
+@router.post(
+    "/uploads",
+    status_code=201,
+    response_model=schemas.UploadView,
+    responses=problems(413, 507),
+    summary="Start a resumable upload",
+)
+async def create_upload(state: State, who: Writer, body: schemas.UploadStart) -> Response:
+    """Send the parts with PATCH, each with the ``Upload-Offset`` it starts at; after a broken connection ask for the
+    offset and go on. Then POST /v1/models with ``{"upload": id}``."""
+    if body.length > state.settings.max_upload_bytes:
+        raise TooLarge(
+            f"the file has {body.length} bytes; this service takes {state.settings.max_upload_bytes}",
+            limit=state.settings.max_upload_bytes,
+        )
+    shown = await start_upload(state, who, body.length, body.sha256)
+    return json_answer(shown, 201, {"Location": f"/v1/uploads/{shown['id']}", "Upload-Offset": "0"})
+
+
+@router.get(
+    "/uploads/{upload}",
+    response_model=schemas.UploadView,
+    responses=problems(),
+    summary="How much of an upload has arrived",
+)
+async def show_upload(state: State, who: Writer, upload: UploadId) -> Response:
+    shown = await upload_view(state, await find_upload(state, who, upload))
+    return json_answer(shown, headers={"Upload-Offset": str(shown["offset"])})
+
+
+@router.head("/uploads/{upload}", responses=problems(), summary="The offset to go on from")
+async def head_upload(state: State, who: Writer, upload: UploadId) -> Response:
+    shown = await upload_view(state, await find_upload(state, who, upload))
+    return Response(
+        headers={"Upload-Offset": str(shown["offset"]), "Upload-Length": str(shown["length"])}
+    )
+
+
+@router.patch(
+    "/uploads/{upload}",
+    response_model=schemas.UploadView,
+    responses=problems(409, 413, 507),
+    openapi_extra=_PART,
+    summary="Send the next part",
+)
+async def append_to_upload(
+    request: Request,
+    state: State,
+    who: Writer,
+    upload: UploadId,
+    upload_offset: Annotated[int, Header(ge=0, description="Where this part starts")],
+) -> Response:
+    facts = await find_upload(state, who, upload)
+    shown = await append(state, who, facts, upload_offset, request.stream())
+    return json_answer(shown, headers={"Upload-Offset": str(shown["offset"])})
+
+
+@router.delete(
+    "/uploads/{upload}",
+    status_code=204,
+    response_class=Response,
+    responses=problems(),
+    summary="Forget an upload",
+)
+async def delete_upload(state: State, who: Writer, upload: UploadId) -> Response:
+    await remove_upload(state, await find_upload(state, who, upload))
+    return Response(status_code=204)

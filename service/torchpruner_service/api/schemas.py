@@ -1,0 +1,395 @@
+"""The bodies that go in and out, with an example each, as OpenAPI shows them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+T = TypeVar("T")
+
+Name = Annotated[str, Field(min_length=1, max_length=1000)]
+
+
+class Body(BaseModel):
+    """A request body: unknown members are errors, so that a typing error is seen."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem details. Members beyond these name what the error is about."""
+
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "unknown-node",
+                    "title": "There is no such node",
+                    "status": 404,
+                    "detail": "there is no node called 'self.conv9.weight'; list the nodes for the names",
+                    "node": "self.conv9.weight",
+                    "request_id": "5f0c6d9e",
+                }
+            ]
+        },
+    )
+    type: str
+    title: str
+    status: int
+    detail: str
+
+
+class InputSpec(Body):
+    """One input of a model: its name, shape (no dynamic dimensions) and dtype."""
+
+    name: str = Field(default="", max_length=200)
+    shape: list[Annotated[int, Field(ge=0, le=2**31 - 1)]] = Field(max_length=16)
+    dtype: str = Field(default="float32", max_length=20)
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"name": "input", "shape": [1, 3, 224, 224], "dtype": "float32"}]
+        },
+    )
+
+
+class KnownContent(Body):
+    """A model from bytes that the service has already: a blob or a finished upload."""
+
+    blob: str | None = Field(
+        default=None, pattern=r"^(sha256:)?[0-9a-f]{64}$", description="sha256 of the file, in hex"
+    )
+    upload: str | None = Field(default=None, pattern=r"^u[a-z2-7]{26}$")
+    inputs: list[InputSpec] = Field(default_factory=list, max_length=256)
+    name: str | None = Field(default=None, max_length=200)
+
+
+class UploadStart(Body):
+    """A resumable upload: its length, and the sha256 it will have if that is known."""
+
+    length: int = Field(ge=1, le=2**50)
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+
+
+class IndexRanges(Body):
+    """Indices as half-open ranges: ``[[0, 4], [8, 12]]`` is 0 to 3 and 8 to 11."""
+
+    ranges: list[tuple[int, int]] = Field(max_length=100_000)
+
+
+Indices = Annotated[
+    list[Annotated[int, Field(strict=True)]] | IndexRanges,
+    Field(description="Indices to remove along the axis, as a list or as ranges"),
+]
+
+
+class CutSpec(Body):
+    """One asked cut: of a node, or of an attribute of a module."""
+
+    node: Name | None = None
+    module: Name | None = None
+    attribute: Name = "weight"
+    index: Indices
+    dim: Annotated[
+        int, Field(strict=True, description="Axis; negative ones count from the end")
+    ] = 0
+
+
+Granularity = Literal["auto", "outer", "inner", "strict"]
+
+
+class CutOne(CutSpec):
+    """One cut."""
+
+    granularity: Granularity = "auto"
+    protect_io: bool = False
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"node": "self.conv1.weight", "index": [0, 1, 2, 3], "dim": 0}]
+        },
+    )
+
+
+class CutMany(Body):
+    """Several cuts, answered as one joint cut."""
+
+    cuts: list[CutSpec] = Field(min_length=1, max_length=10_000)
+    granularity: Granularity = "auto"
+    protect_io: bool = False
+
+
+class Result(BaseModel):
+    """A CutResult, as an analysis returned it. The manual's plain three-key form works too."""
+
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_extra={
+            "examples": [
+                {
+                    "terminal": {"self.conv1.weight": [[0, 1], None, None, None]},
+                    "iner": {},
+                    "operator": {},
+                }
+            ]
+        },
+    )
+    terminal: dict[str, list[Any]]
+    iner: dict[str, list[Any]] = Field(default_factory=dict)
+    operator: dict[str, dict[str, int | list[int]]] = Field(default_factory=dict)
+
+
+class PrunedWeights(Body):
+    result: Result | None = None
+    format: Literal["safetensors", "npz"] = "safetensors"
+
+
+class PrunedOnnx(Body):
+    result: Result | None = None
+
+
+class Derive(Body):
+    result: Result
+    name: str | None = Field(default=None, max_length=200)
+
+
+class Latency(Body):
+    """What to measure: timed runs after warm-up runs, of the model and of what is left after ``result``."""
+
+    result: Result | None = None
+    runs: int = Field(default=30, ge=1, le=1000)
+    warm_up: int = Field(default=5, ge=1, le=100)
+    threads: int = Field(default=0, ge=0, le=256)
+
+
+State = Literal["queued", "running", "ready", "failed", "cancelled"]
+
+
+class ModelView(BaseModel):
+    """A model: what it is made of and how far its graph is."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "m7wq3i5dzpk2hy6bfvbuxlq4eoa",
+                    "name": "resnet50",
+                    "state": "ready",
+                    "stage": "ready",
+                    "percent": 100.0,
+                    "format": "torchscript",
+                    "blob": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                    "size": 102465000,
+                    "weightless": False,
+                    "has_weights": True,
+                    "inputs": [{"name": "x", "shape": [1, 3, 224, 224], "dtype": "float32"}],
+                    "created_at": 1760000000.0,
+                    "engine": "0.1.0+1.1",
+                    "job": "build-m7wq3i5dzpk2hy6bfvbuxlq4eoa",
+                    "counts": {"operators": 124, "modules": 160, "groups": 53, "params": 25557032},
+                }
+            ]
+        }
+    )
+    id: str
+    name: str | None = None
+    state: State
+    stage: str
+    percent: float
+    format: str
+    blob: str | None
+    size: int
+    weightless: bool | None = Field(description="null until the graph is built")
+    has_weights: bool | None
+    inputs: list[InputSpec]
+    outputs: list[InputSpec] | None = None
+    created_at: float
+    engine: str
+    job: str | None = None
+    counts: dict[str, int] | None = None
+    parent: str | None = None
+    problem: dict[str, Any] | None = None
+    message: str | None = Field(default=None, description="What a person should know or do now")
+
+
+class JobView(BaseModel):
+    """A job: a graph being built, weights being cut, a latency being measured."""
+
+    id: str
+    kind: str
+    model: str
+    state: State
+    stage: str
+    percent: float
+    attempt: int
+    queued_at: float
+    started_at: float | None
+    ended_at: float | None
+    problem: dict[str, Any] | None
+    result: dict[str, Any] | None
+    message: str | None = None
+
+
+class ArtifactView(BaseModel):
+    """A file made from a model; ``content`` is where it is downloaded from once it is ready."""
+
+    id: str
+    model: str
+    state: State
+    stage: str
+    percent: float
+    format: str
+    job: str
+    size: int | None = None
+    sha256: str | None = None
+    content: str | None = None
+    problem: dict[str, Any] | None = None
+    message: str | None = None
+
+
+class UploadView(BaseModel):
+    """A resumable upload: how many of its bytes have arrived."""
+
+    id: str
+    length: int
+    offset: int
+    complete: bool
+    sha256: str | None
+
+
+class Page(BaseModel, Generic[T]):
+    """One page of a list. Ask again with ``cursor`` set to ``next`` for the following one."""
+
+    items: list[T]
+    total: int
+    next: str | None
+
+
+class ModuleView(BaseModel):
+    name: str
+    type: str
+    parent: str | None
+    children: list[str]
+    parameters: list[str]
+    operators: list[str]
+    params: int
+    flops: int
+    macs: int
+
+
+class NodeView(BaseModel):
+    name: str
+    shape: list[int]
+    dtype: str
+    kind: str
+    module: str
+    producer: str | None
+    consumers: list[str]
+    alias_of: str | None
+
+
+class OperatorView(BaseModel):
+    name: str
+    type: str
+    module: str
+    inputs: list[str]
+    outputs: list[str]
+    flops: int
+    macs: int
+
+
+class GroupMember(BaseModel):
+    node: str
+    dim: int
+
+
+class GroupView(BaseModel):
+    """Axes that are pruned together. ``step`` slices go at once; ``reason`` says why none can."""
+
+    id: int
+    width: int
+    members: list[GroupMember]
+    prunable: bool
+    reason: str | None
+    step: int
+    params_per_slice: int
+    flops_per_slice: int
+
+
+class FlopsView(BaseModel):
+    """FLOPs of one forward pass (two a multiply-accumulate, as ``torch.utils.flop_counter``)."""
+
+    flops: int
+    macs: int
+    params: int
+    by_module: dict[str, int] | None = None
+    by_operator: dict[str, int] | None = None
+
+
+class LineageEntry(BaseModel):
+    id: str
+    name: str | None
+    parent: str | None
+    created_at: float
+    params: int | None
+    flops: int | None
+
+
+class LineageView(BaseModel):
+    """From the uploaded model (first) to this one (last), and the models derived from it."""
+
+    ancestors: list[LineageEntry]
+    children: list[LineageEntry]
+
+
+class Health(BaseModel):
+    status: Literal["ok"]
+
+
+class Readiness(BaseModel):
+    ready: bool
+    redis: bool
+    storage: bool
+    workers: int
+    message: str | None = None
+
+
+class Version(BaseModel):
+    service: str
+    engine: str
+    api: str
+    max_upload_bytes: int
+    formats: list[str]
+
+
+class CutView(BaseModel):
+    """A CutResult: the smallest consistent cut that contains what was asked."""
+
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": "m7wq3i5dzpk2hy6bfvbuxlq4eoa",
+                    "terminal": {
+                        "self.conv1.weight": [[0, 1], None, None, None],
+                        "self.bn1.weight": [[0, 1]],
+                    },
+                    "iner": {"110": [None, [0, 1], None, None]},
+                    "operator": {},
+                    "params_before": 25557032,
+                    "params_removed": 300,
+                    "flops_before": 8178368512,
+                    "flops_after": 8176450048,
+                }
+            ]
+        },
+    )
+    model: str
+    terminal: dict[str, list[Any]]
+    iner: dict[str, list[Any]]
+    operator: dict[str, dict[str, Any]]

@@ -1,0 +1,136 @@
+"""``torchpruner-service``: serve, work, and manage API keys."""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from torchpruner_service.settings import Settings
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="Structured pruning as a shared service. Settings come from the environment: REDIS_URL, "
+    "STORAGE_URL and TORCHPRUNER_*; see the README.",
+)
+keys_app = typer.Typer(no_args_is_help=True, help="API keys: create, list, revoke.")
+app.add_typer(keys_app, name="keys")
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to bind; default 127.0.0.1")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one")] = None,
+    workers: Annotated[int | None, typer.Option(help="Worker processes to start beside")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where everything is kept")] = None,
+) -> None:
+    """Serve the API. Without REDIS_URL this starts a private Valkey and a worker too."""
+    from torchpruner_service.observability.logs import configure_logs
+    from torchpruner_service.observability.tracing import configure_tracing
+    from torchpruner_service.serving import serve as run
+
+    given = {"host": host, "port": port, "workers": workers, "data_dir": data_dir}
+    settings = Settings().model_copy(update={k: v for k, v in given.items() if v is not None})
+    configure_logs(settings)
+    configure_tracing(settings, "torchpruner-api")
+    try:
+        run(settings)
+    except RuntimeError as error:
+        Console(stderr=True).print(f"[red]{error}[/red]")
+        raise typer.Exit(1) from error
+
+
+@app.command()
+def worker(
+    with_parent: Annotated[
+        bool, typer.Option(hidden=True, help="Stop when the process that started this is gone")
+    ] = False,
+) -> None:
+    """Build graphs and artifacts until stopped; SIGTERM lets the running job end."""
+    from torchpruner_service.observability.logs import configure_logs
+    from torchpruner_service.worker.supervisor import run_worker
+
+    settings = Settings()
+    configure_logs(settings)
+    if with_parent:
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)
+    run_worker(settings)
+
+
+@keys_app.command("create")
+def create(
+    tenant: Annotated[str, typer.Option(help="Whose models the key sees")] = "default",
+    scopes: Annotated[str, typer.Option(help="read, write, admin; comma separated")] = "read,write",
+    name: Annotated[str, typer.Option(help="What the key is for")] = "",
+    rate_limit: Annotated[int | None, typer.Option(help="Requests a minute")] = None,
+    quota_models: Annotated[int | None, typer.Option(help="Models it may keep")] = None,
+    quota_bytes: Annotated[int | None, typer.Option(help="Bytes of files it may keep")] = None,
+) -> None:
+    """Make a key and print it, this once; only a hash is stored."""
+    from torchpruner_service.auth.api_keys import create_key
+    from torchpruner_service.problems import Problem
+    from torchpruner_service.storage.objects import Objects
+
+    try:
+        _, text = create_key(
+            Objects(Settings().effective_storage_url),
+            tenant,
+            [scope.strip() for scope in scopes.split(",") if scope.strip()],
+            name=name,
+            rate_limit=rate_limit,
+            quota_models=quota_models,
+            quota_bytes=quota_bytes,
+        )
+    except Problem as problem:
+        _fail(problem.detail)
+    typer.echo(text)
+
+
+@keys_app.command("list")
+def list_all() -> None:
+    """List the keys, without their secrets."""
+    from torchpruner_service.auth.api_keys import list_keys
+    from torchpruner_service.storage.objects import Objects
+
+    table = Table("id", "tenant", "scopes", "name", "created", "state")
+    for key in list_keys(Objects(Settings().effective_storage_url)):
+        created = time.strftime("%Y-%m-%d %H:%M", time.gmtime(key.created_at))
+        table.add_row(
+            key.id,
+            key.tenant,
+            ",".join(key.scopes),
+            key.name,
+            created,
+            "revoked" if key.revoked_at else "valid",
+        )
+    Console().print(table)
+
+
+@keys_app.command("revoke")
+def revoke(identifier: Annotated[str, typer.Argument(help="The key's id")]) -> None:
+    """Revoke a key; API processes refuse it within seconds."""
+    from torchpruner_service.auth.api_keys import revoke_key
+    from torchpruner_service.problems import Problem
+    from torchpruner_service.storage.objects import Objects
+
+    try:
+        key = revoke_key(Objects(Settings().effective_storage_url), identifier)
+    except Problem as problem:
+        _fail(problem.detail)
+    typer.echo(f"revoked {key.id} of {key.tenant}")
+
+
+def _fail(message: str) -> None:
+    Console(stderr=True).print(f"[red]{message}[/red]")
+    raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    app()

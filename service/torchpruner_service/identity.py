@@ -1,0 +1,64 @@
+"""Content addresses: what makes two uploads, cuts or artifacts the same.
+
+Every id is the url-safe base32 of a sha256 over the parts that decide the result, so that a second
+request for the same thing finds the first one's answer, whoever asks and on whichever machine.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterable
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from torchpruner_core import CutResult, TensorSpec
+from torchpruner_core.analysis.storage import FORMAT
+
+GRAPH_REVISION = "1"
+"""Raise this when the same file would give another graph, so that stored ones are rebuilt."""
+
+
+@lru_cache(maxsize=1)
+def engine_version() -> str:
+    """The version of the engine that solved graphs depend on."""
+    try:
+        release = version("torchpruner-service")
+    except PackageNotFoundError:
+        release = "0"
+    return f"{release}+{GRAPH_REVISION}.{FORMAT}"
+
+
+def short(digest: bytes) -> str:
+    """26 url-safe characters (130 bits) of a sha256."""
+    return base64.b32encode(digest).decode().lower().rstrip("=")[:26]
+
+
+def content_id(kind: str, *parts: Any) -> str:
+    """Return the id of something decided by ``parts`` (plain JSON values)."""
+    text = json.dumps([kind, *parts], sort_keys=True, separators=(",", ":"))
+    return short(hashlib.sha256(text.encode()).digest())
+
+
+def model_id(blob: str, inputs: Iterable[TensorSpec]) -> str:
+    """The id of a model: its bytes, its input shapes and the engine's version."""
+    return "m" + content_id("model", blob, [s.to_dict() for s in inputs], engine_version())
+
+
+def derived_model_id(parent: str, result: CutResult) -> str:
+    """The id of what is left of ``parent`` after ``result``."""
+    return "m" + content_id("derived", parent, cut_key(result))
+
+
+def artifact_id(kind: str, model: str, weights: str | None, result: CutResult | None) -> str:
+    """The id of a file made from a model, its weights and a cut."""
+    key = None if result is None else cut_key(result)
+    return "a" + content_id("artifact", kind, model, weights, key, engine_version())
+
+
+def cut_key(result: CutResult) -> dict[str, Any]:
+    """The part of a result that decides what is removed; costs and explanations are left out."""
+    whole = result.to_dict()
+    return {key: whole[key] for key in ("terminal", "operator")}

@@ -1,0 +1,72 @@
+"""What a sandboxed child does: give up its rights, run one task, report."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from torchpruner_core.errors import TorchPrunerError
+from torchpruner_service.problems import Problem, jsonable
+from torchpruner_service.sandbox.confinement import Limits, confine
+from torchpruner_service.sandbox.frames import FrameWriter
+
+MAX_DETAIL = 2000
+
+
+def run_child(request: dict[str, Any], pipe: int) -> None:
+    """Run ``request["task"]`` confined, and write frames to ``pipe``. Never raises."""
+    out = FrameWriter(pipe)
+    try:
+        scratch = Path(request["scratch"])
+        limits = Limits(**request["limits"])
+        tempfile.tempdir = str(scratch)
+        os.environ.update(TMPDIR=str(scratch), HOME=str(scratch))
+        inputs = [Path(path) for path in request["inputs"]]
+        confine(limits, inputs, scratch, strict=request["strict"], preserve=[pipe])
+        _limit_threads(int(request["threads"]))
+        # Imported late so that a task's own module may import torch.
+        from torchpruner_service.sandbox.tasks import TASKS
+
+        out.result(TASKS[request["task"]](request["args"], out))
+    except BaseException as error:
+        try:
+            out.error(describe(error))
+        except OSError:
+            pass
+    finally:
+        os._exit(0)
+
+
+def _limit_threads(count: int) -> None:
+    if count:
+        import torch
+
+        torch.set_num_threads(count)
+
+
+def describe(error: BaseException) -> dict[str, Any]:
+    """An error of a task as problem members."""
+    text = str(error) or type(error).__name__
+    if len(text) > MAX_DETAIL:
+        text = text[:MAX_DETAIL] + " ..."
+    if isinstance(error, Problem):
+        return error.to_dict()
+    if isinstance(error, MemoryError) or "not enough memory" in text or "bad_alloc" in text:
+        return {
+            "type": "memory-limit",
+            "title": "The model needs more memory than a job may use",
+            "status": 422,
+            "detail": f"{text} Use a smaller input, or raise TORCHPRUNER_SANDBOX_MEMORY.",
+        }
+    if isinstance(error, TorchPrunerError):
+        return {**jsonable(error.to_problem()), "status": 422}
+    if isinstance(error, RecursionError):
+        text = "the model is nested too deeply"
+    return {
+        "type": "invalid-model",
+        "title": "The model could not be read",
+        "status": 422,
+        "detail": f"{type(error).__name__}: {text}",
+    }

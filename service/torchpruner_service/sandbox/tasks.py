@@ -1,0 +1,130 @@
+"""What may be asked of a sandboxed child. Each task takes plain JSON and writes frames.
+
+The names here are the whole surface between the service and untrusted files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torchpruner_core import CutResult, TensorSpec
+from torchpruner_service.sandbox.frames import FrameWriter
+
+
+def build(args: dict[str, Any], out: FrameWriter) -> dict[str, Any]:
+    """Read a model and send its solved graph; return counts."""
+    from torchpruner_core import solve_onnx
+
+    data = _onnx_bytes(args, out, 5, 55)
+    out.progress("solving", 60)
+
+    def progress(stage: str, fraction: float) -> None:
+        out.progress(stage, 60 + 35 * min(1.0, max(0.0, fraction)))
+
+    # A file's own shapes are overridden by the asked ones; an exported one has them already.
+    inputs = _specs(args) if args["format"] == "onnx" else None
+    graph = solve_onnx(data, inputs or None, progress)
+    from torchpruner_service.sandbox.weightless import lacks_weights
+
+    out.data(graph.to_bytes())
+    return {
+        "nodes": len(graph.nodes),
+        "operators": len(graph.operators),
+        "modules": len(graph.modules),
+        "groups": len(graph.groups()),
+        "params": graph.params(),
+        "flops": graph.flops(),
+        "weightless": args["format"] == "onnx" and lacks_weights(data),
+        "inputs": [graph.spec(name).to_dict() for name in graph.inputs],
+        "outputs": [graph.spec(name).to_dict() for name in graph.outputs],
+    }
+
+
+def weights(args: dict[str, Any], out: FrameWriter) -> dict[str, Any]:
+    """Send a model's state, cut, in the form of ``args["output"]``."""
+    from torchpruner_service.sandbox.state_cutting import cut_tensors
+    from torchpruner_service.sandbox.state_reading import read_state
+    from torchpruner_service.sandbox.state_writing import WRITERS
+
+    out.progress("reading weights", 10)
+    state = read_state(Path(args["path"]), args["format"])
+    tensors = cut_tensors(state, _cuts(args))
+    out.progress("writing", 30)
+    WRITERS[args["output"]](tensors, out.data)
+    return {"tensors": len(tensors)}
+
+
+def onnx(args: dict[str, Any], out: FrameWriter) -> dict[str, Any]:
+    """Send a model's ONNX form, cut."""
+    pruned = _pruned_onnx(_onnx_bytes(args, out, 5, 50), _cuts(args))
+    out.progress("writing", 80)
+    out.data(pruned)
+    return {}
+
+
+def attach(args: dict[str, Any], out: FrameWriter) -> dict[str, Any]:
+    """Return the sha256 of an ONNX file without its weights."""
+    from torchpruner_core import strip_weights
+
+    out.progress("comparing", 20)
+    stripped = strip_weights(Path(args["path"]).read_bytes())
+    return {"sha256": hashlib.sha256(stripped).hexdigest(), "size": len(stripped)}
+
+
+def latency(args: dict[str, Any], out: FrameWriter) -> dict[str, Any]:
+    """Time a model's forward pass before and after its cuts."""
+    from torchpruner_service.sandbox.measuring import measure
+
+    data = _onnx_bytes(args, out, 2, 25)
+    pruned = _pruned_onnx(data, _cuts(args))
+    out.progress("measuring", 30)
+    return measure(
+        {"original": data, "pruned": pruned},
+        runs=args["runs"],
+        warm_up=args["warm_up"],
+        providers=args["providers"],
+        threads=args["threads"],
+        progress=lambda fraction: out.progress("measuring", 30 + 70 * fraction),
+    )
+
+
+TASKS: dict[str, Callable[[dict[str, Any], FrameWriter], dict[str, Any]]] = {
+    "build": build,
+    "weights": weights,
+    "onnx": onnx,
+    "attach": attach,
+    "latency": latency,
+}
+
+
+def _onnx_bytes(args: dict[str, Any], out: FrameWriter, start: float, end: float) -> bytes:
+    path = Path(args["path"])
+    if args["format"] == "onnx":
+        out.progress("reading", start)
+        return path.read_bytes()
+    from torchpruner_core import export_onnx
+
+    out.progress("exporting", start)
+    data = export_onnx(path, _specs(args))
+    out.progress("exported", end)
+    return bytes(data)
+
+
+def _pruned_onnx(data: bytes, cuts: list[CutResult]) -> bytes:
+    from torchpruner_core import prune_onnx
+
+    for cut in cuts:
+        data = prune_onnx(data, cut)
+    return data
+
+
+def _specs(args: dict[str, Any]) -> list[TensorSpec]:
+    return [TensorSpec.from_dict(item) for item in args["inputs"]]
+
+
+def _cuts(args: dict[str, Any]) -> list[CutResult]:
+    return [CutResult.from_dict(item) for item in json.loads(Path(args["cuts"]).read_text())]

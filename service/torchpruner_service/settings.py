@@ -1,0 +1,124 @@
+"""Every setting of the service, read from the environment once.
+
+Names start with ``TORCHPRUNER_``; ``REDIS_URL`` and ``STORAGE_URL`` are also read under those plain
+names, since that is what deployment platforms inject.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AliasChoices, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MIB = 1 << 20
+GIB = 1 << 30
+
+
+def _default_data_dir() -> Path:
+    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(base) / "torchpruner-service"
+
+
+class Settings(BaseSettings):
+    """What an operator can change. Sizes are bytes, times seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="TORCHPRUNER_", extra="ignore", frozen=True)
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    data_dir: Path = Field(default_factory=_default_data_dir)
+
+    redis_url: str | None = Field(
+        default=None, validation_alias=AliasChoices("TORCHPRUNER_REDIS_URL", "REDIS_URL")
+    )
+    storage_url: str | None = Field(
+        default=None, validation_alias=AliasChoices("TORCHPRUNER_STORAGE_URL", "STORAGE_URL")
+    )
+    redis_prefix: str = "torchpruner:"
+
+    auth: Literal["auto", "on", "off"] = "auto"
+    """``auto``: off only for the embedded service bound to loopback."""
+    rate_limit: int = Field(default=0, ge=0)
+    """Requests a minute for each key; 0 is no limit. A key may carry its own."""
+    quota_models: int = Field(default=0, ge=0)
+    quota_bytes: int = Field(default=0, ge=0)
+    webhook_secret: SecretStr = SecretStr("")
+    webhook_allow_private: bool = False
+
+    max_upload_bytes: int = 16 * GIB
+    max_body_bytes: int = 64 * MIB
+    """Of a JSON request; a long cut list is the largest."""
+    max_tensor_bytes: int = 8 * GIB
+    """Of one declared input: shape x dtype."""
+    max_unpacked_bytes: int = 32 * GIB
+    upload_idle_timeout: float = 60.0
+    upload_ttl: int = 24 * 3600
+
+    queues: tuple[str, ...] = ("build", "measure")
+    workers: int = Field(default=1, ge=0)
+    """Worker processes that ``serve`` starts."""
+    job_timeout: int = 600
+    job_attempts: int = 3
+    """Tries of a job whose worker was lost. A model that crashes its sandbox is never retried."""
+    lease_seconds: float = 10.0
+    result_ttl: int = 7 * 24 * 3600
+
+    sandbox: Literal["require", "relaxed"] = "require"
+    """``require``: refuse files that carry code where the kernel cannot confine them."""
+    sandbox_memory: int = 8 * GIB
+    sandbox_cpu_seconds: int = 600
+    sandbox_files: int = 256
+    sandbox_file_bytes: int = 4 * GIB
+    sandbox_result_bytes: int = 64 * GIB
+
+    execution_providers: tuple[str, ...] = ("CUDAExecutionProvider", "CPUExecutionProvider")
+    threads: int = Field(default=0, ge=0)
+    """Threads of a job's numerical libraries; 0 leaves it to them."""
+
+    graph_cache_bytes: int = 64 * MIB
+    """Solved graphs (as stored) that one API process keeps unpacked."""
+
+    log_level: str = "INFO"
+    log_format: Literal["json", "console"] = "json"
+    otlp_endpoint: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("TORCHPRUNER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+    )
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the service starts its own Valkey."""
+        return self.redis_url is None
+
+    @property
+    def socket_path(self) -> Path:
+        """The embedded Valkey's unix socket."""
+        return self.data_dir / "valkey" / "valkey.sock"
+
+    @property
+    def effective_redis_url(self) -> str:
+        return self.redis_url or f"unix://{self.socket_path}"
+
+    @property
+    def effective_storage_url(self) -> str:
+        return self.storage_url or (self.data_dir / "objects").resolve().as_uri()
+
+    @property
+    def scratch_dir(self) -> Path:
+        """Where uploads and artifacts are staged before they reach the object store."""
+        return self.data_dir / "scratch"
+
+    @cached_property
+    def auth_required(self) -> bool:
+        if self.auth == "auto":
+            return not (self.embedded and is_loopback(self.host))
+        return self.auth == "on"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a socket bound to ``host``."""
+    return host in {"localhost", "::1"} or host.startswith("127.")

@@ -1,0 +1,256 @@
+"""Jobs: submitted once, run by one work-horse at a time, never stuck.
+
+The state of a job is a Redis hash; every change is one script, so that two API processes or a late
+work-horse cannot undo each other's. The request of a job that has not ended is also in the object
+store, from which it comes back when Redis lost everything.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import redis
+from rq import Queue
+from rq.exceptions import NoSuchJobError
+from rq.job import Job, JobStatus
+from rq.serializers import JSONSerializer
+
+from torchpruner_service.settings import Settings
+from torchpruner_service.state.job_record import QUEUE_OF, JobRecord, State
+from torchpruner_service.state.keys import Keys
+from torchpruner_service.storage import layout
+from torchpruner_service.storage.objects import Objects
+
+ENTRY_POINT = "torchpruner_service.worker.horse.run_job"
+
+# KEYS: hash, active. ARGV: id, score, number of states to replace, those, then field/value pairs.
+_SUBMIT = """
+local state = redis.call('HGET', KEYS[1], 'state')
+if state then
+  local again = false
+  for i = 1, tonumber(ARGV[3]) do
+    if state == ARGV[3 + i] then again = true end
+  end
+  if not again then return 0 end
+  redis.call('DEL', KEYS[1])
+end
+local first = 4 + tonumber(ARGV[3])
+redis.call('HSET', KEYS[1], unpack(ARGV, first))
+redis.call('PERSIST', KEYS[1])
+redis.call('ZADD', KEYS[2], ARGV[2], ARGV[1])
+return 1
+"""
+
+# KEYS: hash, active. ARGV: id, attempt ('' for any), ended (0/1), ttl, then field/value pairs.
+_CHANGE = """
+local state = redis.call('HGET', KEYS[1], 'state')
+if not state or state == '"ready"' or state == '"failed"' or state == '"cancelled"' then return 0 end
+if ARGV[2] ~= '' and redis.call('HGET', KEYS[1], 'attempt') ~= ARGV[2] then return 0 end
+redis.call('HSET', KEYS[1], unpack(ARGV, 5))
+if ARGV[3] == '1' then
+  redis.call('ZREM', KEYS[2], ARGV[1])
+  redis.call('EXPIRE', KEYS[1], ARGV[4])
+end
+return 1
+"""
+
+# KEYS: lease. ARGV: holder, seconds. True when the lease is this holder's now.
+_TAKE_LEASE = """
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
+
+_DROP_LEASE = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
+return 0
+"""
+
+
+class JobBoard:
+    """All jobs of a deployment. Blocking: the API calls it from threads."""
+
+    def __init__(self, connection: redis.Redis, objects: Objects, settings: Settings) -> None:
+        self.connection = connection
+        self.objects = objects
+        self.settings = settings
+        self.keys = Keys(settings.redis_prefix)
+        self._submit = connection.register_script(_SUBMIT)
+        self._change = connection.register_script(_CHANGE)
+        self._take = connection.register_script(_TAKE_LEASE)
+        self._drop = connection.register_script(_DROP_LEASE)
+
+    def get(self, job: str) -> JobRecord | None:
+        return JobRecord.from_hash(self.connection.hgetall(self.keys.job(job)))
+
+    def submit(self, record: JobRecord, replace: Iterable[State] = ("cancelled",)) -> bool:
+        """Queue a job unless it is there already; return whether this call queued it.
+
+        A job in one of the states ``replace`` is started afresh. The request is durable before
+        this returns.
+        """
+        known = self.get(record.id)
+        replaced = [json.dumps(state) for state in replace]
+        if known is not None and json.dumps(known.state) not in replaced:
+            return False
+        self.objects.put_json(layout.pending(record.id), record.to_request())
+        if not self._put(record, replaced):
+            return False
+        self.enqueue(record)
+        return True
+
+    def restore(self, record: JobRecord) -> bool:
+        """Queue a job whose request is in the object store and that Redis has forgotten."""
+        if not self._put(record, []):
+            return False
+        self.enqueue(record)
+        return True
+
+    def enqueue(self, record: JobRecord) -> None:
+        """Put a queued job into its RQ queue, under a name that this attempt alone has."""
+        self._queue(record).enqueue(
+            ENTRY_POINT,
+            args=(record.id, record.attempt),
+            job_id=rq_id(record),
+            job_timeout=self.settings.job_timeout + 30,
+            result_ttl=60,
+            failure_ttl=3600,
+            description=f"{record.kind} {record.model}",
+        )
+
+    def start(self, record: JobRecord) -> bool:
+        changed = self._update(record, state="running", stage="starting", started_at=time.time())
+        if changed:
+            record.state = "running"
+        return changed
+
+    def progress(self, record: JobRecord, stage: str, percent: float) -> bool:
+        """Note how far a job is; ``False`` where it is not this attempt's any more."""
+        return self._update(record, stage=stage, percent=round(percent, 1))
+
+    def ready(self, record: JobRecord, result: dict[str, Any]) -> bool:
+        return self._end(record, state="ready", stage="ready", percent=100.0, result=result)
+
+    def fail(self, record: JobRecord, problem: dict[str, Any]) -> bool:
+        return self._end(record, state="failed", stage="failed", problem=problem)
+
+    def cancel(self, record: JobRecord) -> bool:
+        """Cancel a job: a queued one never starts, a running one is stopped by its work-horse."""
+        changed = self._end(record, any_attempt=True, state="cancelled", stage="cancelled")
+        if changed:
+            try:
+                self._rq_job(record).delete()
+            except NoSuchJobError:
+                pass
+        return changed
+
+    def again(self, record: JobRecord, stage: str) -> bool:
+        """Queue the next attempt of a job whose worker was lost."""
+        previous = record.attempt
+        if not self._update(
+            record,
+            state="queued",
+            stage=stage,
+            percent=0.0,
+            attempt=previous + 1,
+            started_at=None,
+        ):
+            return False
+        record.attempt, record.state = previous + 1, "queued"
+        self.objects.put_json(layout.pending(record.id), record.to_request())
+        self.enqueue(record)
+        return True
+
+    def take_lease(self, job: str, holder: str) -> bool:
+        """Claim or renew the right to run a job; it lapses by itself after ``lease_seconds``."""
+        milliseconds = int(self.settings.lease_seconds * 1000)
+        return bool(self._take(keys=[self.keys.lease(job)], args=[holder, milliseconds]))
+
+    def drop_lease(self, job: str, holder: str) -> None:
+        self._drop(keys=[self.keys.lease(job)], args=[holder])
+
+    def lease_holder(self, job: str) -> str | None:
+        holder = self.connection.get(self.keys.lease(job))
+        return None if holder is None else holder.decode()
+
+    def active(self) -> list[str]:
+        """Jobs that have not ended, oldest first."""
+        return [item.decode() for item in self.connection.zrange(self.keys.active, 0, -1)]
+
+    def forget_active(self, job: str) -> None:
+        self.connection.zrem(self.keys.active, job)
+
+    def waits_in_queue(self, record: JobRecord) -> bool:
+        """Whether RQ still holds this attempt, waiting or taken a moment ago."""
+        try:
+            status = self._rq_job(record).get_status()
+        except (NoSuchJobError, redis.RedisError, ValueError):
+            return False
+        if status in {JobStatus.FAILED, JobStatus.FINISHED, JobStatus.STOPPED, JobStatus.CANCELED}:
+            return False
+        position = self.connection.lpos(self._queue(record).key, rq_id(record))
+        return position is not None
+
+    def queue_depths(self) -> dict[str, int]:
+        depths = {}
+        for name in self.settings.queues:
+            depths[name] = int(self.connection.llen(f"rq:queue:{self.queue_name(name)}"))
+        return depths
+
+    def queue_name(self, name: str) -> str:
+        """The RQ name of a queue; the prefix keeps deployments on one Redis apart."""
+        return f"{self.keys.prefix.replace(':', '-')}{name}"
+
+    def _queue(self, record: JobRecord) -> Queue:
+        name = self.queue_name(QUEUE_OF[record.kind])
+        return Queue(name, connection=self.connection, serializer=JSONSerializer)
+
+    def _rq_job(self, record: JobRecord) -> Job:
+        return Job.fetch(rq_id(record), connection=self.connection, serializer=JSONSerializer)
+
+    def _put(self, record: JobRecord, replaced: list[str]) -> bool:
+        pairs = _pairs(record.to_hash())
+        return bool(
+            self._submit(
+                keys=[self.keys.job(record.id), self.keys.active],
+                args=[record.id, record.queued_at, len(replaced), *replaced, *pairs],
+            )
+        )
+
+    def _update(
+        self, record: JobRecord, *, ended: bool = False, any_attempt: bool = False, **fields: Any
+    ) -> bool:
+        pairs = _pairs({key: json.dumps(value) for key, value in fields.items()})
+        attempt = "" if any_attempt else json.dumps(record.attempt)
+        return bool(
+            self._change(
+                keys=[self.keys.job(record.id), self.keys.active],
+                args=[record.id, attempt, int(ended), self.settings.result_ttl, *pairs],
+            )
+        )
+
+    def _end(self, record: JobRecord, *, any_attempt: bool = False, **fields: Any) -> bool:
+        changed = self._update(
+            record, ended=True, any_attempt=any_attempt, ended_at=time.time(), **fields
+        )
+        if changed:
+            for key, value in fields.items():
+                setattr(record, key, value)
+            self.objects.delete(layout.pending(record.id))
+        return changed
+
+
+def rq_id(record: JobRecord) -> str:
+    """RQ's id of one attempt; RQ takes letters, digits, ``-`` and ``_`` only.
+
+    The time makes a job that is submitted again after it was cancelled another one for RQ.
+    """
+    return f"{record.id}-{record.attempt}-{int(record.queued_at * 1000)}"
+
+
+def _pairs(fields: dict[str, str]) -> list[str]:
+    return [item for pair in fields.items() for item in pair]

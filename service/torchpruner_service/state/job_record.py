@@ -1,0 +1,79 @@
+"""One job's state: queued, running, ready, failed or cancelled."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+State = Literal["queued", "running", "ready", "failed", "cancelled"]
+Kind = Literal["build", "weights", "attach", "onnx", "latency"]
+
+ENDED: frozenset[str] = frozenset({"ready", "failed", "cancelled"})
+
+
+@dataclass(slots=True)
+class JobRecord:
+    """What Redis knows of a job.
+
+    ``percent`` is of the whole job, 0 to 100. ``attempt`` counts from 1. ``request`` is what the worker
+    needs; ``result`` and ``problem`` are set in ``ready`` and ``failed``. Times are Unix seconds.
+    """
+
+    id: str
+    kind: Kind
+    tenant: str
+    model: str
+    request: dict[str, Any] = field(default_factory=dict)
+    state: State = "queued"
+    stage: str = "queued"
+    percent: float = 0.0
+    attempt: int = 1
+    queued_at: float = field(default_factory=time.time)
+    started_at: float | None = None
+    ended_at: float | None = None
+    problem: dict[str, Any] | None = None
+    result: dict[str, Any] | None = None
+    request_id: str = ""
+    trace: dict[str, str] = field(default_factory=dict)
+    watchers: list[dict[str, str]] = field(default_factory=list)
+    """Webhooks to call when the job ends."""
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDED
+
+    def to_hash(self) -> dict[str, str]:
+        """The record as a Redis hash: each field as JSON."""
+        return {key: json.dumps(value) for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_hash(cls, data: Mapping[bytes, bytes]) -> JobRecord | None:
+        """Read :meth:`to_hash`'s value; an incomplete one is ``None``."""
+        plain = {key.decode(): json.loads(value) for key, value in data.items()}
+        known = cls.__dataclass_fields__
+        if not {"id", "kind", "tenant", "model"} <= plain.keys():
+            return None
+        return cls(**{key: value for key, value in plain.items() if key in known})
+
+    def to_request(self) -> dict[str, Any]:
+        """What is needed to start the job again from nothing."""
+        keep = ("id", "kind", "tenant", "model", "request", "queued_at", "attempt", "watchers")
+        return {key: getattr(self, key) for key in keep}
+
+    @classmethod
+    def from_request(cls, data: Mapping[str, Any]) -> JobRecord:
+        known = cls.__dataclass_fields__
+        return cls(**{key: value for key, value in data.items() if key in known})
+
+
+QUEUE_OF: dict[str, str] = {
+    "build": "build",
+    "weights": "build",
+    "attach": "build",
+    "onnx": "build",
+    "latency": "measure",
+}
+"""Which queue a kind of job waits in: a GPU worker may take measurements only."""

@@ -1,0 +1,82 @@
+"""The names of keys in Redis, all under one prefix so that several services can share a server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Every key this service uses."""
+
+    prefix: str = "torchpruner:"
+
+    def job(self, job: str) -> str:
+        """Hash: the state of a job."""
+        return f"{self.prefix}job:{job}"
+
+    def lease(self, job: str) -> str:
+        """String with a short life: a work-horse is on this job now."""
+        return f"{self.prefix}lease:{job}"
+
+    @property
+    def active(self) -> str:
+        """Sorted set: jobs that have not ended, by the time they were queued."""
+        return f"{self.prefix}active"
+
+    def graph(self, model: str) -> str:
+        """String: a solved graph."""
+        return f"{self.prefix}graph:{model}"
+
+    def manifest(self, model: str) -> str:
+        """String: the manifest of a model, as JSON."""
+        return f"{self.prefix}manifest:{model}"
+
+    def models(self, tenant: str) -> str:
+        """Sorted set: the models of a tenant, by the time they were added."""
+        return f"{self.prefix}tenant:{tenant}:models"
+
+    def blobs(self, tenant: str) -> str:
+        """Hash: the blobs of a tenant and their sizes."""
+        return f"{self.prefix}tenant:{tenant}:blobs"
+
+    def artifacts(self, tenant: str) -> str:
+        return f"{self.prefix}tenant:{tenant}:artifacts"
+
+    def indexed(self, tenant: str) -> str:
+        """String: the three above have been read from the object store."""
+        return f"{self.prefix}tenant:{tenant}:indexed"
+
+    def children(self, tenant: str, model: str) -> str:
+        """Set: models derived from this one, as this tenant sees it."""
+        return f"{self.prefix}tenant:{tenant}:children:{model}"
+
+    def worker(self, name: str) -> str:
+        """String with a short life: what a living worker can do."""
+        return f"{self.prefix}worker:{name}"
+
+    @property
+    def workers(self) -> str:
+        """Set: names of workers, dead ones included until noticed."""
+        return f"{self.prefix}workers"
+
+    @property
+    def restored(self) -> str:
+        """String: the pending jobs have been read from the object store."""
+        return f"{self.prefix}restored"
+
+    @property
+    def reconciling(self) -> str:
+        """String with a short life: one process at a time looks for stuck jobs."""
+        return f"{self.prefix}reconciling"
+
+    def api_key(self, key: str) -> str:
+        return f"{self.prefix}apikey:{key}"
+
+    def rate(self, key: str, window: int) -> str:
+        return f"{self.prefix}rate:{key}:{window}"
+
+    @property
+    def counters(self) -> str:
+        """Hash: totals that workers report, for ``/metrics``."""
+        return f"{self.prefix}counters"

@@ -1,0 +1,1 @@
+"""Blobs, artifacts and the durable record of what was acknowledged, in an object store."""

@@ -1,0 +1,207 @@
+"""The object store: a local folder, S3, GCS or Azure behind one small interface.
+
+Each method has a blocking form for workers and an ``a``-prefixed form for the API. Errors of the
+store become :class:`~torchpruner_service.problems.Unavailable`, except "not found", which is ``None``
+or :class:`KeyError` where a method says so.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar, cast
+from urllib.parse import unquote, urlparse
+
+import anyio.to_thread
+import obstore
+from obstore.exceptions import BaseError, NotFoundError
+from obstore.store import LocalStore, from_url
+
+from torchpruner_service.problems import StorageFull, Unavailable
+
+CHUNK = 1 << 20
+T = TypeVar("T")
+
+
+class Objects:
+    """An object store. ``local_root`` is its folder, or ``None`` where it is remote."""
+
+    def __init__(self, url: str) -> None:
+        parsed = urlparse(url)
+        self.url = url
+        self.local_root: Path | None = None
+        if parsed.scheme in {"", "file"}:
+            self.local_root = Path(unquote(parsed.path))
+            self.local_root.mkdir(parents=True, exist_ok=True)
+            self._store: Any = LocalStore(prefix=self.local_root)
+        else:
+            # Retries are the callers' business: an API request must not hang for minutes.
+            options: dict[str, Any] = {
+                "retry_config": {"max_retries": 3, "retry_timeout": {"seconds": 10}}
+            }
+            if os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://"):
+                options["client_options"] = {"allow_http": True}
+            try:
+                self._store = from_url(url, **options)
+            except TypeError:
+                options.pop("retry_config")
+                self._store = from_url(url, **options)
+
+    def local_path(self, key: str) -> Path | None:
+        """The file behind ``key`` where the store is a folder."""
+        return None if self.local_root is None else self.local_root / key
+
+    # Blocking
+
+    def put(self, key: str, data: bytes) -> None:
+        _guard(lambda: obstore.put(self._store, key, data))
+
+    def put_json(self, key: str, value: Any) -> None:
+        self.put(key, json.dumps(value, separators=(",", ":")).encode())
+
+    def put_file(self, key: str, path: Path) -> None:
+        """Store a file and remove it from ``path``: a rename where both are on one filesystem."""
+        if self._renamed(key, path):
+            return
+        _guard(lambda: obstore.put(self._store, key, path))
+        path.unlink(missing_ok=True)
+
+    def get(self, key: str) -> bytes | None:
+        try:
+            return _guard(lambda: bytes(obstore.get(self._store, key).bytes()))
+        except KeyError:
+            return None
+
+    def get_json(self, key: str) -> Any | None:
+        data = self.get(key)
+        return None if data is None else json.loads(data)
+
+    def exists(self, key: str) -> bool:
+        return self.size(key) is not None
+
+    def size(self, key: str) -> int | None:
+        try:
+            return int(_guard(lambda: obstore.head(self._store, key))["size"])
+        except KeyError:
+            return None
+
+    def delete(self, key: str) -> None:
+        try:
+            _guard(lambda: obstore.delete(self._store, key))
+        except KeyError:
+            pass
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """Every key under ``prefix`` (a folder, ending in ``/``)."""
+        for batch in _guard(lambda: obstore.list(self._store, prefix=prefix)):
+            for meta in batch:
+                yield meta["path"]
+
+    def fetch(self, key: str, path: Path) -> None:
+        """Copy an object to a local file. Raises ``KeyError`` where there is none."""
+        stream = _guard(lambda: obstore.get(self._store, key).stream(min_chunk_size=CHUNK))
+        with path.open("wb") as file:
+            for chunk in stream:
+                file.write(chunk)
+
+    # For the event loop
+
+    async def aput(self, key: str, data: bytes) -> None:
+        await _aguard(lambda: obstore.put_async(self._store, key, data))
+
+    async def aput_json(self, key: str, value: Any) -> None:
+        await self.aput(key, json.dumps(value, separators=(",", ":")).encode())
+
+    async def aput_file(self, key: str, path: Path) -> None:
+        """See :meth:`put_file`."""
+        if self.local_root is not None:
+            await anyio.to_thread.run_sync(self.put_file, key, path)
+            return
+        await _aguard(lambda: obstore.put_async(self._store, key, path))
+        path.unlink(missing_ok=True)
+
+    async def aget(self, key: str) -> bytes | None:
+        try:
+            result = await _aguard(lambda: obstore.get_async(self._store, key))
+            return bytes(await result.bytes_async())
+        except (KeyError, NotFoundError, FileNotFoundError):
+            return None
+
+    async def aget_json(self, key: str) -> Any | None:
+        data = await self.aget(key)
+        return None if data is None else json.loads(data)
+
+    async def asize(self, key: str) -> int | None:
+        try:
+            return int((await _aguard(lambda: obstore.head_async(self._store, key)))["size"])
+        except KeyError:
+            return None
+
+    async def aexists(self, key: str) -> bool:
+        return await self.asize(key) is not None
+
+    async def adelete(self, key: str) -> None:
+        try:
+            await _aguard(lambda: obstore.delete_async(self._store, key))
+        except KeyError:
+            pass
+
+    async def akeys(self, prefix: str) -> list[str]:
+        def listed() -> list[str]:
+            return list(self.keys(prefix))
+
+        return await anyio.to_thread.run_sync(listed)
+
+    async def astream(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
+        """Yield bytes ``[start, end)`` of an object in chunks of about a mebibyte."""
+        if end <= start:
+            return
+        options = cast(Any, {"range": (start, end)})
+        result = await _aguard(lambda: obstore.get_async(self._store, key, options=options))
+        async for chunk in result.stream(min_chunk_size=CHUNK):
+            yield bytes(chunk)
+
+    def check(self) -> None:
+        """Raise :class:`Unavailable` where the store does not answer."""
+        self.size("health/probe")
+
+    def _renamed(self, key: str, path: Path) -> bool:
+        target = self.local_path(key)
+        if target is None:
+            return False
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.chmod(path, 0o640)
+            os.replace(path, target)
+        except OSError as error:
+            if error.errno == errno.EXDEV:
+                return False
+            raise _translated(error) from error
+        return True
+
+
+def _translated(error: Exception) -> Exception:
+    if isinstance(error, (NotFoundError, FileNotFoundError)):
+        return KeyError("no such object")
+    text = str(error)
+    full = isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
+    if full or "No space left" in text or "StorageFull" in text:
+        return StorageFull("the object store is full; delete models or add room, then try again")
+    return Unavailable(f"the object store does not answer ({type(error).__name__}); try again")
+
+
+def _guard(call: Callable[[], T]) -> T:
+    try:
+        return call()
+    except (BaseError, OSError) as error:
+        raise _translated(error) from error
+
+
+async def _aguard(call: Callable[[], Awaitable[T]]) -> T:
+    try:
+        return await call()
+    except (BaseError, OSError) as error:
+        raise _translated(error) from error

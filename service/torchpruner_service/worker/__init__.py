@@ -1,0 +1,1 @@
+"""Jobs: one work-horse process each, with untrusted parts in the sandbox."""

@@ -1,0 +1,165 @@
+"""What each kind of job does. Each handler returns the job's result and leaves durable files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torchpruner_core import SolvedGraph
+from torchpruner_service.problems import Conflict, NotFound, Problem
+from torchpruner_service.storage import layout
+from torchpruner_service.worker.artifact_writer import store_artifact
+from torchpruner_service.worker.context import HashedFile, JobContext
+
+MAX_GRAPH_BYTES = 512 << 20
+
+CARRIES_CODE = frozenset({"torchscript", "pt2"})
+
+
+def build(context: JobContext) -> dict[str, Any]:
+    """Turn an uploaded file into a solved graph."""
+    model = context.record.model
+    stored = context.objects.get_json(layout.failure(model))
+    if stored is not None:
+        raise KnownFailure(stored)
+    facts = context.objects.get_json(layout.facts(model))
+    data = context.objects.get(layout.solved(model))
+    if facts is None or data is None:
+        manifest = _manifest(context)
+        context.stage("fetching", 1)
+        source = context.blob_file(manifest["blob"])
+        graph = bytearray()
+
+        def collect(chunk: bytes) -> None:
+            if len(graph) + len(chunk) > MAX_GRAPH_BYTES:
+                raise ValueError("a graph larger than this service stores")
+            graph.extend(chunk)
+
+        facts = context.run(
+            "build",
+            {"path": str(source), "format": manifest["format"], "inputs": manifest["inputs"]},
+            [source],
+            on_data=collect,
+            span=(5, 90),
+            code=manifest["format"] in CARRIES_CODE,
+        )
+        data = bytes(graph)
+        context.stage("storing", 92)
+        SolvedGraph.from_bytes(data)
+        context.objects.put(layout.solved(model), data)
+        context.objects.put_json(layout.facts(model), facts)
+    context.board.connection.set(context.board.keys.graph(model), data)
+    return facts
+
+
+def weights(context: JobContext) -> dict[str, Any]:
+    """Cut a model's parameters and buffers and store them as safetensors or ``.npz``."""
+    return _artifact(context, "weights", context.record.request["format"])
+
+
+def onnx(context: JobContext) -> dict[str, Any]:
+    """Cut a model's ONNX form."""
+    return _artifact(context, "onnx", "onnx")
+
+
+def attach(context: JobContext) -> dict[str, Any]:
+    """Check that a file is a weightless model's own file with its weights, and remember it."""
+    request, model = context.record.request, context.record.model
+    manifest = _manifest(context)
+    context.stage("fetching", 5)
+    source = context.blob_file(request["blob"])
+    outcome = context.run("attach", {"path": str(source)}, [source], span=(10, 90), code=False)
+    if outcome["sha256"] != manifest["blob"]:
+        raise Conflict(
+            "the file is not this model's: without its weights it differs from what was analysed; "
+            "upload it as a model of its own",
+            slug="weights-mismatch",
+            expected=manifest["blob"],
+            received=outcome["sha256"],
+        )
+    facts = {"blob": request["blob"], "format": "onnx"}
+    context.objects.put_json(layout.weights(model), facts)
+    return facts
+
+
+def latency(context: JobContext) -> dict[str, Any]:
+    """Measure the original and the pruned ONNX model on this worker's device."""
+    request = context.record.request
+    path, args, inputs, code = _source(context)
+    settings = context.settings
+    return context.run(
+        "latency",
+        {
+            **args,
+            "runs": request["runs"],
+            "warm_up": request["warm_up"],
+            "providers": list(settings.execution_providers),
+            "threads": request.get("threads") or settings.threads,
+        },
+        inputs,
+        span=(5, 95),
+        code=code,
+        gpu="CUDAExecutionProvider" in settings.execution_providers
+        and Path("/dev/nvidiactl").exists(),
+    )
+
+
+HANDLERS: dict[str, Callable[[JobContext], dict[str, Any]]] = {
+    "build": build,
+    "weights": weights,
+    "attach": attach,
+    "onnx": onnx,
+    "latency": latency,
+}
+
+
+class KnownFailure(Problem):
+    """A build that failed before; the stored problem is the answer."""
+
+    def __init__(self, problem: dict[str, Any]) -> None:
+        super().__init__(str(problem.get("detail", "")))
+        self.problem = problem
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.problem
+
+
+def _artifact(context: JobContext, task: str, form: str) -> dict[str, Any]:
+    identifier = context.record.request["artifact"]
+    facts: dict[str, Any] | None = context.objects.get_json(layout.artifact_facts(identifier))
+    if facts is not None:
+        return facts
+    _, args, inputs, code = _source(context)
+    file = HashedFile(context.folder / "artifact")
+    extra = context.run(
+        task, {**args, "output": form}, inputs, on_data=file.write, span=(5, 90), code=code
+    )
+    context.stage("storing", 92)
+    return store_artifact(context, identifier, file, form, extra)
+
+
+def _source(context: JobContext) -> tuple[Path, dict[str, Any], list[Path], bool]:
+    """The file with the weights, and the cuts that lead from it to what was asked."""
+    request = context.record.request
+    context.stage("fetching", 2)
+    source = context.blob_file(request["blob"])
+    cuts = context.folder / "cuts.json"
+    cuts.write_text(json.dumps(request["cuts"]))
+    args = {
+        "path": str(source),
+        "format": request["source_format"],
+        "inputs": request["inputs"],
+        "cuts": str(cuts),
+    }
+    return source, args, [source, cuts], request["source_format"] in CARRIES_CODE
+
+
+def _manifest(context: JobContext) -> dict[str, Any]:
+    manifest: dict[str, Any] | None = context.objects.get_json(
+        layout.manifest(context.record.model)
+    )
+    if manifest is None:
+        raise NotFound(f"model {context.record.model} is no longer stored", slug="model-missing")
+    return manifest

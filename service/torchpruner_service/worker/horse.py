@@ -1,0 +1,176 @@
+"""The entry point of a work-horse: run one attempt of one job, whatever happens."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import structlog
+
+from torchpruner_service.observability.tracing import job_span
+from torchpruner_service.problems import Problem, StorageFull, Unavailable, problem_of
+from torchpruner_service.sandbox.runner import SandboxGone, TaskCancelled
+from torchpruner_service.settings import Settings
+from torchpruner_service.state.job_board import JobBoard
+from torchpruner_service.state.job_record import JobRecord
+from torchpruner_service.state.redis_clients import REDIS_ERRORS, retrying_client
+from torchpruner_service.storage import layout
+from torchpruner_service.storage.objects import Objects
+from torchpruner_service.worker.context import JobContext
+from torchpruner_service.worker.handlers import HANDLERS
+from torchpruner_service.worker.totals import count_job
+from torchpruner_service.worker.webhooks import call_watchers
+
+NURSERY = "TORCHPRUNER_NURSERY_SOCKET"
+
+log = structlog.get_logger(__name__)
+
+
+def run_job(job: str, attempt: int) -> None:
+    """Run attempt ``attempt`` of ``job``. RQ calls this in a process made for it.
+
+    Errors that the model or the request caused end the job as failed; those of Redis or the object
+    store leave it to be tried again.
+    """
+    _die_with_parent()
+    settings = Settings()
+    connection = retrying_client(settings.effective_redis_url)
+    board = JobBoard(connection, Objects(settings.effective_storage_url), settings)
+    record = board.get(job)
+    if record is None or record.ended or record.attempt != attempt:
+        return
+    lease = Lease(board, record, f"{os.environ.get('RQ_WORKER_ID', 'worker')}:{os.getpid()}")
+    if not lease.take():
+        return
+    structlog.contextvars.bind_contextvars(
+        job=job, attempt=attempt, kind=record.kind, model=record.model, request_id=record.request_id
+    )
+    settings.scratch_dir.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="job-", dir=settings.scratch_dir))
+    try:
+        if board.start(record):
+            _attempt(board, record, settings, folder, lease)
+    finally:
+        lease.release()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _attempt(
+    board: JobBoard, record: JobRecord, settings: Settings, folder: Path, lease: Lease
+) -> None:
+    context = JobContext(
+        record=record,
+        board=board,
+        objects=board.objects,
+        settings=settings,
+        folder=folder,
+        nursery=Path(os.environ[NURSERY]),
+        stop=lease.lost.is_set,
+    )
+    started = time.monotonic()
+    log.info("job started")
+    try:
+        with job_span(record):
+            result = HANDLERS[record.kind](context)
+        context.finish_stage()
+        board.ready(record, result)
+    except TaskCancelled:
+        log.info("job stopped")
+    except (Unavailable, StorageFull, SandboxGone, *REDIS_ERRORS) as error:
+        _again(board, record, error)
+    except Exception as error:
+        _failed(board, record, error)
+    seconds = time.monotonic() - started
+    count_job(board, record, seconds, context.stages)
+    log.info("job ended", state=record.state, seconds=round(seconds, 3), stages=context.stages)
+    if record.ended:
+        current = board.get(record.id)
+        call_watchers(settings, current or record)
+
+
+def _failed(board: JobBoard, record: JobRecord, error: Exception) -> None:
+    problem = problem_of(error)
+    if isinstance(error, Problem):
+        log.info("job failed", problem=problem)
+    else:
+        log.exception("job failed")
+        problem["request_id"] = record.request_id
+    if record.kind == "build" and problem["status"] < 500 and problem["type"] != "blob-missing":
+        # Poison: whoever uploads the same bytes again gets the same answer, without a worker.
+        board.objects.put_json(layout.failure(record.model), problem)
+    board.fail(record, problem)
+
+
+def _again(board: JobBoard, record: JobRecord, error: Exception) -> None:
+    log.warning("job interrupted", error=f"{type(error).__name__}: {error}")
+    if record.attempt >= board.settings.job_attempts:
+        problem = problem_of(
+            error
+            if isinstance(error, Problem)
+            else Unavailable(f"the job was interrupted: {error}")
+        )
+        board.fail(record, {**problem, "retryable": True})
+        return
+    time.sleep(min(2.0, 0.5 * record.attempt))
+    board.again(record, "queued again: a part of the service was away")
+
+
+class Lease:
+    """The right to work on a job, renewed by a thread; ``lost`` is set when it is gone.
+
+    It is gone when the job was cancelled, or another attempt was started because this process could
+    not renew for too long.
+    """
+
+    def __init__(self, board: JobBoard, record: JobRecord, holder: str) -> None:
+        self.lost = threading.Event()
+        self._released = threading.Event()
+        self._board = board
+        self._record = record
+        self._holder = holder
+        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+
+    def take(self) -> bool:
+        if not self._board.take_lease(self._record.id, self._holder):
+            return False
+        self._thread.start()
+        return True
+
+    def release(self) -> None:
+        self._released.set()
+        self._thread.join(timeout=2.0)
+        try:
+            self._board.drop_lease(self._record.id, self._holder)
+        except REDIS_ERRORS:
+            pass
+
+    def _keep(self) -> None:
+        renewed = time.monotonic()
+        span = self._board.settings.lease_seconds
+        while not self._released.wait(min(0.5, span / 6)):
+            try:
+                current = self._board.get(self._record.id)
+                if current is None:
+                    # Redis came back empty: what is being made is still wanted.
+                    continue
+                if current.ended or current.attempt != self._record.attempt:
+                    self.lost.set()
+                    return
+                if time.monotonic() - renewed > span / 4:
+                    if not self._board.take_lease(self._record.id, self._holder):
+                        self.lost.set()
+                        return
+                    renewed = time.monotonic()
+            except REDIS_ERRORS:
+                continue
+
+
+def _die_with_parent() -> None:
+    """Be killed when the worker is: an orphan would work on a job that was given to another."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
