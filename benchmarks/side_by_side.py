@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -59,7 +60,7 @@ def main(name: str) -> None:
             peer.one_group(peer_graph, module, INDEX)
         except Exception:
             continue
-        calls.append(lambda module=module: peer.one_group(peer_graph, module, INDEX))
+        calls.append(partial(peer.one_group, peer_graph, module, INDEX))
     if calls:
         query = timed_many(calls)
         say("peer_query", seconds=query.median, p99=query.p99, calls=query.calls)
@@ -72,7 +73,7 @@ def say(what: str, **values: Any) -> None:
 
 def spread(graph: Any, model: nn.Module) -> list[tuple[str, nn.Module]]:
     """Up to ``CUTS`` convolutions and linear layers, evenly over the depth, that can be cut."""
-    found = []
+    found: list[tuple[str, nn.Module]] = []
     for name, module in model.named_modules():
         if not isinstance(module, nn.Conv2d | nn.Linear) or len(module.weight) <= len(INDEX):
             continue

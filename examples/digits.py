@@ -63,7 +63,7 @@ def accuracy(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> float:
 # --8<-- [start:choose]
 def weakest_half(model: nn.Module, name: str) -> tp.CutRequest:
     """Ask for the half of a convolution's output channels whose weights are smallest."""
-    weight = model.get_submodule(name).weight
+    weight = model.get_parameter(f"{name}.weight")
     strength = weight.detach().abs().sum(dim=(1, 2, 3))
     index = strength.argsort()[: len(strength) // 2].sort().values
     return tp.CutRequest(f"self.{name}.weight", 0, tuple(index.tolist()))

@@ -24,7 +24,7 @@ class Gate(nn.Module):
 class GatePruner(BasePruner):
     """``width`` is the length of ``scale``; what is said here is undone by ``recovery_cut``."""
 
-    def attributes(self, nn_module: Gate, change: LayerChange) -> dict[str, int]:
+    def attributes(self, nn_module: nn.Module, change: LayerChange) -> dict[str, int]:
         return {"width": change.after["scale"][0]}
 
 
