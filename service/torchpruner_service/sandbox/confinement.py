@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torchpruner_core
+import torchpruner_service
 from torchpruner_service.sandbox import landlock, seccomp
 
 _CLONE_NEWUSER, _CLONE_NEWNET, _CLONE_NEWIPC = 0x10000000, 0x40000000, 0x08000000
@@ -68,13 +70,9 @@ def code_folders() -> list[Path]:
     """Folders that Python imports from: the interpreter, its libraries and the installed packages."""
     found = {Path(path) for path in sysconfig.get_paths().values()}
     found |= {Path(sys.prefix) / "lib", Path(sys.base_prefix) / "lib"}
-    for entry in sys.path:
-        # An entry may be a source tree with more in it than packages: grant the packages alone.
-        path = Path(entry or os.getcwd())
-        if path.is_dir() and path.name not in {"site-packages", "dist-packages"}:
-            found |= {path / name for name in ("torchpruner_core", "torchpruner_service")}
-        else:
-            found.add(path)
+    # A source tree on the path may hold more than packages: what is granted is the packages alone.
+    found |= {Path(path) for path in sys.path if path.endswith(("site-packages", "dist-packages"))}
+    found |= {Path(file).parent for file in (torchpruner_core.__file__, torchpruner_service.__file__)}
     skipped = {"include", "scripts", "data"}
     found -= {
         Path(sysconfig.get_paths()[name]) for name in skipped if name in sysconfig.get_paths()

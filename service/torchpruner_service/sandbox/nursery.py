@@ -40,6 +40,9 @@ PRELOADED = (
     "torchpruner_core.coupling.solve",
     "torchpruner_core.operators.registry",
     "torchpruner_core.onnx_pruning",
+    "torchpruner_service.sandbox.tasks",
+    "torchpruner_service.sandbox.state_cutting",
+    "torchpruner_service.sandbox.state_writing",
 )
 
 LENGTH = struct.Struct("!I")

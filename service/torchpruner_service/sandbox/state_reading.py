@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from torchpruner_core import TensorSpec
 from torchpruner_service.problems import InvalidUpload
 
 
@@ -29,7 +30,7 @@ class StoredTensor:
     """Equal and not zero for tensors that share their memory (tied weights)."""
 
 
-def read_state(path: Path, form: str) -> dict[str, StoredTensor]:
+def read_state(path: Path, form: str, inputs: list[TensorSpec]) -> dict[str, StoredTensor]:
     """Return the state of the model in ``path`` without computing anything."""
     if form == "torchscript":
         import torch
@@ -39,7 +40,7 @@ def read_state(path: Path, form: str) -> dict[str, StoredTensor]:
         import torch
 
         return _torch_state(dict(torch.export.load(str(path)).state_dict))
-    return _onnx_state(path)
+    return _onnx_state(path, inputs)
 
 
 _TORCH_DTYPES = {
@@ -118,11 +119,11 @@ _ONNX_DTYPES: dict[int, tuple[str, str]] = {
 }
 
 
-def _onnx_state(path: Path) -> dict[str, StoredTensor]:
+def _onnx_state(path: Path, inputs: list[TensorSpec]) -> dict[str, StoredTensor]:
     from torchpruner_service.sandbox.onnx_state import named_initializers
 
     found = {}
-    for name, tensor in named_initializers(path):
+    for name, tensor, storage in named_initializers(path, inputs):
         if tensor.data_type not in _ONNX_DTYPES:
             raise InvalidUpload(
                 f"{name} has the ONNX type {tensor.data_type}, which safetensors cannot hold",
@@ -130,7 +131,8 @@ def _onnx_state(path: Path) -> dict[str, StoredTensor]:
                 tensor=name,
             )
         kind, numpy_type = _ONNX_DTYPES[tensor.data_type]
-        found[name] = StoredTensor(kind, tuple(tensor.dims), _onnx_reader(tensor, numpy_type))
+        reader = _onnx_reader(tensor, numpy_type)
+        found[name] = StoredTensor(kind, tuple(tensor.dims), reader, storage)
     return found
 
 

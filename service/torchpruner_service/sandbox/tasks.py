@@ -51,7 +51,7 @@ def weights(args: dict[str, Any], out: FrameWriter) -> dict[str, Any]:
     from torchpruner_service.sandbox.state_writing import WRITERS
 
     out.progress("reading weights", 10)
-    state = read_state(Path(args["path"]), args["format"])
+    state = read_state(Path(args["path"]), args["format"], _specs(args))
     tensors = cut_tensors(state, _cuts(args))
     out.progress("writing", 30)
     WRITERS[args["output"]](tensors, out.data)
