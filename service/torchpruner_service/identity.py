@@ -14,8 +14,8 @@ from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from torchpruner_core import CutResult, TensorSpec
 from torchpruner_core.analysis.storage import FORMAT
+from torchpruner_core.cut_result import CutResult, TensorSpec
 
 GRAPH_REVISION = "1"
 """Raise this when the same file would give another graph, so that stored ones are rebuilt."""

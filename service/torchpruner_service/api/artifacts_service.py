@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from torchpruner_core import CutResult
+from torchpruner_core.cut_result import CutResult
+from torchpruner_core.errors import CutError
 from torchpruner_service.api.app_state import AppState
 from torchpruner_service.api.models_service import (
     find_job,
@@ -21,7 +22,6 @@ from torchpruner_service.observability.tracing import current_trace
 from torchpruner_service.problems import Conflict, NotFound
 from torchpruner_service.state.job_record import JobRecord, Kind
 from torchpruner_service.storage import layout
-from torchpruner_core.errors import CutError
 
 
 async def request_artifact(
@@ -119,6 +119,19 @@ async def artifact_view(state: AppState, artifact: str) -> dict[str, Any]:
                 "job": record.id,
                 "problem": record.problem,
                 "message": await waiting_message(state, record.state),
+            }
+    for kind in ("weights", "onnx"):
+        pending = await state.objects.aget_json(layout.pending(job_of(artifact, kind)))
+        if pending is not None:
+            # Redis came back empty; the job is on its way back into the queue.
+            return {
+                "id": artifact,
+                "model": pending["model"],
+                "state": "queued",
+                "stage": "queued",
+                "percent": 0.0,
+                "format": pending["request"]["format"],
+                "job": pending["id"],
             }
     raise NotFound(
         f"artifact {artifact} was never finished; ask for it again", slug="unknown-artifact"

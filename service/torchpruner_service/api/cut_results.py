@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torchpruner_core import CutResult
-from torchpruner_core.cut_result import CutRequest
+from torchpruner_core.cut_result import CutRequest, CutResult
 from torchpruner_core.cut_result import decode_indices as decode
 from torchpruner_service.api.schemas import CutMany, CutOne, CutSpec, IndexRanges, Result
 from torchpruner_service.problems import InvalidRequest

@@ -13,6 +13,8 @@ from torchpruner_service.api.models_service import find_job
 from torchpruner_service.problems import Unavailable
 
 FAST, SLOW = 0.05, 0.5
+REPEAT = 2.0
+"""Seconds after which an unchanged job is told again, so that a follower knows that it is waited for."""
 
 
 async def follow(state: AppState, job: str) -> AsyncIterator[dict[str, Any]]:
@@ -21,7 +23,7 @@ async def follow(state: AppState, job: str) -> AsyncIterator[dict[str, Any]]:
     Redis is asked often while things move and seldom while they do not; its absence is waited out.
     """
     seen: dict[str, Any] | None = None
-    pause, missing = FAST, 0
+    pause, missing, told = FAST, 0, 0.0
     while True:
         try:
             record = await find_job(state, job)
@@ -34,8 +36,9 @@ async def follow(state: AppState, job: str) -> AsyncIterator[dict[str, Any]]:
                 return
         else:
             shown = await job_view(state, record)
-            if shown != seen:
-                seen, pause = shown, FAST
+            if shown != seen or time.monotonic() - told > REPEAT:
+                pause = FAST if shown != seen else pause
+                seen, told = shown, time.monotonic()
                 yield shown
             if record.ended:
                 return

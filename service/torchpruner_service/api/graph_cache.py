@@ -10,7 +10,7 @@ from typing import Any
 
 import anyio.to_thread
 
-from torchpruner_core import SolvedGraph
+from torchpruner_core.analysis.solved_graph import SolvedGraph
 
 BYTES_PER_NAME = 2500
 """What a node or operator costs as Python objects, measured."""

@@ -8,7 +8,7 @@ from math import prod
 
 from pydantic import TypeAdapter, ValidationError
 
-from torchpruner_core import TensorSpec
+from torchpruner_core.cut_result import TensorSpec
 from torchpruner_service.api.schemas import InputSpec
 from torchpruner_service.problems import InvalidRequest
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 
-from torchpruner_core import CutResult
+from torchpruner_core.cut_result import CutResult
 from torchpruner_service.api.app_state import AppState
 from torchpruner_service.api.artifacts_service import source_request
 from torchpruner_service.api.models_service import find_job, submit

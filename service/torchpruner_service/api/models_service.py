@@ -8,7 +8,7 @@ from typing import Any
 
 import anyio.to_thread
 
-from torchpruner_core import CutResult, TensorSpec
+from torchpruner_core.cut_result import CutResult, TensorSpec
 from torchpruner_service.api.app_state import AppState
 from torchpruner_service.api.graph_cache import CachedGraph
 from torchpruner_service.auth.api_keys import Principal

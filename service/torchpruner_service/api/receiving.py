@@ -8,7 +8,7 @@ import anyio.to_thread
 from fastapi import Request
 from pydantic import ValidationError
 
-from torchpruner_core import TensorSpec
+from torchpruner_core.cut_result import TensorSpec
 from torchpruner_service.api.app_state import AppState
 from torchpruner_service.api.blob_storing import store_blob
 from torchpruner_service.api.ingest import StagedFile, check_digest, expected_digest, stage

@@ -72,7 +72,9 @@ def code_folders() -> list[Path]:
     found |= {Path(sys.prefix) / "lib", Path(sys.base_prefix) / "lib"}
     # A source tree on the path may hold more than packages: what is granted is the packages alone.
     found |= {Path(path) for path in sys.path if path.endswith(("site-packages", "dist-packages"))}
-    found |= {Path(file).parent for file in (torchpruner_core.__file__, torchpruner_service.__file__)}
+    found |= {
+        Path(file).parent for file in (torchpruner_core.__file__, torchpruner_service.__file__)
+    }
     skipped = {"include", "scripts", "data"}
     found -= {
         Path(sysconfig.get_paths()[name]) for name in skipped if name in sysconfig.get_paths()

@@ -12,15 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from torchpruner_core import TensorSpec
+from torchpruner_core.cut_result import TensorSpec
 
 STATE_KEY = "torchpruner.state"
 ROOT = "self."
 
 
-def named_initializers(
-    path: Path, inputs: list[TensorSpec]
-) -> Iterator[tuple[str, Any, int]]:
+def named_initializers(path: Path, inputs: list[TensorSpec]) -> Iterator[tuple[str, Any, int]]:
     """Yield ``(name, TensorProto, storage)``; ``storage`` is equal for names that are tied, else 0."""
     import onnx
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from torchpruner_core import CutResult
+from torchpruner_core.cut_result import CutResult
 from torchpruner_service.problems import Conflict
 from torchpruner_service.sandbox.state_reading import StoredTensor
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from torchpruner_core import TensorSpec
+from torchpruner_core.cut_result import TensorSpec
 from torchpruner_service.problems import InvalidUpload
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from torchpruner_core import CutResult, TensorSpec
+from torchpruner_core.cut_result import CutResult, TensorSpec
 from torchpruner_service.sandbox.frames import FrameWriter
 
 

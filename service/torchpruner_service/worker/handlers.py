@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from torchpruner_core import SolvedGraph
+from torchpruner_core.analysis.solved_graph import SolvedGraph
 from torchpruner_service.problems import Conflict, NotFound, Problem
 from torchpruner_service.storage import layout
 from torchpruner_service.worker.artifact_writer import store_artifact

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import anyio.to_thread
 from fastapi import APIRouter, Query, Response
 
-from torchpruner_core import CutResult, SolvedGraph
+from torchpruner_core.analysis.solved_graph import SolvedGraph
+from torchpruner_core.cut_result import CutResult
 from torchpruner_service.api import graph_views, schemas
 from torchpruner_service.api.access import Reader, State
 from torchpruner_service.api.answers import json_answer

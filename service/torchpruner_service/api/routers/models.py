@@ -14,8 +14,8 @@ from torchpruner_service.api.access import Reader, State, Writer
 from torchpruner_service.api.answers import json_answer
 from torchpruner_service.api.documented import problems
 from torchpruner_service.api.following import follow, wait_for
-from torchpruner_service.api.paging import Cursor, Limit, page
 from torchpruner_service.api.ownership import OwnModel
+from torchpruner_service.api.paging import Cursor, Limit, page
 from torchpruner_service.api.path_ids import ModelId
 from torchpruner_service.api.receiving import UPLOAD_BODY, receive_model
 from torchpruner_service.api.webhook_request import webhook_of

@@ -1,0 +1,349 @@
+"""The asynchronous client: the same operations, awaited."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import httpx
+
+from torchpruner_client import operations
+from torchpruner_client.async_driver import AsyncDriver
+from torchpruner_client.connection_settings import ConnectionSettings
+from torchpruner_client.cut_requests import Indices, index_of, request_of, result_body
+from torchpruner_client.progress import Progress, showing
+from torchpruner_client.records import Flops, Group, Latency, LineageEntry, ModelInfo, ModuleRecord
+from torchpruner_client.retrying import RetryPolicy
+from torchpruner_client.sources import Source, source_of
+from torchpruner_core.cut_result import CutRequest, CutResult
+
+
+class AsyncClient:
+    """A connection to one service. Close it, or use ``async with``.
+
+    ``url`` and ``api_key`` default to the environment's TORCHPRUNER_URL and TORCHPRUNER_API_KEY. Connection errors and 503 are
+    tried again with growing waits; ``retries`` says how often. ``progress`` shows bars on a terminal by default.
+
+    Methods raise :class:`~torchpruner_client.errors.ServiceError` and its subclasses for what the service refuses, and
+    ``ServiceUnreachable`` where nothing answers.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        api_key: str | None = None,
+        timeout: float | httpx.Timeout | None = None,
+        retries: RetryPolicy | int | None = None,
+        progress: Progress | bool | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._settings = ConnectionSettings.of(url, api_key, timeout, retries)
+        self._driver = AsyncDriver(self._settings, transport)
+        self._progress = progress
+
+    @property
+    def url(self) -> str:
+        return self._settings.url
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._driver.close()
+
+    async def upload(
+        self,
+        model: Any,
+        inputs: Any = None,
+        *,
+        name: str | None = None,
+        weights: bool | None = None,
+        wait: bool = True,
+        timeout: float | None = None,
+    ) -> AsyncRemoteModel:
+        """Upload a model, unless the service knows it, and wait until its graph is built.
+
+        ``model`` is an ``nn.Module`` (exported here), a ``ScriptModule``, an ``ExportedProgram``, an ``onnx.ModelProto``, or the path or
+        bytes of a TorchScript, ``.pt2`` or ONNX file. ``inputs`` are example tensors, shapes, or ``TensorSpec``s, in order or by
+        name. Weights stay here where only analysis is asked (``weights=None``) and the model is a module or an ONNX file;
+        ``download_pruned`` sends them when they are needed.
+        """
+        source = source_of(model, inputs, weights)
+        with showing(self._progress) as shown:
+            view = await self._driver.run(operations.upload(source, name, shown))
+            if wait:
+                view = await self._driver.run(operations.wait_ready(view["id"], timeout, shown))
+        return AsyncRemoteModel(self, view, source)
+
+    async def model(self, identifier: str) -> AsyncRemoteModel:
+        """Return the model with this id or name (the newest of that name). Raises ``NotFoundError``."""
+        if operations.is_model_id(identifier):
+            return AsyncRemoteModel(self, await self._driver.run(operations.show(identifier)), None)
+        return AsyncRemoteModel(self, await self._driver.run(operations.find(identifier)), None)
+
+    async def models(self) -> list[ModelInfo]:
+        """Every model of this tenant, newest first."""
+        return [
+            ModelInfo.from_dict(item)
+            for item in await self._driver.run(operations.listing("/v1/models"))
+        ]
+
+    async def run(self, flow: Any) -> Any:
+        """Drive one operation; for this package's own objects."""
+        return await self._driver.run(flow)
+
+    @property
+    def progress(self) -> Progress | bool | None:
+        return self._progress
+
+
+class AsyncRemoteModel:
+    """A model on the service."""
+
+    def __init__(self, client: AsyncClient, view: Mapping[str, Any], source: Source | None) -> None:
+        self._client = client
+        self._source = source
+        self._info = ModelInfo.from_dict(view)
+        self._modules: AsyncRemoteModules | None = None
+
+    def __repr__(self) -> str:
+        return f"AsyncRemoteModel({self.id!r}, name={self.name!r}, state={self._info.state!r})"
+
+    @property
+    def id(self) -> str:
+        return self._info.id
+
+    @property
+    def name(self) -> str | None:
+        return self._info.name
+
+    @property
+    def info(self) -> ModelInfo:
+        """What the service said last; :meth:`refresh` asks again."""
+        return self._info
+
+    @property
+    def bytes_sent(self) -> tuple[int, int] | None:
+        """What the upload takes and what the whole model would have, in bytes; unknown for a model looked up."""
+        return None if self._source is None else (len(self._source), self._source.full_size)
+
+    async def refresh(self) -> ModelInfo:
+        self._info = ModelInfo.from_dict(await self._client.run(operations.show(self.id)))
+        return self._info
+
+    async def wait(self, timeout: float | None = None) -> AsyncRemoteModel:
+        """Wait until the graph is built. Raises ``ModelFailed``, ``NoWorkerError`` or ``TimeoutError``."""
+        with showing(self._client.progress) as shown:
+            self._info = ModelInfo.from_dict(
+                await self._client.run(operations.wait_ready(self.id, timeout, shown))
+            )
+        return self
+
+    async def delete(self) -> None:
+        """Remove the model from the service; cancels its build."""
+        await self._client.run(operations.delete(self.id))
+
+    async def modules(self) -> AsyncRemoteModules:
+        """The modules by name, parameters and buffers included, as in the core's graph."""
+        if self._modules is None:
+            items = await self._list("modules")
+            self._modules = AsyncRemoteModules(
+                self, [ModuleRecord.from_dict(item) for item in items]
+            )
+        return self._modules
+
+    async def nodes(self) -> list[dict[str, Any]]:
+        """Every tensor of the graph: name, shape, dtype, kind, module, producer, consumers."""
+        return await self._list("nodes")
+
+    async def operators(self) -> list[dict[str, Any]]:
+        """Every operator in the order they run: name, type, module, inputs, outputs, flops, macs."""
+        return await self._list("operators")
+
+    async def groups(self) -> list[Group]:
+        """What is pruned together, and what one slice of it saves."""
+        return [Group.from_dict(item) for item in await self._list("groups")]
+
+    async def flops(self, by: Sequence[str] = ()) -> Flops:
+        """FLOPs of one forward pass; ``by`` adds them by ``"module"`` or ``"operator"``."""
+        return Flops.from_dict(await self._client.run(operations.flops(self.id, by)))
+
+    async def cut_analysis(
+        self,
+        node: str,
+        index: Indices,
+        dim: int = 0,
+        *,
+        granularity: str = "auto",
+        protect_io: bool = False,
+    ) -> CutResult:
+        """Return the smallest consistent cut that removes ``index`` along ``dim`` of ``node``.
+
+        Raises the core's own errors (``UnknownNodeError``, ``CutIndexError``, ``CutDimError``, ``EmptyAxisError`` ...).
+        """
+        request = CutRequest(node, dim, index_of(index))
+        return await self.cut_analysis_many(
+            [request], granularity=granularity, protect_io=protect_io
+        )
+
+    async def cut_analysis_many(
+        self, requests: Sequence[Any], *, granularity: str = "auto", protect_io: bool = False
+    ) -> CutResult:
+        """Return the smallest consistent cut that contains every request.
+
+        A request is a ``CutRequest``, or ``(node, dim, index)``.
+        """
+        asked = [request_of(item) for item in requests]
+        result: CutResult = await self._client.run(
+            operations.cut_analysis(self.id, asked, granularity, protect_io)
+        )
+        return result
+
+    async def download_pruned(
+        self,
+        result: CutResult | None,
+        path: str | Path,
+        *,
+        format: str = "safetensors",
+        timeout: float | None = None,
+    ) -> Path:
+        """Download the weights without the slices of ``result`` (all of them, for ``None``) and return the path.
+
+        ``format`` is ``"safetensors"`` or ``"npz"``; the keys are those of ``state_dict()``, so the pruned module loads them with
+        ``strict=True``.
+        """
+        body = {"format": format, **result_body(result)}
+        return await self._download("pruned-weights", body, path, timeout)
+
+    async def download_onnx(
+        self, result: CutResult | None, path: str | Path, *, timeout: float | None = None
+    ) -> Path:
+        """Download the model without the slices of ``result``, as ONNX, and return the path."""
+        return await self._download("pruned-onnx", result_body(result), path, timeout)
+
+    async def add_weights(self, model: Any = None) -> None:
+        """Send the weights of a model that was uploaded without. ``model`` is its whole ONNX file."""
+        content: Path | bytes
+        if model is None:
+            if self._source is None:
+                raise ValueError("this model was not uploaded from here: give its whole ONNX file")
+            content = self._source.whole()
+        else:
+            content = Path(model) if isinstance(model, (str, Path)) else bytes(model)
+        with showing(self._client.progress) as shown:
+            await self._client.run(operations.add_weights(self.id, content, shown))
+
+    async def latency(
+        self,
+        result: CutResult | None = None,
+        *,
+        runs: int = 30,
+        warm_up: int = 5,
+        threads: int = 0,
+        timeout: float | None = None,
+    ) -> Latency:
+        """Measure the forward pass of the original and of what ``result`` leaves, on the worker's device."""
+        body = {"runs": runs, "warm_up": warm_up, "threads": threads, **result_body(result)}
+        with showing(self._client.progress) as shown:
+            flow = operations.latency(self.id, body, timeout, shown)
+            return Latency.from_dict(await self._client.run(flow))
+
+    async def derive(self, result: CutResult, *, name: str | None = None) -> AsyncRemoteModel:
+        """Return the model that is left after ``result``, ready at once: its graph is sliced, not rebuilt."""
+        view = await self._client.run(operations.derive(self.id, result, name))
+        return AsyncRemoteModel(self._client, view, self._source)
+
+    async def lineage(self) -> list[LineageEntry]:
+        """From the uploaded model (first) to this one (last)."""
+        found = await self._client.run(operations.lineage(self.id))
+        return [LineageEntry.from_dict(item) for item in found["ancestors"]]
+
+    async def children(self) -> list[LineageEntry]:
+        """The models that were derived from this one."""
+        found = await self._client.run(operations.lineage(self.id))
+        return [LineageEntry.from_dict(item) for item in found["children"]]
+
+    async def _list(self, kind: str) -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = await self._client.run(
+            operations.listing(f"/v1/models/{self.id}/{kind}")
+        )
+        return items
+
+    async def _download(
+        self, kind: str, body: dict[str, Any], path: str | Path, timeout: float | None
+    ) -> Path:
+        with showing(self._client.progress) as shown:
+            flow = operations.download(
+                self.id, kind, body, Path(path), self._source, timeout, shown
+            )
+            target: Path = await self._client.run(flow)
+        return target
+
+
+class AsyncRemoteModules(Mapping[str, "AsyncRemoteModule"]):
+    """The modules of a remote model, by dotted name from ``self``."""
+
+    def __init__(self, model: AsyncRemoteModel, records: Sequence[ModuleRecord]) -> None:
+        self._modules = {record.name: AsyncRemoteModule(model, record) for record in records}
+
+    def __getitem__(self, name: str) -> AsyncRemoteModule:
+        return self._modules[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._modules)
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+
+class AsyncRemoteModule:
+    """One module of a remote model; its record's members are its attributes' values."""
+
+    def __init__(self, model: AsyncRemoteModel, record: ModuleRecord) -> None:
+        self._model = model
+        self.record = record
+
+    def __repr__(self) -> str:
+        return f"AsyncRemoteModule({self.record.name!r}, {self.record.type})"
+
+    @property
+    def name(self) -> str:
+        return self.record.name
+
+    @property
+    def type(self) -> str:
+        return self.record.type
+
+    @property
+    def params(self) -> int:
+        return self.record.params
+
+    @property
+    def flops(self) -> int:
+        return self.record.flops
+
+    async def cut_analysis(
+        self,
+        attribute_name: str = "weight",
+        index: Indices = (),
+        dim: int = 0,
+        *,
+        granularity: str = "auto",
+        protect_io: bool = False,
+    ) -> CutResult:
+        """Cut an attribute of this module: ``modules['self.conv1'].cut_analysis('weight', index=[0, 1], dim=0)``."""
+        node = f"{self.record.name}.{attribute_name}" if attribute_name else self.record.name
+        return await self._model.cut_analysis(
+            node, index, dim, granularity=granularity, protect_io=protect_io
+        )

@@ -1,0 +1,87 @@
+"""What both clients know of a connection: where, as whom, how patiently."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import httpx
+
+from torchpruner_client.retrying import RetryPolicy
+from torchpruner_client.steps import Call
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+TIMEOUT = httpx.Timeout(60.0, connect=5.0)
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionSettings:
+    """``url`` and ``api_key`` default to TORCHPRUNER_URL and TORCHPRUNER_API_KEY."""
+
+    url: str
+    api_key: str | None
+    retries: RetryPolicy
+    timeout: httpx.Timeout
+
+    @classmethod
+    def of(
+        cls,
+        url: str | None,
+        api_key: str | None,
+        timeout: float | httpx.Timeout | None,
+        retries: RetryPolicy | int | None,
+    ) -> ConnectionSettings:
+        if not isinstance(retries, RetryPolicy):
+            retries = RetryPolicy() if retries is None else RetryPolicy(retries=retries)
+        if not isinstance(timeout, httpx.Timeout):
+            timeout = (
+                TIMEOUT if timeout is None else httpx.Timeout(timeout, connect=min(timeout, 5.0))
+            )
+        return cls(
+            (url or os.environ.get("TORCHPRUNER_URL") or DEFAULT_URL).rstrip("/"),
+            api_key or os.environ.get("TORCHPRUNER_API_KEY"),
+            retries,
+            timeout,
+        )
+
+    def headers(self) -> dict[str, str]:
+        headers = {"User-Agent": f"torchpruner-client/{_version()}", "Accept": "application/json"}
+        if self.api_key:
+            headers["Authorization"] = f"Bearer {self.api_key}"
+        return headers
+
+    def request_options(self, call: Call) -> dict[str, Any]:
+        """Keyword arguments of ``httpx``'s ``request`` for everything but the body."""
+        headers = dict(call.headers)
+        options: dict[str, Any] = {"params": dict(call.params), "headers": headers}
+        if call.json is not None:
+            options["json"] = call.json
+        if call.body is not None:
+            headers["Content-Type"] = "application/octet-stream"
+            headers["Content-Length"] = str(len(call.body))
+        if call.timeout is not None:
+            options["timeout"] = httpx.Timeout(call.timeout, connect=5.0)
+        headers.update(_trace_headers())
+        return options
+
+
+def _trace_headers() -> dict[str, str]:
+    """The caller's OpenTelemetry trace, where it has one: the service goes on with it."""
+    import sys
+
+    if "opentelemetry.trace" not in sys.modules:
+        return {}
+    from opentelemetry import propagate
+
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier)
+    return carrier
+
+
+def _version() -> str:
+    try:
+        return version("torchpruner-service")
+    except PackageNotFoundError:
+        return "0"

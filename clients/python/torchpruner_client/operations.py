@@ -1,0 +1,326 @@
+"""Everything the client does, written once: generators of steps that both clients drive."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from torchpruner_client.errors import (
+    ConflictError,
+    DownloadDamaged,
+    JobFailed,
+    ModelFailed,
+    NotFoundError,
+    NoWorkerError,
+    ServiceError,
+    WeightsRequired,
+    failure,
+)
+from torchpruner_client.progress import Progress
+from torchpruner_client.sources import Source, digest_of
+from torchpruner_client.steps import Body, Call, Fetch, Flow, Watch
+from torchpruner_core.cut_result import CutRequest, CutResult
+
+RESUMABLE = 128 << 20
+"""Files from this size on are sent in parts, so that a broken connection costs one part."""
+PART = 64 << 20
+PAGE = 1000
+NO_WORKER_PATIENCE = 10.0
+
+
+def upload(source: Source, name: str | None, progress: Progress) -> Flow[dict[str, Any]]:
+    """Send a model unless the service has it; return its view. A known file costs one round trip."""
+    digest = source.sha256()
+    inputs = [spec.to_dict() for spec in source.inputs]
+    known: dict[str, Any] = {"blob": digest, "inputs": inputs}
+    if name is not None:
+        known["name"] = name
+    try:
+        return _json((yield Call("POST", "/v1/models", json=known)))
+    except NotFoundError as error:
+        if error.code != "unknown-blob":
+            raise
+    label = "uploading without weights" if source.weightless else "uploading"
+
+    def sent(done: int) -> None:
+        progress.update(label, done, len(source), "bytes")
+
+    if len(source) > RESUMABLE:
+        identifier = yield from _send_in_parts(source.content, digest, sent)
+        body = {"upload": identifier, **{k: v for k, v in known.items() if k != "blob"}}
+        return _json((yield Call("POST", "/v1/models", json=body)))
+    params: dict[str, Any] = {} if name is None else {"name": name}
+    if inputs:
+        params["inputs"] = _compact(inputs)
+    return _json(
+        (
+            yield Call(
+                "POST",
+                "/v1/models",
+                params=params,
+                headers={"Content-Digest": _content_digest(digest)},
+                body=Body(source.content, 0, len(source), sent),
+            )
+        )
+    )
+
+
+def _send_in_parts(content: Path | bytes, digest: str, sent: Callable[[int], None]) -> Flow[str]:
+    length = content.stat().st_size if isinstance(content, Path) else len(content)
+    started = _json((yield Call("POST", "/v1/uploads", json={"length": length, "sha256": digest})))
+    path = f"/v1/uploads/{started['id']}"
+    offset = 0
+    while offset < length:
+        end = min(length, offset + PART)
+        base = offset
+
+        def part_sent(done: int, base: int = base) -> None:
+            sent(base + done)
+
+        try:
+            answer = yield Call(
+                "PATCH",
+                path,
+                headers={"Upload-Offset": str(offset)},
+                body=Body(content, offset, end, part_sent),
+                timeout=300.0,
+            )
+            offset = int(answer.headers["upload-offset"])
+        except ConflictError as error:
+            # A part arrived whose answer was lost: go on from where the service is.
+            if error.code != "offset-mismatch":
+                raise
+            offset = int(error.fields["expected"])
+    return str(started["id"])
+
+
+def wait_ready(model: str, timeout: float | None, progress: Progress) -> Flow[dict[str, Any]]:
+    """Follow a build to its end; return the model's view.
+
+    Raises ``ModelFailed``, ``NoWorkerError``, or ``TimeoutError``.
+    """
+    shown = _json((yield Call("GET", f"/v1/models/{model}")))
+    if shown["state"] in {"queued", "running"}:
+        yield from _follow(f"/v1/models/{model}/events", "building the graph", timeout, progress)
+        shown = _json((yield Call("GET", f"/v1/models/{model}")))
+    if shown["state"] == "ready":
+        return shown
+    problem = shown.get("problem") or {
+        "type": f"model-{shown['state']}",
+        "detail": f"the build of {model} was {shown['state']}",
+    }
+    raise failure(ModelFailed, dict(problem))
+
+
+def _follow(
+    path: str, label: str, timeout: float | None, progress: Progress
+) -> Flow[dict[str, Any]]:
+    lonely_since: list[float] = []
+
+    def on_event(job: dict[str, Any]) -> None:
+        stage = job["stage"]
+        progress.update(f"{label}: {stage}", job["percent"], 100.0, "percent")
+        if job.get("message"):
+            lonely_since.append(time.monotonic())
+            if lonely_since[-1] - lonely_since[0] > NO_WORKER_PATIENCE:
+                raise NoWorkerError(job["message"])
+        else:
+            lonely_since.clear()
+
+    ended: dict[str, Any] = yield Watch(path, on_event, timeout)
+    return ended
+
+
+def show(model: str) -> Flow[dict[str, Any]]:
+    return _json((yield Call("GET", f"/v1/models/{model}")))
+
+
+def find(name: str) -> Flow[dict[str, Any]]:
+    """Return the newest model called ``name``. Raises ``NotFoundError``."""
+    for item in (yield from listing("/v1/models")):
+        if item["name"] == name:
+            found: dict[str, Any] = item
+            return found
+    raise NotFoundError(
+        {
+            "type": "unknown-model",
+            "status": 404,
+            "detail": f"there is no model with the id or name {name!r}; `torchpruner models` lists them",
+        }
+    )
+
+
+def delete(model: str) -> Flow[None]:
+    yield Call("DELETE", f"/v1/models/{model}", accept=frozenset({404}))
+
+
+def listing(path: str, params: Mapping[str, Any] | None = None) -> Flow[list[dict[str, Any]]]:
+    """Return every item of a paged list."""
+    items: list[dict[str, Any]] = []
+    cursor: str | None = None
+    while True:
+        query = {"limit": PAGE, **(params or {})}
+        if cursor is not None:
+            query["cursor"] = cursor
+        page = _json((yield Call("GET", path, params=query)))
+        items += page["items"]
+        cursor = page["next"]
+        if cursor is None:
+            return items
+
+
+def cut_analysis(
+    model: str, requests: Sequence[CutRequest], granularity: str, protect_io: bool
+) -> Flow[CutResult]:
+    """Ask for one joint cut."""
+    body = {
+        "cuts": [request.to_dict() for request in requests],
+        "granularity": granularity,
+        "protect_io": protect_io,
+    }
+    answer = yield Call("POST", f"/v1/models/{model}/cut-analysis", json=body)
+    return CutResult.from_dict(_json(answer))
+
+
+def flops(model: str, by: Sequence[str]) -> Flow[dict[str, Any]]:
+    return _json((yield Call("GET", f"/v1/models/{model}/flops", params={"by": list(by)})))
+
+
+def derive(model: str, result: CutResult, name: str | None) -> Flow[dict[str, Any]]:
+    body = {"result": result.to_dict(), **({} if name is None else {"name": name})}
+    return _json((yield Call("POST", f"/v1/models/{model}/derive", json=body)))
+
+
+def lineage(model: str) -> Flow[dict[str, Any]]:
+    return _json((yield Call("GET", f"/v1/models/{model}/lineage")))
+
+
+def add_weights(model: str, content: Path | bytes, progress: Progress) -> Flow[None]:
+    """Send the whole file of a weightless model and wait until the service has compared it."""
+    size = content.stat().st_size if isinstance(content, Path) else len(content)
+
+    def sent(done: int) -> None:
+        progress.update("uploading the weights", done, size, "bytes")
+
+    job = _json(
+        (
+            yield Call(
+                "POST",
+                f"/v1/models/{model}/weights",
+                headers={"Content-Digest": _content_digest(digest_of(content))},
+                body=Body(content, 0, size, sent),
+                timeout=600.0,
+            )
+        )
+    )
+    yield from _job_result(job, "checking the weights", None, progress)
+
+
+def download(
+    model: str,
+    kind: str,
+    body: dict[str, Any],
+    target: Path,
+    source: Source | None,
+    timeout: float | None,
+    progress: Progress,
+) -> Flow[Path]:
+    """Have a file made and download it. Weights that the service lacks are sent first, where they are here.
+
+    The file appears under its name when it is whole and its sha256 is right.
+    """
+    call = Call("POST", f"/v1/models/{model}/{kind}", json=body)
+    try:
+        artifact = _json((yield call))
+    except WeightsRequired as error:
+        if source is None:
+            raise
+        yield from add_weights(str(error.fields["model"]), source.whole(), progress)
+        artifact = _json((yield call))
+    path = f"/v1/artifacts/{artifact['id']}"
+    if artifact["state"] not in {"ready", "failed", "cancelled"}:
+        yield from _follow(f"{path}/events", "cutting", timeout, progress)
+        artifact = _json((yield Call("GET", path)))
+    if artifact["state"] != "ready":
+        raise failure(JobFailed, _problem_of(artifact))
+    partial = target.with_name(f".{target.name}.{artifact['id'][:12]}.part")
+
+    def received(done: int, total: int) -> None:
+        progress.update("downloading", done, total, "bytes")
+
+    try:
+        digest = yield Fetch(artifact["content"], partial, received)
+        if digest != artifact["sha256"]:
+            raise DownloadDamaged(
+                f"the download has the sha256 {digest}, the service announced {artifact['sha256']}; "
+                "download it again"
+            )
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return target
+
+
+def latency(
+    model: str, body: dict[str, Any], timeout: float | None, progress: Progress
+) -> Flow[dict[str, Any]]:
+    job = _json((yield Call("POST", f"/v1/models/{model}/latency", json=body)))
+    return (yield from _job_result(job, "measuring", timeout, progress))
+
+
+def is_model_id(text: str) -> bool:
+    """Whether ``text`` has the form of a model's id."""
+    return len(text) == 27 and text[0] == "m" and text.isalnum() and text.islower()
+
+
+def cancel_job(job: str) -> Flow[None]:
+    yield Call("DELETE", f"/v1/jobs/{job}")
+
+
+def _job_result(
+    job: dict[str, Any], label: str, timeout: float | None, progress: Progress
+) -> Flow[dict[str, Any]]:
+    if job["state"] in {"queued", "running"}:
+        yield from _follow(f"/v1/jobs/{job['id']}/events", label, timeout, progress)
+        job = _json((yield Call("GET", f"/v1/jobs/{job['id']}")))
+    if job["state"] != "ready":
+        raise failure(JobFailed, _problem_of(job))
+    result: dict[str, Any] = job["result"]
+    return result
+
+
+def _problem_of(job: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(job.get("problem") or {}) or {
+        "type": f"job-{job['state']}",
+        "detail": f"the job {job['id']} was {job['state']}",
+    }
+
+
+def _json(response: httpx.Response) -> dict[str, Any]:
+    try:
+        value = response.json()
+    except ValueError as error:
+        raise ServiceError(
+            {
+                "type": "not-json",
+                "status": response.status_code,
+                "detail": "the answer is not JSON; is this a torchpruner service?",
+            }
+        ) from error
+    found: dict[str, Any] = value
+    return found
+
+
+def _compact(value: Any) -> str:
+    import json
+
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _content_digest(digest: str) -> str:
+    return f"sha-256=:{base64.b64encode(bytes.fromhex(digest)).decode()}:"

@@ -1,0 +1,163 @@
+"""What the service tells about a model, as small immutable records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torchpruner_core.cut_result import TensorSpec
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A model on the service. ``state`` is queued, running, ready, failed or cancelled."""
+
+    id: str
+    name: str | None
+    state: str
+    stage: str
+    percent: float
+    format: str
+    size: int
+    weightless: bool | None
+    has_weights: bool | None
+    inputs: tuple[TensorSpec, ...]
+    parent: str | None
+    problem: Mapping[str, Any] | None
+    message: str | None
+    counts: Mapping[str, int]
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ModelInfo:
+        return cls(
+            id=data["id"],
+            name=data.get("name"),
+            state=data["state"],
+            stage=data["stage"],
+            percent=float(data["percent"]),
+            format=data["format"],
+            size=int(data["size"]),
+            weightless=data.get("weightless"),
+            has_weights=data.get("has_weights"),
+            inputs=tuple(TensorSpec.from_dict(item) for item in data.get("inputs", ())),
+            parent=data.get("parent"),
+            problem=data.get("problem"),
+            message=data.get("message"),
+            counts=data.get("counts") or {},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleRecord:
+    """One module, or one parameter or buffer; ``params`` and ``flops`` include everything below."""
+
+    name: str
+    type: str
+    parent: str | None
+    children: tuple[str, ...]
+    parameters: tuple[str, ...]
+    operators: tuple[str, ...]
+    params: int
+    flops: int
+    macs: int
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ModuleRecord:
+        return cls(
+            data["name"],
+            data["type"],
+            data.get("parent"),
+            tuple(data["children"]),
+            tuple(data["parameters"]),
+            tuple(data["operators"]),
+            int(data["params"]),
+            int(data["flops"]),
+            int(data["macs"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Axes that are pruned together. ``members`` are ``(node, dim)``; ``step`` slices go at once."""
+
+    id: int
+    width: int
+    members: tuple[tuple[str, int], ...]
+    prunable: bool
+    reason: str | None
+    step: int
+    params_per_slice: int
+    flops_per_slice: int
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Group:
+        return cls(
+            int(data["id"]),
+            int(data["width"]),
+            tuple((item["node"], int(item["dim"])) for item in data["members"]),
+            bool(data["prunable"]),
+            data.get("reason"),
+            int(data["step"]),
+            int(data["params_per_slice"]),
+            int(data["flops_per_slice"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Flops:
+    """FLOPs of one forward pass, two a multiply-accumulate, as ``torch.utils.flop_counter`` counts them."""
+
+    flops: int
+    macs: int
+    params: int
+    by_module: Mapping[str, int] = field(default_factory=dict)
+    by_operator: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Flops:
+        return cls(
+            int(data["flops"]),
+            int(data["macs"]),
+            int(data["params"]),
+            data.get("by_module") or {},
+            data.get("by_operator") or {},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Milliseconds of a forward pass of the original and the pruned model on one worker's device."""
+
+    device: str
+    provider: str
+    original: Mapping[str, float]
+    pruned: Mapping[str, float]
+    speedup: float
+    degraded: str | None
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Latency:
+        return cls(
+            data["device"],
+            data["provider"],
+            data["models"]["original"],
+            data["models"]["pruned"],
+            float(data["speedup"]),
+            data.get("degraded"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LineageEntry:
+    """One model of a lineage."""
+
+    id: str
+    name: str | None
+    parent: str | None
+    params: int | None
+    flops: int | None
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> LineageEntry:
+        return cls(data["id"], data["name"], data["parent"], data["params"], data["flops"])

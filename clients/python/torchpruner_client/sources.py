@@ -1,0 +1,189 @@
+"""What a user calls "the model", as bytes to send: exported here, stripped of its weights where they are not needed.
+
+torch is imported only where a module is given, and then the user has imported it already.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torchpruner_client.state_metadata import with_state
+from torchpruner_core.cut_result import TensorSpec
+from torchpruner_core.errors import InvalidModelError
+
+SMALL = 256 << 10
+"""Files up to this size are sent as they are: leaving weights out would save nothing worth it."""
+
+
+@dataclass(slots=True)
+class Source:
+    """A model on this side: a file, bytes, or a module that was exported.
+
+    ``content`` is what is sent; ``whole()`` is the file with its weights.
+    """
+
+    content: Path | bytes
+    inputs: list[TensorSpec]
+    weightless: bool
+    full_size: int
+    origin: Any = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        if isinstance(self.content, Path):
+            return self.content.stat().st_size
+        return len(self.content)
+
+    def sha256(self) -> str:
+        return digest_of(self.content)
+
+    def whole(self) -> Path | bytes:
+        """Return the file with its weights; for a module that exports them now."""
+        if isinstance(self.origin, _Exported):
+            return self.origin.whole()
+        return self.origin if self.origin is not None else self.content
+
+
+def digest_of(content: Path | bytes) -> str:
+    """The sha256 of a file or bytes, in hex."""
+    if isinstance(content, Path):
+        with content.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    return hashlib.sha256(content).hexdigest()
+
+
+def source_of(model: Any, inputs: Any, weights: bool | None) -> Source:
+    """Return what to send of ``model``.
+
+    ``model`` is a path, bytes, an ``nn.Module``, a ``ScriptModule``, an ``ExportedProgram`` or an
+    ``onnx.ModelProto``. ``weights=None`` leaves them out wherever that is possible: of a module and of an ONNX file, not of
+    TorchScript or ``.pt2`` archives, which are sent as they are.
+    """
+    if isinstance(model, (str, os.PathLike)):
+        path = Path(model)
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no file {path}")
+        return _file_source(path, inputs, weights)
+    if isinstance(model, (bytes, bytearray, memoryview)):
+        return _file_source(bytes(model), inputs, weights)
+    if hasattr(model, "SerializeToString"):
+        return _file_source(model.SerializeToString(), inputs, weights)
+    return _module_source(model, inputs, weights)
+
+
+def _file_source(content: Path | bytes, inputs: Any, weights: bool | None) -> Source:
+    specs = specs_of(inputs)
+    head = _head(content)
+    size = content.stat().st_size if isinstance(content, Path) else len(content)
+    is_archive = head[:2] == b"PK"
+    if is_archive or weights or (weights is None and size <= SMALL):
+        if weights is False and is_archive:
+            raise ValueError(
+                "a TorchScript or .pt2 archive holds its weights together with its code; load it and give the "
+                "module, or upload it whole"
+            )
+        return Source(content, specs, False, size)
+    from torchpruner_core import strip_weights
+
+    data = content.read_bytes() if isinstance(content, Path) else content
+    try:
+        stripped = strip_weights(data)
+    except InvalidModelError:
+        # The service says what is wrong with it better than a guess from here would.
+        return Source(content, specs, False, size)
+    return Source(stripped, specs, True, size, origin=content)
+
+
+def _module_source(model: Any, inputs: Any, weights: bool | None) -> Source:
+    exported = _Exported(model, inputs)
+    size = exported.size()
+    if weights:
+        return Source(exported.whole(), [], False, size, origin=exported)
+    return Source(exported.weightless(), [], True, size, origin=exported)
+
+
+class _Exported:
+    """A module's program; its weights are serialised only when they are asked for."""
+
+    def __init__(self, model: Any, inputs: Any) -> None:
+        from torchpruner_core.exporting import export
+
+        self._model = model
+        self._program = export(model, _example_inputs(inputs))
+
+    def size(self) -> int:
+        state = getattr(self._model, "state_dict", None)
+        tensors = (state() if callable(state) else state or {}).values()
+        return sum(
+            tensor.numel() * tensor.element_size() for tensor in tensors if hasattr(tensor, "numel")
+        )
+
+    def weightless(self) -> bytes:
+        return with_state(self._program.weightless(), self._model)
+
+    def whole(self) -> bytes:
+        return with_state(self._program.with_weights(), self._model)
+
+
+def _example_inputs(inputs: Any) -> Any:
+    """Return inputs as the exporter takes them: tensors stay, shapes become specs."""
+    if inputs is None:
+        return None
+    if isinstance(inputs, Mapping):
+        return {
+            name: value if _is_tensor(value) else _spec(str(name), value)
+            for name, value in inputs.items()
+        }
+    if _is_tensor(inputs):
+        return (inputs,)
+    if _is_shape(inputs):
+        return (_spec("", inputs),)
+    return tuple(value if _is_tensor(value) else _spec("", value) for value in inputs)
+
+
+def specs_of(inputs: Any) -> list[TensorSpec]:
+    """Return the shapes and dtypes of inputs given as tensors, arrays, specs, shapes, or a mapping of those."""
+    if inputs is None:
+        return []
+    if isinstance(inputs, Mapping):
+        return [_spec(str(name), value) for name, value in inputs.items()]
+    if isinstance(inputs, TensorSpec) or _is_tensor(inputs) or _is_shape(inputs):
+        return [_spec("", inputs)]
+    return [_spec("", value) for value in inputs]
+
+
+def _spec(name: str, value: Any) -> TensorSpec:
+    if isinstance(value, TensorSpec):
+        return TensorSpec(name or value.name, value.shape, value.dtype)
+    if _is_tensor(value):
+        dtype = str(value.dtype).removeprefix("torch.")
+        return TensorSpec(name, tuple(int(size) for size in value.shape), dtype)
+    if _is_shape(value):
+        return TensorSpec(name, tuple(int(size) for size in value))
+    if isinstance(value, Sequence) and len(value) == 2 and isinstance(value[1], str):
+        return TensorSpec(name, tuple(int(size) for size in value[0]), value[1])
+    raise TypeError(
+        f"an input is a tensor, an array, a TensorSpec, a shape like (1, 3, 224, 224) or a pair of a shape and a "
+        f"dtype, not {value!r}"
+    )
+
+
+def _is_tensor(value: Any) -> bool:
+    return hasattr(value, "shape") and hasattr(value, "dtype") and not isinstance(value, TensorSpec)
+
+
+def _is_shape(value: Any) -> bool:
+    return isinstance(value, Sequence) and all(
+        isinstance(size, int) and not isinstance(size, bool) for size in value
+    )
+
+
+def _head(content: Path | bytes) -> bytes:
+    if isinstance(content, Path):
+        with content.open("rb") as file:
+            return file.read(4)
+    return content[:4]
