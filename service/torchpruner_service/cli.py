@@ -6,7 +6,7 @@ import ctypes
 import signal
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -127,7 +127,7 @@ def revoke(identifier: Annotated[str, typer.Argument(help="The key's id")]) -> N
     typer.echo(f"revoked {key.id} of {key.tenant}")
 
 
-def _fail(message: str) -> None:
+def _fail(message: str) -> NoReturn:
     Console(stderr=True).print(f"[red]{message}[/red]")
     raise typer.Exit(1)
 

@@ -67,7 +67,8 @@ class EmbeddedValkey:
                 time.sleep(0.02)
         self.stop()
         raise RuntimeError(
-            f"the embedded Valkey did not start; see {self._folder / 'valkey.log'}, or set REDIS_URL"
+            f"the embedded Valkey did not start; see {self._folder / 'valkey.log'}, or set "
+            f"REDIS_URL"
         )
 
     def keep_alive(self) -> None:

@@ -148,7 +148,7 @@ def problem_of(error: BaseException) -> dict[str, Any]:
         "type": "internal-error",
         "title": Problem.title,
         "status": 500,
-        "detail": f"{type(error).__name__}; the service's log has the details under this request's id",
+        "detail": f"{type(error).__name__}; the log has the details under this request's id",
     }
 
 

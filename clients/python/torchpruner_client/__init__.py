@@ -5,8 +5,9 @@
 ...     remote = client.upload(model, [torch.zeros(1, 3, 224, 224)])
 ...     result = remote.modules["self.conv1"].cut_analysis("weight", index=[0, 1], dim=0)
 
-Results are :class:`torchpruner_core.CutResult`, so ``set_cut(model, result)`` takes them as they are. Importing this
-needs numpy and httpx; torch is imported when an ``nn.Module`` is given, and only then.
+Results are :class:`torchpruner_core.CutResult`, so ``set_cut(model, result)`` takes them as they
+are. Importing this needs numpy and httpx; torch is imported when an ``nn.Module`` is given, and
+only then.
 """
 
 from torchpruner_client.asynchronous import AsyncClient, AsyncRemoteModel

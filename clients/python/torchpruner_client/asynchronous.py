@@ -23,11 +23,12 @@ from torchpruner_core.cut_result import CutRequest, CutResult
 class AsyncClient:
     """A connection to one service. Close it, or use ``async with``.
 
-    ``url`` and ``api_key`` default to the environment's TORCHPRUNER_URL and TORCHPRUNER_API_KEY. Connection errors and 503 are
-    tried again with growing waits; ``retries`` says how often. ``progress`` shows bars on a terminal by default.
+    ``url`` and ``api_key`` default to the environment's TORCHPRUNER_URL and TORCHPRUNER_API_KEY.
+    Connection errors and 503 are tried again with growing waits; ``retries`` says how often.
+    ``progress`` shows bars on a terminal by default.
 
-    Methods raise :class:`~torchpruner_client.errors.ServiceError` and its subclasses for what the service refuses, and
-    ``ServiceUnreachable`` where nothing answers.
+    Methods raise :class:`~torchpruner_client.errors.ServiceError` and its subclasses for what the
+    service refuses, and ``ServiceUnreachable`` where nothing answers.
     """
 
     def __init__(
@@ -74,10 +75,11 @@ class AsyncClient:
     ) -> AsyncRemoteModel:
         """Upload a model, unless the service knows it, and wait until its graph is built.
 
-        ``model`` is an ``nn.Module`` (exported here), a ``ScriptModule``, an ``ExportedProgram``, an ``onnx.ModelProto``, or the path or
-        bytes of a TorchScript, ``.pt2`` or ONNX file. ``inputs`` are example tensors, shapes, or ``TensorSpec``s, in order or by
-        name. Weights stay here where only analysis is asked (``weights=None``) and the model is a module or an ONNX file;
-        ``download_pruned`` sends them when they are needed.
+        ``model`` is an ``nn.Module`` (exported here), a ``ScriptModule``, an ``ExportedProgram``,
+        an ``onnx.ModelProto``, or the path or bytes of a TorchScript, ``.pt2`` or ONNX file.
+        ``inputs`` are example tensors, shapes, or ``TensorSpec``s, in order or by name. Weights
+        stay here where only analysis is asked (``weights=None``) and the model is a module or an
+        ONNX file; ``download_pruned`` sends them when they are needed.
         """
         source = source_of(model, inputs, weights)
         with showing(self._progress) as shown:
@@ -87,7 +89,8 @@ class AsyncClient:
         return AsyncRemoteModel(self, view, source)
 
     async def model(self, identifier: str) -> AsyncRemoteModel:
-        """Return the model with this id or name (the newest of that name). Raises ``NotFoundError``."""
+        """Return the model with this id or name (the newest of that name). Raises
+        ``NotFoundError``."""
         if operations.is_model_id(identifier):
             return AsyncRemoteModel(self, await self._driver.run(operations.show(identifier)), None)
         return AsyncRemoteModel(self, await self._driver.run(operations.find(identifier)), None)
@@ -135,7 +138,8 @@ class AsyncRemoteModel:
 
     @property
     def bytes_sent(self) -> tuple[int, int] | None:
-        """What the upload takes and what the whole model would have, in bytes; unknown for a model looked up."""
+        """What the upload takes and what the whole model would have, in bytes; unknown for a model
+        looked up."""
         return None if self._source is None else (len(self._source), self._source.full_size)
 
     async def refresh(self) -> ModelInfo:
@@ -143,7 +147,8 @@ class AsyncRemoteModel:
         return self._info
 
     async def wait(self, timeout: float | None = None) -> AsyncRemoteModel:
-        """Wait until the graph is built. Raises ``ModelFailed``, ``NoWorkerError`` or ``TimeoutError``."""
+        """Wait until the graph is built. Raises ``ModelFailed``, ``NoWorkerError`` or
+        ``TimeoutError``."""
         with showing(self._client.progress) as shown:
             self._info = ModelInfo.from_dict(
                 await self._client.run(operations.wait_ready(self.id, timeout, shown))
@@ -168,7 +173,8 @@ class AsyncRemoteModel:
         return await self._list("nodes")
 
     async def operators(self) -> list[dict[str, Any]]:
-        """Every operator in the order they run: name, type, module, inputs, outputs, flops, macs."""
+        """Every operator in the order they run: name, type, module, inputs, outputs, flops,
+        macs."""
         return await self._list("operators")
 
     async def groups(self) -> list[Group]:
@@ -190,7 +196,8 @@ class AsyncRemoteModel:
     ) -> CutResult:
         """Return the smallest consistent cut that removes ``index`` along ``dim`` of ``node``.
 
-        Raises the core's own errors (``UnknownNodeError``, ``CutIndexError``, ``CutDimError``, ``EmptyAxisError`` ...).
+        Raises the core's own errors (``UnknownNodeError``, ``CutIndexError``, ``CutDimError``,
+        ``EmptyAxisError`` ...).
         """
         request = CutRequest(node, dim, index_of(index))
         return await self.cut_analysis_many(
@@ -218,10 +225,11 @@ class AsyncRemoteModel:
         format: str = "safetensors",
         timeout: float | None = None,
     ) -> Path:
-        """Download the weights without the slices of ``result`` (all of them, for ``None``) and return the path.
+        """Download the weights without the slices of ``result`` (all of them, for ``None``) and
+        return the path.
 
-        ``format`` is ``"safetensors"`` or ``"npz"``; the keys are those of ``state_dict()``, so the pruned module loads them with
-        ``strict=True``.
+        ``format`` is ``"safetensors"`` or ``"npz"``; the keys are those of ``state_dict()``, so the
+        pruned module loads them with ``strict=True``.
         """
         body = {"format": format, **result_body(result)}
         return await self._download("pruned-weights", body, path, timeout)
@@ -233,7 +241,8 @@ class AsyncRemoteModel:
         return await self._download("pruned-onnx", result_body(result), path, timeout)
 
     async def add_weights(self, model: Any = None) -> None:
-        """Send the weights of a model that was uploaded without. ``model`` is its whole ONNX file."""
+        """Send the weights of a model that was uploaded without. ``model`` is its whole ONNX
+        file."""
         content: Path | bytes
         if model is None:
             if self._source is None:
@@ -253,14 +262,16 @@ class AsyncRemoteModel:
         threads: int = 0,
         timeout: float | None = None,
     ) -> Latency:
-        """Measure the forward pass of the original and of what ``result`` leaves, on the worker's device."""
+        """Measure the forward pass of the original and of what ``result`` leaves, on the worker's
+        device."""
         body = {"runs": runs, "warm_up": warm_up, "threads": threads, **result_body(result)}
         with showing(self._client.progress) as shown:
             flow = operations.latency(self.id, body, timeout, shown)
             return Latency.from_dict(await self._client.run(flow))
 
     async def derive(self, result: CutResult, *, name: str | None = None) -> AsyncRemoteModel:
-        """Return the model that is left after ``result``, ready at once: its graph is sliced, not rebuilt."""
+        """Return the model that is left after ``result``, ready at once: its graph is sliced, not
+        rebuilt."""
         view = await self._client.run(operations.derive(self.id, result, name))
         return AsyncRemoteModel(self._client, view, self._source)
 
@@ -342,7 +353,8 @@ class AsyncRemoteModule:
         granularity: str = "auto",
         protect_io: bool = False,
     ) -> CutResult:
-        """Cut an attribute of this module: ``modules['self.conv1'].cut_analysis('weight', index=[0, 1], dim=0)``."""
+        """Cut an attribute of this module: ``modules['self.conv1'].cut_analysis('weight', index=[0,
+        1], dim=0)``."""
         node = f"{self.record.name}.{attribute_name}" if attribute_name else self.record.name
         return await self._model.cut_analysis(
             node, index, dim, granularity=granularity, protect_io=protect_io

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -26,7 +26,10 @@ from torchpruner_core.errors import TorchPrunerError
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    help="Structured pruning of a network on a torchpruner service. TORCHPRUNER_URL and TORCHPRUNER_API_KEY say which and as whom.",
+    help=(
+        "Structured pruning of a network on a torchpruner service. TORCHPRUNER_URL and "
+        "TORCHPRUNER_API_KEY say which and as whom."
+    ),
 )
 
 _out = Console()
@@ -80,7 +83,8 @@ def upload(
             )
         if counts:
             _out.print(
-                f"{counts['operators']} operators, {counts['modules']} modules, {counts['params']:,} parameters, "
+                f"{counts['operators']} operators, {counts['modules']} modules, "
+                f"{counts['params']:,} parameters, "
                 f"{counts['flops']:,} FLOPs"
             )
 
@@ -321,7 +325,7 @@ def _print_json(value: Any, write: Callable[[str], None] = typer.echo) -> None:
     write(json.dumps(value, indent=2))
 
 
-def _fail(message: str) -> Any:
+def _fail(message: str) -> NoReturn:
     _err.print(f"[red]{message}[/red]", soft_wrap=True)
     raise typer.Exit(1)
 

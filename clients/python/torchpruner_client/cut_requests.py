@@ -12,7 +12,8 @@ Indices = Any
 
 
 def index_of(index: Indices) -> tuple[int, ...]:
-    """Return indices as plain integers. Raises ``TypeError`` for anything but a flat list of integers."""
+    """Return indices as plain integers. Raises ``TypeError`` for anything but a flat list of
+    integers."""
     values = index.tolist() if hasattr(index, "tolist") else index
     if isinstance(values, (str, bytes)) or not isinstance(
         values, (Sequence, range, set, frozenset)

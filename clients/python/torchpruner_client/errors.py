@@ -2,7 +2,7 @@
 
 ::
 
-    ServiceError                 any answer that is an error; ``slug`` never changes between versions
+    ServiceError                 any answer that is an error; ``code`` never changes
     ├── NotFoundError            no such model, artifact, job
     ├── ConflictError            the model is not in a state that allows this
     │   └── WeightsRequired      the model was uploaded without its weights
@@ -15,8 +15,8 @@
     NoWorkerError                the service has no worker to do the job
     DownloadDamaged              the bytes that arrived are not those announced
 
-An error about a cut is also the core's own class: ``except torchpruner_core.errors.CutIndexError`` catches
-it whether the analysis ran here or on a service.
+An error about a cut is also the core's own class: ``except torchpruner_core.errors.CutIndexError``
+catches it whether the analysis ran here or on a service.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from torchpruner_core.errors import TorchPrunerError
 
 
 class ServiceError(TorchPrunerError):
-    """An error that the service answered with. ``problem`` is its body, ``status`` the HTTP status."""
+    """An error that the service answered with. ``problem`` is its body, ``status`` the HTTP
+    status."""
 
     def __init__(self, problem: dict[str, Any]) -> None:
         self.problem = problem

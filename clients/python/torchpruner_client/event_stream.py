@@ -1,4 +1,5 @@
-"""Reads server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html) line by line."""
+"""Reads server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html) line by
+line."""
 
 from __future__ import annotations
 

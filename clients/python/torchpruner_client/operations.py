@@ -34,7 +34,8 @@ NO_WORKER_PATIENCE = 10.0
 
 
 def upload(source: Source, name: str | None, progress: Progress) -> Flow[dict[str, Any]]:
-    """Send a model unless the service has it; return its view. A known file costs one round trip."""
+    """Send a model unless the service has it; return its view. A known file costs one round
+    trip."""
     digest = source.sha256()
     inputs = [spec.to_dict() for spec in source.inputs]
     known: dict[str, Any] = {"blob": digest, "inputs": inputs}
@@ -150,7 +151,7 @@ def find(name: str) -> Flow[dict[str, Any]]:
         {
             "type": "unknown-model",
             "status": 404,
-            "detail": f"there is no model with the id or name {name!r}; `torchpruner models` lists them",
+            "detail": f"no model has the id or name {name!r}; `torchpruner models` lists them",
         }
     )
 
@@ -230,7 +231,8 @@ def download(
     timeout: float | None,
     progress: Progress,
 ) -> Flow[Path]:
-    """Have a file made and download it. Weights that the service lacks are sent first, where they are here.
+    """Have a file made and download it. Weights that the service lacks are sent first, where they
+    are here.
 
     The file appears under its name when it is whole and its sha256 is right.
     """
@@ -257,7 +259,8 @@ def download(
         digest = yield Fetch(artifact["content"], partial, received)
         if digest != artifact["sha256"]:
             raise DownloadDamaged(
-                f"the download has the sha256 {digest}, the service announced {artifact['sha256']}; "
+                f"the download has the sha256 {digest}, the service announced "
+                f"{artifact['sha256']}; "
                 "download it again"
             )
         partial.replace(target)

@@ -67,7 +67,8 @@ class RichProgress:
 
 @contextmanager
 def showing(progress: Progress | bool | None) -> Iterator[Progress]:
-    """Yield the listener that ``progress`` stands for: ``None`` shows bars on a terminal, a bool decides."""
+    """Yield the listener that ``progress`` stands for: ``None`` shows bars on a terminal, a bool
+    decides."""
     shown: Progress
     if progress is None:
         progress = sys.stderr.isatty()

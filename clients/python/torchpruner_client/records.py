@@ -79,7 +79,8 @@ class ModuleRecord:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Axes that are pruned together. ``members`` are ``(node, dim)``; ``step`` slices go at once."""
+    """Axes that are pruned together. ``members`` are ``(node, dim)``; ``step`` slices go at
+    once."""
 
     id: int
     width: int
@@ -106,7 +107,8 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Flops:
-    """FLOPs of one forward pass, two a multiply-accumulate, as ``torch.utils.flop_counter`` counts them."""
+    """FLOPs of one forward pass, two a multiply-accumulate, as ``torch.utils.flop_counter`` counts
+    them."""
 
     flops: int
     macs: int
@@ -127,7 +129,8 @@ class Flops:
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Milliseconds of a forward pass of the original and the pruned model on one worker's device."""
+    """Milliseconds of a forward pass of the original and the pruned model on one worker's
+    device."""
 
     device: str
     provider: str

@@ -12,9 +12,11 @@ RETRIED_STATUSES = frozenset({429, 502, 503, 504})
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Up to ``retries`` more tries; waits double from ``first`` to ``longest`` seconds, with jitter.
+    """Up to ``retries`` more tries; waits double from ``first`` to ``longest`` seconds, with
+    jitter.
 
-    A ``Retry-After`` of the service is kept to, unless it is longer than ``patience``: then the error is raised.
+    A ``Retry-After`` of the service is kept to, unless it is longer than ``patience``: then the
+    error is raised.
     """
 
     retries: int = 5

@@ -1,4 +1,5 @@
-"""What a user calls "the model", as bytes to send: exported here, stripped of its weights where they are not needed.
+"""What a user calls "the model", as bytes to send: exported here, stripped of its weights where
+they are not needed.
 
 torch is imported only where a module is given, and then the user has imported it already.
 """
@@ -60,8 +61,8 @@ def source_of(model: Any, inputs: Any, weights: bool | None) -> Source:
     """Return what to send of ``model``.
 
     ``model`` is a path, bytes, an ``nn.Module``, a ``ScriptModule``, an ``ExportedProgram`` or an
-    ``onnx.ModelProto``. ``weights=None`` leaves them out wherever that is possible: of a module and of an ONNX file, not of
-    TorchScript or ``.pt2`` archives, which are sent as they are.
+    ``onnx.ModelProto``. ``weights=None`` leaves them out wherever that is possible: of a module and
+    of an ONNX file, not of TorchScript or ``.pt2`` archives, which are sent as they are.
     """
     if isinstance(model, (str, os.PathLike)):
         path = Path(model)
@@ -83,7 +84,8 @@ def _file_source(content: Path | bytes, inputs: Any, weights: bool | None) -> So
     if is_archive or weights or (weights is None and size <= SMALL):
         if weights is False and is_archive:
             raise ValueError(
-                "a TorchScript or .pt2 archive holds its weights together with its code; load it and give the "
+                "a TorchScript or .pt2 archive holds its weights together with its code; "
+                "load it and give the "
                 "module, or upload it whole"
             )
         return Source(content, specs, False, size)
@@ -146,7 +148,8 @@ def _example_inputs(inputs: Any) -> Any:
 
 
 def specs_of(inputs: Any) -> list[TensorSpec]:
-    """Return the shapes and dtypes of inputs given as tensors, arrays, specs, shapes, or a mapping of those."""
+    """Return the shapes and dtypes of inputs given as tensors, arrays, specs, shapes, or a mapping
+    of those."""
     if inputs is None:
         return []
     if isinstance(inputs, Mapping):
@@ -167,7 +170,8 @@ def _spec(name: str, value: Any) -> TensorSpec:
     if isinstance(value, Sequence) and len(value) == 2 and isinstance(value[1], str):
         return TensorSpec(name, tuple(int(size) for size in value[0]), value[1])
     raise TypeError(
-        f"an input is a tensor, an array, a TensorSpec, a shape like (1, 3, 224, 224) or a pair of a shape and a "
+        f"an input is a tensor, an array, a TensorSpec, a shape like (1, 3, 224, 224) or a "
+        f"pair of a shape and a "
         f"dtype, not {value!r}"
     )
 

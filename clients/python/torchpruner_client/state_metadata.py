@@ -1,7 +1,7 @@
 """Adds to an exported ONNX file what ``load_state_dict(strict=True)`` wants and no operator reads.
 
-``num_batches_tracked`` and its like are in a module's state and never in its graph. They travel in the file's metadata, as
-protocol-buffer fields appended to its bytes; onnx is not needed for that.
+``num_batches_tracked`` and its like are in a module's state and never in its graph. They travel in
+the file's metadata, as protocol-buffer fields appended to its bytes; onnx is not needed for that.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from torchpruner_core.exporting.wire import tensor_headers
 
 STATE_KEY = "torchpruner.state"
 MAX_BYTES = 1 << 20
-"""Larger tensors that no operator reads are left out: the file would not be weightless with them."""
+"""Larger tensors that no operator reads are left out: the file would not be weightless with
+them."""
 
 _METADATA_FIELD, _KEY_FIELD, _VALUE_FIELD = 14, 1, 2
 _DIMS_FIELD, _TYPE_FIELD, _RAW_FIELD = 1, 2, 9
 _ONNX_TYPES = {
-    "float32": 1, "uint8": 2, "int8": 3, "int16": 5, "int32": 6, "int64": 7, "bool": 9, "float16": 10,
-    "float64": 11, "bfloat16": 16,
+    "float32": 1, "uint8": 2, "int8": 3, "int16": 5, "int32": 6, "int64": 7, "bool": 9,
+    "float16": 10, "float64": 11, "bfloat16": 16,
 }  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """What an operation asks of the network, without saying how.
 
-An operation is a generator: it yields steps and is sent what came of each. The sync and the async client are two
-short drivers of the same generators, so there is one implementation of everything.
+An operation is a generator: it yields steps and is sent what came of each. The sync and the async
+client are two short drivers of the same generators, so there is one implementation of everything.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request; the generator is sent its response. Statuses of 400 and more raise, but for ``accept``."""
+    """One request; the generator is sent its response. Statuses of 400 and more raise, but for
+    ``accept``."""
 
     method: str
     path: str
@@ -80,7 +81,8 @@ class Watch:
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Download into ``target``; a connection that breaks goes on where it broke. Sent the sha256 (hex)."""
+    """Download into ``target``; a connection that breaks goes on where it broke. Sent the sha256
+    (hex)."""
 
     path: str
     target: Path

@@ -81,7 +81,7 @@ def check_fits(derive: Any, result: CutResult, model: str) -> None:
             slug="cut-mismatch",
             title="The cut does not fit the model",
             model=model,
-            **{key: str(value) for key, value in error.fields.items()},
+            cause=error.to_problem(),
         ) from error
 
 

@@ -1,4 +1,5 @@
-"""Refuses JSON bodies that are too large, before they are in memory. Uploads have limits of their own."""
+"""Refuses JSON bodies that are too large, before they are in memory. Uploads have limits of their
+own."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ class BodyLimit:
             received += len(message.get("body", b""))
             if received > self._limit:
                 raise TooLarge(
-                    f"the body is larger than {self._limit} bytes; ask for fewer cuts, or send indices as "
+                    f"the body is larger than {self._limit} bytes; ask for fewer cuts, or "
+                    f"send indices as "
                     "ranges",
                     limit=self._limit,
                 )

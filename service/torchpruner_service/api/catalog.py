@@ -1,11 +1,12 @@
 """What a tenant has: which blobs it has proven to hold, which models and artifacts it may see.
 
-Ownership is written to the object store first and indexed in Redis; the index is rebuilt from the store
-when Redis has lost it, and the store is asked directly while Redis is away.
+Ownership is written to the object store first and indexed in Redis; the index is rebuilt from the
+store when Redis has lost it, and the store is asked directly while Redis is away.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from dataclasses import dataclass
@@ -139,7 +140,8 @@ class Catalog:
             )
         if size and used_bytes + incoming > size:
             raise QuotaExceeded(
-                f"this key may keep {size} bytes of files and has {used_bytes}; delete models first",
+                f"this key may keep {size} bytes of files and has {used_bytes}; delete models "
+                f"first",
                 headers={"Retry-After": "3600"},
                 limit=size,
                 used=used_bytes,
@@ -168,10 +170,8 @@ class Catalog:
             await self._forget_index(tenant)
 
     async def _forget_index(self, tenant: str) -> None:
-        try:
+        with contextlib.suppress(REDIS_ERRORS):
             await self._redis.delete(self._keys.indexed(tenant))
-        except REDIS_ERRORS:
-            pass
 
     async def _all(self, tenant: str, index: str, prefix: str) -> dict[str, dict[str, Any]]:
         try:

@@ -19,7 +19,8 @@ _RANGE = re.compile(r"^bytes=(\d*)-(\d*)$")
 def download(
     request: Request, objects: Objects, key: str, facts: dict[str, Any], name: str
 ) -> Response:
-    """Answer a GET or HEAD for the object ``key`` of ``facts['size']`` bytes and ``facts['sha256']``."""
+    """Answer a GET or HEAD for the object ``key`` of ``facts['size']`` bytes and
+    ``facts['sha256']``."""
     size, etag = int(facts["size"]), f'"{facts["sha256"]}"'
     headers = {
         "ETag": etag,

@@ -14,7 +14,8 @@ from torchpruner_service.problems import Unavailable
 
 FAST, SLOW = 0.05, 0.5
 REPEAT = 2.0
-"""Seconds after which an unchanged job is told again, so that a follower knows that it is waited for."""
+"""Seconds after which an unchanged job is told again, so that a follower knows that it is waited
+for."""
 
 
 async def follow(state: AppState, job: str) -> AsyncIterator[dict[str, Any]]:

@@ -25,7 +25,8 @@ _DIGEST = re.compile(r"sha-256=:([A-Za-z0-9+/=]+):")
 
 
 class StagedFile:
-    """A received file: where it is, its size and sha256 (hex). Use as ``with``: it removes itself."""
+    """A received file: where it is, its size and sha256 (hex). Use as ``with``: it removes
+    itself."""
 
     def __init__(self, path: Path, size: int, digest: str) -> None:
         self.path = path
@@ -76,8 +77,8 @@ async def stage(
 ) -> StagedFile:
     """Write ``chunks`` into a new file of ``folder``.
 
-    Raises ``TooLarge`` past ``limit`` bytes, ``StorageFull`` on a full disk, ``InvalidRequest`` where the
-    sender stalls for ``idle_timeout`` seconds. Nothing is left behind then.
+    Raises ``TooLarge`` past ``limit`` bytes, ``StorageFull`` on a full disk, ``InvalidRequest``
+    where the sender stalls for ``idle_timeout`` seconds. Nothing is left behind then.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"upload-{secrets.token_hex(12)}"
@@ -136,7 +137,8 @@ async def _pieces(chunks: AsyncIterator[bytes], idle_timeout: float) -> AsyncIte
             break
         except TimeoutError as error:
             raise InvalidRequest(
-                f"no bytes arrived for {idle_timeout:.0f} s; send the file again, or use a resumable "
+                f"no bytes arrived for {idle_timeout:.0f} s; send the file again, or use a "
+                f"resumable "
                 "upload",
                 slug="upload-stalled",
             ) from error

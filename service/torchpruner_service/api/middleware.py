@@ -1,4 +1,5 @@
-"""Around every request: an id, a log line, metrics by route template, a trace, a limit on JSON bodies."""
+"""Around every request: an id, a log line, metrics by route template, a trace, a limit on JSON
+bodies."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from typing import Any
@@ -21,7 +22,8 @@ from torchpruner_service.state.redis_clients import REDIS_ERRORS, unavailable
 from torchpruner_service.storage import layout
 
 NO_WORKER = (
-    "no worker is running, so nothing will happen until one starts: run `torchpruner-service worker` "
+    "no worker is running, so nothing will happen until one starts: run `torchpruner-service "
+    "worker` "
     "with the same REDIS_URL and STORAGE_URL"
 )
 
@@ -182,7 +184,8 @@ async def waiting_message(state: AppState, job_state: str) -> str | None:
 
 
 async def graph_of(state: AppState, tenant: str, model: str) -> CachedGraph:
-    """Return a model's graph. Raises a ``Conflict`` that says why there is none yet, or none at all."""
+    """Return a model's graph. Raises a ``Conflict`` that says why there is none yet, or none at
+    all."""
     await state.catalog.require_model(tenant, model)
     held = state.graphs.get(model)
     if held is not None:
@@ -204,10 +207,8 @@ async def _graph_bytes(state: AppState, tenant: str, model: str) -> bytes:
     data = await state.objects.aget(layout.solved(model))
     if data is None:
         raise await not_ready(state, tenant, model)
-    try:
+    with contextlib.suppress(REDIS_ERRORS):
         await state.redis.set(state.keys.graph(model), data, ex=state.settings.result_ttl)
-    except REDIS_ERRORS:
-        pass
     return data
 
 
@@ -296,7 +297,8 @@ async def weights_source(state: AppState, tenant: str, manifest: dict[str, Any])
     shown = await view(state, tenant, manifest["id"])
     if shown["weightless"]:
         raise Conflict(
-            "the model was uploaded without its weights, which this needs; send the whole ONNX file to "
+            "the model was uploaded without its weights, which this needs; send the whole "
+            "ONNX file to "
             f"POST /v1/models/{root}/weights, then ask again",
             slug="weights-required",
             title="The model's weights are needed",
@@ -323,10 +325,8 @@ async def _manifest(state: AppState, model: str) -> dict[str, Any] | None:
         return manifest
     stored: dict[str, Any] | None = await state.objects.aget_json(layout.manifest(model))
     if stored is not None:
-        try:
+        with contextlib.suppress(REDIS_ERRORS):
             await state.redis.set(key, json.dumps(stored), ex=state.settings.result_ttl)
-        except REDIS_ERRORS:
-            pass
     return stored
 
 

@@ -10,12 +10,13 @@ from fastapi.openapi.utils import get_openapi
 from torchpruner_service.api.schemas import KnownContent, Problem
 
 DESCRIPTION = """
-Structured pruning as a shared service. Upload a network once; then ask, from anywhere, what else must go when
-slices of a parameter go, what that saves, and download the pruned weights.
+Structured pruning as a shared service. Upload a network once; then ask, from anywhere, what else
+must go when slices of a parameter go, what that saves, and download the pruned weights.
 
-Errors are `application/problem+json` with a stable `type`. Long work answers 202 with `Location`; follow it with
-`?wait=`, or as server-sent events at `.../events`. Lists are paged with `limit` and `cursor`. A route that is going
-away says so with the headers `Deprecation` and `Sunset` for at least six months; `/v1` is the current version.
+Errors are `application/problem+json` with a stable `type`. Long work answers 202 with `Location`;
+follow it with `?wait=`, or as server-sent events at `.../events`. Lists are paged with `limit` and
+`cursor`. A route that is going away says so with the headers `Deprecation` and `Sunset` for at
+least six months; `/v1` is the current version.
 """
 
 

@@ -39,7 +39,7 @@ def install(app: FastAPI) -> None:
             "type": slugs.get(error.status_code, "http-error"),
             "title": str(error.detail),
             "status": error.status_code,
-            "detail": f"{error.detail}: {request.method} {request.url.path}; /docs lists the routes",
+            "detail": f"{error.detail}: {request.method} {request.url.path}; see /docs",
         }
         return _answer(request, body, dict(error.headers or {}))
 

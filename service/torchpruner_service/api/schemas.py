@@ -28,7 +28,7 @@ class Problem(BaseModel):
                     "type": "unknown-node",
                     "title": "There is no such node",
                     "status": 404,
-                    "detail": "there is no node called 'self.conv9.weight'; list the nodes for the names",
+                    "detail": "there is no node called 'self.conv9.weight'",
                     "node": "self.conv9.weight",
                     "request_id": "5f0c6d9e",
                 }
@@ -158,7 +158,8 @@ class Derive(Body):
 
 
 class Latency(Body):
-    """What to measure: timed runs after warm-up runs, of the model and of what is left after ``result``."""
+    """What to measure: timed runs after warm-up runs, of the model and of what is left after
+    ``result``."""
 
     result: Result | None = None
     runs: int = Field(default=30, ge=1, le=1000)

@@ -26,7 +26,8 @@ def sniff_file(path: Path, max_unpacked: int) -> str:
             return _sniff_zip(path, size, max_unpacked)
         if head[:1] == b"\x80" or head[:2] == b"PK":
             raise InvalidUpload(
-                "the file is a bare pickle or a damaged archive, not a program; save the model with "
+                "the file is a bare pickle or a damaged archive, not a program; save the "
+                "model with "
                 "torch.jit.trace(...).save(path), torch.export.save or torch.onnx.export",
                 slug="unsupported-model",
             )
@@ -39,7 +40,8 @@ def _sniff_onnx(view: mmap.mmap) -> str:
     try:
         if not holds_graph(data):
             raise InvalidUpload(
-                "the file is not a model, or it is truncated: neither an ONNX file, nor a TorchScript "
+                "the file is not a model, or it is truncated: neither an ONNX file, nor a "
+                "TorchScript "
                 "or torch.export archive"
             )
         for header in tensor_headers(data):
@@ -78,7 +80,8 @@ def _sniff_zip(path: Path, size: int, max_unpacked: int) -> str:
         or unpacked > MAX_RATIO * size + (1 << 20)
     ):
         raise InvalidUpload(
-            f"the archive unpacks {size} bytes into {unpacked} in {len(entries)} entries, more than "
+            f"the archive unpacks {size} bytes into {unpacked} in {len(entries)} entries, "
+            f"more than "
             "this service reads",
             slug="archive-too-large",
             unpacked=unpacked,
@@ -93,7 +96,8 @@ def _sniff_zip(path: Path, size: int, max_unpacked: int) -> str:
     if any("/code/" in name for name in names):
         return "torchscript"
     raise InvalidUpload(
-        "the archive holds no program: a state_dict or a pickled module cannot be analysed; save the "
+        "the archive holds no program: a state_dict or a pickled module cannot be analysed; "
+        "save the "
         "model with torch.jit.trace(...).save(path), torch.export.save or torch.onnx.export",
         slug="unsupported-model",
     )

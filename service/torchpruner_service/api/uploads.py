@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 
 from torchpruner_service.api.app_state import AppState
 from torchpruner_service.api.blob_storing import store_blob
-from torchpruner_service.api.ingest import PIECE, check_digest, stage
+from torchpruner_service.api.ingest import check_digest, stage
 from torchpruner_service.auth.api_keys import Principal
 from torchpruner_service.identity import short
 from torchpruner_service.problems import Conflict, InvalidRequest, NotFound
@@ -81,7 +81,7 @@ async def append(
         )
     settings = state.settings
     room = facts["length"] - offset
-    kept = _KeepWhatArrived(chunks)
+    kept = _what_arrives(chunks)
     staged = await stage(kept, settings.scratch_dir, room, settings.upload_idle_timeout)
     with staged:
         if staged.size:
@@ -148,19 +148,10 @@ async def _parts(state: AppState, facts: dict[str, Any]) -> list[tuple[str, int]
     return parts
 
 
-class _KeepWhatArrived:
-    """Ends quietly where the sender's connection breaks, so that what came is kept."""
-
-    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
-        self._chunks = chunks
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._read()
-
-    async def _read(self) -> AsyncIterator[bytes]:
-        try:
-            async for chunk in self._chunks:
-                for start in range(0, len(chunk), PIECE):
-                    yield chunk[start : start + PIECE]
-        except ClientDisconnect:
-            return
+async def _what_arrives(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """End quietly where the sender's connection breaks, so that what came is kept."""
+    try:
+        async for chunk in chunks:
+            yield chunk
+    except ClientDisconnect:
+        return

@@ -28,7 +28,8 @@ async def attach_weights(
     manifest = await manifest_of(state, who.tenant, model)
     if manifest.get("parent"):
         raise Conflict(
-            f"a derived model has the weights of the model it came from; add them to {manifest['root']}",
+            f"a derived model has the weights of the model it came from; add them to "
+            f"{manifest['root']}",
             slug="derived-model",
             model=manifest["root"],
         )

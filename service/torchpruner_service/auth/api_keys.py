@@ -69,7 +69,14 @@ class ApiKey:
 
 
 def create_key(
-    objects: Objects, tenant: str, scopes: Iterable[str], *, name: str = "", **limits: int | None
+    objects: Objects,
+    tenant: str,
+    scopes: Iterable[str],
+    *,
+    name: str = "",
+    rate_limit: int | None = None,
+    quota_models: int | None = None,
+    quota_bytes: int | None = None,
 ) -> tuple[ApiKey, str]:
     """Store a new key and return it with its text, which is not kept anywhere.
 
@@ -84,7 +91,16 @@ def create_key(
     if not _TENANT.match(tenant):
         raise InvalidRequest("a tenant's name has lower-case letters, digits and dashes, up to 63")
     identifier, secret = _random(12), _random(40)
-    key = ApiKey(identifier, tenant, chosen, _hash(secret), name=name, **limits)
+    key = ApiKey(
+        identifier,
+        tenant,
+        chosen,
+        _hash(secret),
+        name=name,
+        rate_limit=rate_limit,
+        quota_models=quota_models,
+        quota_bytes=quota_bytes,
+    )
     objects.put_json(layout.api_key(identifier), asdict(key))
     return key, f"tp_{identifier}_{secret}"
 
@@ -113,7 +129,8 @@ class KeyRing:
         self._seen: dict[str, tuple[float, ApiKey | None]] = {}
 
     async def check(self, text: str) -> Principal:
-        """Return who holds the key ``text``. Raises ``Unauthorized``, always with the same words."""
+        """Return who holds the key ``text``. Raises ``Unauthorized``, always with the same
+        words."""
         match = _KEY.match(text)
         if match is None:
             raise _refused()

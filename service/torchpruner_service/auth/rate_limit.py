@@ -15,8 +15,8 @@ WINDOW = 60
 async def check_rate(redis: Any, keys: Keys, key: str, limit: int) -> dict[str, str]:
     """Count one request and return the headers to answer with.
 
-    The headers are those of the IETF's draft on rate limits, in both of its forms. Raises ``RateLimited``
-    past ``limit``. Where Redis is away nobody is refused.
+    The headers are those of the IETF's draft on rate limits, in both of its forms. Raises
+    ``RateLimited`` past ``limit``. Where Redis is away nobody is refused.
     """
     now = time.time()
     window = int(now // WINDOW)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -46,10 +47,8 @@ async def render(state: AppState) -> bytes:
     misses = Gauge("torchpruner_graph_cache_misses", "Graphs read from Redis", registry=shared)
     hits.set(state.graphs.hits)
     misses.set(state.graphs.misses)
-    try:
+    with contextlib.suppress(REDIS_ERRORS):
         await _redis_part(state, shared)
-    except REDIS_ERRORS:
-        pass
     return generate_latest(REGISTRY) + generate_latest(shared)
 
 

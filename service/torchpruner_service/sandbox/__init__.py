@@ -2,7 +2,7 @@
 
 ::
 
-    worker ── starts, once ──▶ nursery          imports torch and onnx; no credentials, no sockets but one
+    worker ── starts, once ──▶ nursery          imports torch and onnx; no credentials
        │                          │ fork
        └─ work-horse ─ request ─▶ └─▶ child      rlimits, own network, Landlock, seccomp; one task
               ▲                        │

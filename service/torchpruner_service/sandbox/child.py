@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -31,10 +32,8 @@ def run_child(request: dict[str, Any], pipe: int) -> None:
 
         out.result(TASKS[request["task"]](request["args"], out))
     except BaseException as error:
-        try:
+        with contextlib.suppress(OSError):
             out.error(describe(error))
-        except OSError:
-            pass
     finally:
         os._exit(0)
 

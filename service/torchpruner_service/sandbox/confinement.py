@@ -67,7 +67,8 @@ def missing() -> list[str]:
 
 
 def code_folders() -> list[Path]:
-    """Folders that Python imports from: the interpreter, its libraries and the installed packages."""
+    """Folders that Python imports from: the interpreter, its libraries and the installed
+    packages."""
     found = {Path(path) for path in sysconfig.get_paths().values()}
     found |= {Path(sys.prefix) / "lib", Path(sys.base_prefix) / "lib"}
     # A source tree on the path may hold more than packages: what is granted is the packages alone.
@@ -87,8 +88,8 @@ def confine(
 ) -> None:
     """Give up every right that the task does not need. There is no way back.
 
-    ``inputs`` are the files it may read, ``scratch`` the only folder it may write in, ``preserve`` the
-    descriptors it keeps. ``strict`` raises ``OSError`` where something cannot be given up.
+    ``inputs`` are the files it may read, ``scratch`` the only folder it may write in, ``preserve``
+    the descriptors it keeps. ``strict`` raises ``OSError`` where something cannot be given up.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

@@ -1,7 +1,7 @@
 """Landlock: which files a process may touch, decided by the process itself and for ever.
 
-See the kernel's ``Documentation/userspace-api/landlock.rst``. Called through ctypes, since glibc has
-no wrappers. Everything not granted is refused, /proc and the temp folders of others included.
+See the kernel's ``Documentation/userspace-api/landlock.rst``. Called through ctypes, since glibc
+has no wrappers. Everything not granted is refused, /proc and the temp folders of others included.
 """
 
 from __future__ import annotations

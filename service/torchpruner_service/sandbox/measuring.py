@@ -22,8 +22,9 @@ def measure(
 ) -> dict[str, Any]:
     """Time each model; the runs of all are interleaved so that a busy moment hurts them alike.
 
-    Returns ``{"device", "provider", "runs", "warm_up", "models": {name: {"median_ms", "p95_ms", "min_ms"}},
-    "speedup"}``. Where the asked provider does not start, the CPU takes over and ``degraded`` says why.
+    Returns ``{"device", "provider", "runs", "warm_up", "models": {name: {"median_ms", "p95_ms",
+    "min_ms"}}, "speedup"}``. Where the asked provider does not start, the CPU takes over and
+    ``degraded`` says why.
     """
     import onnxruntime
 

@@ -1,8 +1,8 @@
 """The process that sandboxed children are forked from.
 
-It imports torch, onnx and the engine once (seconds), so that a job does not, and answers work-horses on
-a unix socket: a request in, a child forked, its exit status out. When the work-horse hangs up (it was
-killed, the job was cancelled or ran out of time) the child is killed.
+It imports torch, onnx and the engine once (seconds), so that a job does not, and answers
+work-horses on a unix socket: a request in, a child forked, its exit status out. When the work-horse
+hangs up (it was killed, the job was cancelled or ran out of time) the child is killed.
 
 It is started with an environment that holds no credential and never gets one.
 """

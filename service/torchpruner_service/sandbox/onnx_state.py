@@ -1,7 +1,8 @@
 """The parameters and buffers of an ONNX file, under the names that its graph gives them.
 
-A client that exported an ``nn.Module`` adds the metadata entry :data:`STATE_KEY`: the keys of the module's state
-dict in order, and the small tensors among them that no operator reads (``num_batches_tracked``).
+A client that exported an ``nn.Module`` adds the metadata entry :data:`STATE_KEY`: the keys of the
+module's state dict in order, and the small tensors among them that no operator reads
+(``num_batches_tracked``).
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ ROOT = "self."
 
 
 def named_initializers(path: Path, inputs: list[TensorSpec]) -> Iterator[tuple[str, Any, int]]:
-    """Yield ``(name, TensorProto, storage)``; ``storage`` is equal for names that are tied, else 0."""
+    """Yield ``(name, TensorProto, storage)``; ``storage`` is equal for names that are tied, else
+    0."""
     import onnx
 
     from torchpruner_core import strip_weights

@@ -1,8 +1,8 @@
 """A seccomp filter: no sockets, no programs, no other processes, no kernel doors.
 
 A classic BPF program built by hand and installed with ``prctl``, so no library is needed. Refused
-calls fail with ``EPERM`` (``clone3`` with ``ENOSYS``, so that the C library falls back to ``clone``,
-whose flags can be read).
+calls fail with ``EPERM`` (``clone3`` with ``ENOSYS``, so that the C library falls back to
+``clone``, whose flags can be read).
 """
 
 from __future__ import annotations

@@ -21,11 +21,12 @@ Axes = list[NDArray[np.int64] | None]
 def cut_tensors(
     state: dict[str, StoredTensor], cuts: Sequence[CutResult]
 ) -> dict[str, StoredTensor]:
-    """Return the state after ``cuts``, applied in order; elements are still read one tensor at a time.
+    """Return the state after ``cuts``, applied in order; elements are still read one tensor at a
+    time.
 
-    Names keep their order and lose nothing, so that the pruned module loads it with ``strict=True``. A
-    tensor that shares its memory with a cut one is cut like it. Raises a ``Conflict`` where a cut does
-    not fit the state.
+    Names keep their order and lose nothing, so that the pruned module loads it with
+    ``strict=True``. A tensor that shares its memory with a cut one is cut like it. Raises a
+    ``Conflict`` where a cut does not fit the state.
     """
     result = {}
     by_storage = _cut_by_storage(state, cuts)
@@ -57,8 +58,10 @@ def _check_all_used(state: dict[str, StoredTensor], cuts: Sequence[CutResult]) -
         missing = [name for name in cut.terminal if name not in known]
         if missing:
             raise Conflict(
-                f"the cut names {missing[0]}, which is not among the model's weights; the result was "
-                "made for another model, or the file does not keep that parameter under its own name",
+                f"the cut names {missing[0]}, which is not among the model's weights; the "
+                f"result was "
+                "made for another model, or the file does not keep that parameter under its "
+                "own name",
                 slug="cut-mismatch",
                 missing=missing[:20],
             )

@@ -1,7 +1,7 @@
 """A model's state: every tensor that ``load_state_dict(strict=True)`` asks for, under its own name.
 
-A TorchScript file or ``torch.export`` archive has a state dict, which includes what never reaches a graph
-(``num_batches_tracked``). An ONNX file has its initializers.
+A TorchScript file or ``torch.export`` archive has a state dict, which includes what never reaches a
+graph (``num_batches_tracked``). An ONNX file has its initializers.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from torchpruner_service.problems import InvalidUpload
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """One tensor of a state. ``bits()`` gives its elements as an array whose dtype has the size of an
-    element, which for types that numpy lacks (bfloat16, float8) is an unsigned integer."""
+    """One tensor of a state. ``bits()`` gives its elements as an array whose dtype has the size of
+    an element, which for types that numpy lacks (bfloat16, float8) is an unsigned integer."""
 
     dtype: str
     shape: tuple[int, ...]

@@ -1,7 +1,8 @@
 """Writes a state as safetensors or ``.npz``, tensor by tensor, the same bytes every time.
 
-The safetensors layout is that of https://huggingface.co/docs/safetensors: eight bytes of header length, a
-JSON header with offsets, the elements. Written here because its library needs all tensors in memory.
+The safetensors layout is that of https://huggingface.co/docs/safetensors: eight bytes of header
+length, a JSON header with offsets, the elements. Written here because its library needs all tensors
+in memory.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def write_safetensors(tensors: Mapping[str, StoredTensor], write: Write) -> None
     for tensor in tensors.values():
         array = np.ascontiguousarray(tensor.bits())
         if array.nbytes:
-            write(memoryview(array.reshape(-1).view(np.uint8)))
+            write(array.reshape(-1).view(np.uint8).data)
 
 
 def write_npz(tensors: Mapping[str, StoredTensor], write: Write) -> None:

@@ -7,6 +7,7 @@ store, from which it comes back when Redis lost everything.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Iterable
@@ -47,7 +48,8 @@ return 1
 # KEYS: hash, active. ARGV: id, attempt ('' for any), ended (0/1), ttl, then field/value pairs.
 _CHANGE = """
 local state = redis.call('HGET', KEYS[1], 'state')
-if not state or state == '"ready"' or state == '"failed"' or state == '"cancelled"' then return 0 end
+if not state then return 0 end
+if state == '"ready"' or state == '"failed"' or state == '"cancelled"' then return 0 end
 if ARGV[2] ~= '' and redis.call('HGET', KEYS[1], 'attempt') ~= ARGV[2] then return 0 end
 redis.call('HSET', KEYS[1], unpack(ARGV, 5))
 if ARGV[3] == '1' then
@@ -74,7 +76,7 @@ return 0
 class JobBoard:
     """All jobs of a deployment. Blocking: the API calls it from threads."""
 
-    def __init__(self, connection: redis.Redis, objects: Objects, settings: Settings) -> None:
+    def __init__(self, connection: Any, objects: Objects, settings: Settings) -> None:
         self.connection = connection
         self.objects = objects
         self.settings = settings
@@ -142,10 +144,8 @@ class JobBoard:
         """Cancel a job: a queued one never starts, a running one is stopped by its work-horse."""
         changed = self._end(record, any_attempt=True, state="cancelled", stage="cancelled")
         if changed:
-            try:
+            with contextlib.suppress(NoSuchJobError):
                 self._rq_job(record).delete()
-            except NoSuchJobError:
-                pass
         return changed
 
     def again(self, record: JobRecord, stage: str) -> bool:
@@ -175,7 +175,7 @@ class JobBoard:
 
     def lease_holder(self, job: str) -> str | None:
         holder = self.connection.get(self.keys.lease(job))
-        return None if holder is None else holder.decode()
+        return None if holder is None else str(holder.decode())
 
     def active(self) -> list[str]:
         """Jobs that have not ended, oldest first."""

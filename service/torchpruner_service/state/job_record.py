@@ -18,8 +18,9 @@ ENDED: frozenset[str] = frozenset({"ready", "failed", "cancelled"})
 class JobRecord:
     """What Redis knows of a job.
 
-    ``percent`` is of the whole job, 0 to 100. ``attempt`` counts from 1. ``request`` is what the worker
-    needs; ``result`` and ``problem`` are set in ``ready`` and ``failed``. Times are Unix seconds.
+    ``percent`` is of the whole job, 0 to 100. ``attempt`` counts from 1. ``request`` is what the
+    worker needs; ``result`` and ``problem`` are set in ``ready`` and ``failed``. Times are Unix
+    seconds.
     """
 
     id: str

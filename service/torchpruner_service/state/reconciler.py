@@ -1,8 +1,8 @@
 """Finds jobs that nobody is working on and starts them again.
 
-Every API process and worker runs one of these; a short-lived key lets one of them act at a time. What
-it handles: a worker or work-horse that was killed, an RQ entry that was lost between two processes, and
-a Redis that came back empty.
+Every API process and worker runs one of these; a short-lived key lets one of them act at a time.
+What it handles: a worker or work-horse that was killed, an RQ entry that was lost between two
+processes, and a Redis that came back empty.
 """
 
 from __future__ import annotations

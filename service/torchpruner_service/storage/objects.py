@@ -1,12 +1,13 @@
 """The object store: a local folder, S3, GCS or Azure behind one small interface.
 
 Each method has a blocking form for workers and an ``a``-prefixed form for the API. Errors of the
-store become :class:`~torchpruner_service.problems.Unavailable`, except "not found", which is ``None``
-or :class:`KeyError` where a method says so.
+store become :class:`~torchpruner_service.problems.Unavailable`, except "not found", which is
+``None`` or :class:`KeyError` where a method says so.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -89,10 +90,8 @@ class Objects:
             return None
 
     def delete(self, key: str) -> None:
-        try:
+        with contextlib.suppress(KeyError):
             _guard(lambda: obstore.delete(self._store, key))
-        except KeyError:
-            pass
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Every key under ``prefix`` (a folder, ending in ``/``)."""
@@ -144,10 +143,8 @@ class Objects:
         return await self.asize(key) is not None
 
     async def adelete(self, key: str) -> None:
-        try:
+        with contextlib.suppress(KeyError):
             await _aguard(lambda: obstore.delete_async(self._store, key))
-        except KeyError:
-            pass
 
     async def akeys(self, prefix: str) -> list[str]:
         def listed() -> list[str]:

@@ -87,7 +87,7 @@ def attach(context: JobContext) -> dict[str, Any]:
 def latency(context: JobContext) -> dict[str, Any]:
     """Measure the original and the pruned ONNX model on this worker's device."""
     request = context.record.request
-    path, args, inputs, code = _source(context)
+    _path, args, inputs, code = _source(context)
     settings = context.settings
     return context.run(
         "latency",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import shutil
@@ -145,10 +146,8 @@ class Lease:
     def release(self) -> None:
         self._released.set()
         self._thread.join(timeout=2.0)
-        try:
+        with contextlib.suppress(REDIS_ERRORS):
             self._board.drop_lease(self._record.id, self._holder)
-        except REDIS_ERRORS:
-            pass
 
     def _keep(self) -> None:
         renewed = time.monotonic()

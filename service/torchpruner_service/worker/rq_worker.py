@@ -36,7 +36,7 @@ class PrunerWorker(Worker):
     board: JobBoard
 
     def handle_work_horse_killed(self, job: Job, retpid: Any, ret_val: Any, rusage: Any) -> None:
-        super().handle_work_horse_killed(job, retpid, ret_val, rusage)
+        super().handle_work_horse_killed(job, retpid, ret_val, rusage)  # type: ignore[no-untyped-call]
         identifier = str(job.args[0])
         try:
             holder = self.board.lease_holder(identifier)

@@ -91,7 +91,8 @@ class Supervisor:
         lacking = confinement.missing()
         if lacking and self._settings.sandbox == "require":
             log.error(
-                "this kernel cannot confine code: TorchScript and .pt2 uploads will be refused here",
+                "this kernel cannot confine code: TorchScript and .pt2 uploads will be "
+                "refused here",
                 missing=lacking,
             )
         wants_gpu = "CUDAExecutionProvider" in self._settings.execution_providers

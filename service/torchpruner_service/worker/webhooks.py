@@ -1,8 +1,8 @@
 """Tells those who asked that a job ended, with a signed request.
 
-The body is the job as JSON. ``Torchpruner-Signature: t=<unix time>,v1=<hex>`` carries the HMAC-SHA256, with the
-secret that the caller gave with the hook (or the service's), of ``<unix time>.<body>``; a receiver
-compares it and refuses old times.
+The body is the job as JSON. ``Torchpruner-Signature: t=<unix time>,v1=<hex>`` carries the
+HMAC-SHA256, with the secret that the caller gave with the hook (or the service's), of ``<unix
+time>.<body>``; a receiver compares it and refuses old times.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ def _event(record: JobRecord) -> dict[str, Any]:
 def public_address(host: str, port: int, allow_private: bool) -> str:
     """Resolve ``host`` once and return the address to connect to.
 
-    Raises ``ValueError`` for an address inside the deployment: a webhook must not reach what its caller
-    cannot.
+    Raises ``ValueError`` for an address inside the deployment: a webhook must not reach what its
+    caller cannot.
     """
     address = str(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4][0])
     if not allow_private and not ipaddress.ip_address(address).is_global:

@@ -147,8 +147,8 @@ async def show_flops(
         list[str] | None, Query(max_length=2, description="`module`, `operator` or both")
     ] = None,
 ) -> Response:
-    """Two FLOPs a multiply-accumulate, as ``torch.utils.flop_counter`` counts them; a module's include those
-    of everything below it."""
+    """Two FLOPs a multiply-accumulate, as ``torch.utils.flop_counter`` counts them; a module's
+    include those of everything below it."""
     cached = await graph_of(state, who.tenant, model)
     graph = cached.graph
     body: dict[str, Any] = {"flops": graph.flops(), "macs": graph.macs(), "params": graph.params()}
@@ -175,8 +175,9 @@ async def cut_analysis(
         Query(pattern="^module$", description="`module` adds FLOPs before and after by module"),
     ] = None,
 ) -> Response:
-    """The smallest consistent cut that contains every slice asked for, and what it saves. Nothing is changed:
-    replay the result on your own model, ask for pruned weights, or derive a model from it."""
+    """The smallest consistent cut that contains every slice asked for, and what it saves. Nothing
+    is changed: replay the result on your own model, ask for pruned weights, or derive a model from
+    it."""
     cached = await graph_of(state, who.tenant, model)
     requests = requests_of(body)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, Any
 
 import anyio.to_thread
 from fastapi import APIRouter, Header, Request, Response
@@ -52,8 +52,9 @@ async def pruned_weights(
     torchpruner_webhook: Webhook = None,
     torchpruner_webhook_secret: WebhookSecret = None,
 ) -> Response:
-    """The state of the model without the slices of ``result`` (all of it, without one), under the names that
-    ``load_state_dict(strict=True)`` asks for. The same request gives the same artifact and the same bytes."""
+    """The state of the model without the slices of ``result`` (all of it, without one), under the
+    names that ``load_state_dict(strict=True)`` asks for. The same request gives the same artifact
+    and the same bytes."""
     watchers = webhook_of(torchpruner_webhook, torchpruner_webhook_secret, state.settings)
     shown = await request_artifact(
         state, who, model, "weights", body.format, result_of(body.result), watchers
@@ -121,7 +122,8 @@ async def artifact_events(state: State, artifact: OwnArtifact) -> AsyncIterator[
     summary="Cancel an artifact that is being made",
 )
 async def cancel_artifact(state: State, who: Writer, artifact: OwnArtifact) -> Response:
-    """One that is made stays: its content never changes, and another request may have its address."""
+    """One that is made stays: its content never changes, and another request may have its
+    address."""
     from torchpruner_service.api.models_service import find_job
 
     shown = await artifact_view(state, artifact)
@@ -131,7 +133,7 @@ async def cancel_artifact(state: State, who: Writer, artifact: OwnArtifact) -> R
     return Response(status_code=204)
 
 
-_CONTENT = {
+_CONTENT: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The whole file",
         "content": {
@@ -167,7 +169,8 @@ async def artifact_content(
     if facts is None:
         shown = await artifact_view(state, artifact)
         raise Conflict(
-            f"the artifact is not made yet ({shown['state']}, {shown['stage']}); wait for it to be ready",
+            f"the artifact is not made yet ({shown['state']}, {shown['stage']}); wait for it "
+            f"to be ready",
             slug="artifact-failed" if shown["state"] == "failed" else "artifact-not-ready",
             state=shown["state"],
             cause=shown.get("problem"),

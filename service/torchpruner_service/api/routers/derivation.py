@@ -24,8 +24,8 @@ router = APIRouter(prefix="/v1/models", tags=["derivation"])
     summary="The model that is left after a cut",
 )
 async def derive_model(state: State, who: Writer, model: ModelId, body: schemas.Derive) -> Response:
-    """A model of its own, ready at once: the solved graph is sliced, not rebuilt. The same parent and cut are the
-    same model, so several clients that prune in step see one lineage."""
+    """A model of its own, ready at once: the solved graph is sliced, not rebuilt. The same parent
+    and cut are the same model, so several clients that prune in step see one lineage."""
     result = result_of(body.result)
     if result is None or not result.terminal:
         raise InvalidRequest("the result removes nothing, so there is nothing to derive")

@@ -41,8 +41,9 @@ async def measure_latency(
     torchpruner_webhook: Webhook = None,
     torchpruner_webhook_secret: WebhookSecret = None,
 ) -> Response:
-    """Median, 95th percentile and minimum in milliseconds of the original and the pruned ONNX model on the
-    worker's device, runs interleaved. FLOPs that fall without time falling are common: measure."""
+    """Median, 95th percentile and minimum in milliseconds of the original and the pruned ONNX model
+    on the worker's device, runs interleaved. FLOPs that fall without time falling are common:
+    measure."""
     watchers = webhook_of(torchpruner_webhook, torchpruner_webhook_secret, state.settings)
     record = await request_latency(state, who, model, body, result_of(body.result), watchers)
     return json_answer(
@@ -85,7 +86,8 @@ async def job_events(state: State, record: OwnJob) -> AsyncIterator[ServerSentEv
     summary="Cancel a job",
 )
 async def cancel_job(state: State, who: Writer, record: OwnJob) -> Response:
-    """A job that has ended stays as it is. A job that another tenant started goes on for that tenant."""
+    """A job that has ended stays as it is. A job that another tenant started goes on for that
+    tenant."""
     if not record.ended and record.tenant == who.tenant:
         await anyio.to_thread.run_sync(state.board.cancel, record)
     return Response(status_code=204)

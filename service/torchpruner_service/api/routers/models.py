@@ -65,12 +65,12 @@ async def create_model(
     ] = None,
     torchpruner_webhook_secret: Annotated[str | None, Header(max_length=200)] = None,
 ) -> Response:
-    """Send the file as the body (`curl --data-binary @model.onnx`), as the part ``file`` of a multipart form,
-    or send JSON with the sha256 of a file you have uploaded before.
+    """Send the file as the body (`curl --data-binary @model.onnx`), as the part ``file`` of a
+    multipart form, or send JSON with the sha256 of a file you have uploaded before.
 
-    The kind of file is told from its content. TorchScript needs ``inputs``; ONNX has its own, which ``inputs``
-    overrides (dynamic dimensions need it). The same bytes with the same inputs are one model: uploading them
-    twice does the work once.
+    The kind of file is told from its content. TorchScript needs ``inputs``; ONNX has its own, which
+    ``inputs`` overrides (dynamic dimensions need it). The same bytes with the same inputs are one
+    model: uploading them twice does the work once.
     """
     watchers = webhook_of(torchpruner_webhook, torchpruner_webhook_secret, state.settings)
     shown, started = await receive_model(
@@ -138,8 +138,8 @@ async def head_model(state: State, who: Reader, model: ModelId) -> Response:
     summary="Remove a model; cancels its build",
 )
 async def delete_model(state: State, who: Writer, model: ModelId) -> Response:
-    """The model is gone from this tenant at once. A build in progress is stopped unless another tenant
-    waits for the same model."""
+    """The model is gone from this tenant at once. A build in progress is stopped unless another
+    tenant waits for the same model."""
     await models_service.manifest_of(state, who.tenant, model)
     record = await models_service.find_job(state, models_service.build_job(model))
     await state.catalog.remove_model(who.tenant, model)
@@ -158,7 +158,8 @@ async def delete_model(state: State, who: Writer, model: ModelId) -> Response:
     summary="Follow the build as server-sent events",
 )
 async def model_events(state: State, model: OwnModel) -> AsyncIterator[ServerSentEvent]:
-    """An event ``progress`` for each change, with the job as data, and one ``end`` when it has ended."""
+    """An event ``progress`` for each change, with the job as data, and one ``end`` when it has
+    ended."""
     async for record in follow(state, models_service.build_job(model)):
         yield ServerSentEvent(
             data=record, event="end" if record["ended_at"] is not None else "progress"

@@ -32,8 +32,8 @@ _PART = {
 
 @router.head("/blobs/{digest}", responses=problems(), summary="Whether this file is here already")
 async def head_blob(state: State, who: Reader, digest: Digest) -> Response:
-    """200 with its length where this tenant has uploaded the file before; another tenant's files look
-    absent. Then POST /v1/models with its sha256 needs no upload."""
+    """200 with its length where this tenant has uploaded the file before; another tenant's files
+    look absent. Then POST /v1/models with its sha256 needs no upload."""
     size = await state.catalog.blob_size(who.tenant, digest)
     if size is None:
         raise NotFound(f"the file {digest} is not here; upload it", slug="unknown-blob")
@@ -48,11 +48,12 @@ async def head_blob(state: State, who: Reader, digest: Digest) -> Response:
     summary="Start a resumable upload",
 )
 async def create_upload(state: State, who: Writer, body: schemas.UploadStart) -> Response:
-    """Send the parts with PATCH, each with the ``Upload-Offset`` it starts at; after a broken connection ask for the
-    offset and go on. Then POST /v1/models with ``{"upload": id}``."""
+    """Send the parts with PATCH, each with the ``Upload-Offset`` it starts at; after a broken
+    connection ask for the offset and go on. Then POST /v1/models with ``{"upload": id}``."""
     if body.length > state.settings.max_upload_bytes:
         raise TooLarge(
-            f"the file has {body.length} bytes; this service takes {state.settings.max_upload_bytes}",
+            f"the file has {body.length} bytes; this service takes "
+            f"{state.settings.max_upload_bytes}",
             limit=state.settings.max_upload_bytes,
         )
     shown = await start_upload(state, who, body.length, body.sha256)

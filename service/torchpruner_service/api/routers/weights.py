@@ -42,8 +42,8 @@ async def add_weights(
     model: ModelId,
     content_digest: Annotated[str | None, Header(max_length=1000)] = None,
 ) -> Response:
-    """Send the whole ONNX file whose weightless form the model is. A worker checks that it is that file; the
-    model's id stays."""
+    """Send the whole ONNX file whose weightless form the model is. A worker checks that it is that
+    file; the model's id stays."""
     record = await attach_weights(request, state, who, model, content_digest)
     status = 200 if record.state == "ready" else 202
     return json_answer(await job_view(state, record), status, {"Location": f"/v1/jobs/{record.id}"})
