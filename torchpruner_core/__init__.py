@@ -36,8 +36,11 @@ _MODULES = ("errors",)
 __all__ = sorted([*_PUBLIC, *_MODULES])
 
 if TYPE_CHECKING:
-    from torchpruner_core.cut_result import Choice, CutRequest, CutResult, TensorSpec
-    from torchpruner_core.errors import TorchPrunerError
+    from torchpruner_core.cut_result import Choice as Choice
+    from torchpruner_core.cut_result import CutRequest as CutRequest
+    from torchpruner_core.cut_result import CutResult as CutResult
+    from torchpruner_core.cut_result import TensorSpec as TensorSpec
+    from torchpruner_core.errors import TorchPrunerError as TorchPrunerError
 
 
 def __getattr__(name: str) -> Any:

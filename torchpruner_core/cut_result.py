@@ -245,7 +245,9 @@ def decode_indices(value: Any) -> Indices:
         try:
             parts = [np.arange(int(a), int(b), dtype=np.int64) for a, b in value["ranges"]]
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"index ranges look like {{'ranges': [[0, 4]]}}, not {value!r}") from error
+            raise ValueError(
+                f"index ranges look like {{'ranges': [[0, 4]]}}, not {value!r}"
+            ) from error
         return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
     array = np.asarray(value)
     if array.size == 0:

@@ -175,7 +175,9 @@ class Closure:
         view = self.coupling.views[position]
         whole, implied = self._masks(removal, view)
         if whole.all():
-            raise EmptyAxisError("the cut would remove every slice of an axis", operator=view.operator)
+            raise EmptyAxisError(
+                "the cut would remove every slice of an axis", operator=view.operator
+            )
         aligned, remainder = self._aligned(view, whole, implied)
         if not remainder.any():
             return np.concatenate(aligned)

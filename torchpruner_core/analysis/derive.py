@@ -69,7 +69,8 @@ def _removal(graph: SolvedGraph, result: CutResult) -> Removal:
                 raise CutError(
                     f"the cut is not consistent: it leaves slices of axis {dim} of {name} that "
                     "must go too; ask for the cut analysis of this model again",
-                    node=name, dim=dim,
+                    node=name,
+                    dim=dim,
                 )
     return removal
 

@@ -176,11 +176,17 @@ class SolvedGraph:
         """
         info = self.node(node)
         rank = len(info.shape)
-        if isinstance(dim, bool) or not isinstance(dim, int | np.integer) or not -rank <= dim < rank:
+        if (
+            isinstance(dim, bool)
+            or not isinstance(dim, int | np.integer)
+            or not -rank <= dim < rank
+        ):
             raise CutDimError(
                 f"{node} has the shape {list(info.shape)}: dim must be from {-rank} to {rank - 1}, "
                 f"not {dim!r}",
-                node=node, shape=list(info.shape), received=repr(dim),
+                node=node,
+                shape=list(info.shape),
+                received=repr(dim),
             )
         axis = int(dim) % rank
         size = info.shape[axis]
@@ -188,7 +194,9 @@ class SolvedGraph:
         if len(checked) == size:
             raise EmptyAxisError(
                 f"all {size} slices of axis {axis} of {node} were asked for; leave at least one",
-                node=node, dim=axis, size=size,
+                node=node,
+                dim=axis,
+                size=size,
             )
         return CutRequest(node, axis, tuple(checked.tolist()))
 
@@ -288,7 +296,9 @@ class SolvedGraph:
                 reason = self.coupling.reasons[int(self.coupling.component_reason[components[0]])]
                 raise OpaqueAxisError(
                     f"axis {request.dim} of {request.node} cannot be pruned: {reason}",
-                    node=request.node, dim=request.dim, reason=reason,
+                    node=request.node,
+                    dim=request.dim,
+                    reason=reason,
                 )
             parts.append(components[np.array(request.index, dtype=np.int64)])
         try:
@@ -327,10 +337,14 @@ class SolvedGraph:
             added=self._added(asked, terminal, iner),
             choices=tuple(self._choices(removal)),
             renormalises=tuple(
-                dict.fromkeys(self._operator_names[op] for op, c in coupling.renormalised if c in gone)
+                dict.fromkeys(
+                    self._operator_names[op] for op, c in coupling.renormalised if c in gone
+                )
             ),
             touches_inputs=tuple(name for name in self.inputs if name in iner),
-            touches_outputs=tuple(name for name in self.outputs if name in iner or name in terminal),
+            touches_outputs=tuple(
+                name for name in self.outputs if name in iner or name in terminal
+            ),
             literals=tuple(name for name in terminal if self.nodes[name].kind == "constant"),
             params_before=self.params(),
             params_removed=closure.params_removed(removal),
@@ -468,7 +482,9 @@ def _checked_indices(index: Iterable[int], node: str, dim: int, size: int) -> In
     def refuse(problem: str) -> CutIndexError:
         return CutIndexError(
             f"{problem}; axis {dim} of {node} has the indices 0 to {size - 1}",
-            node=node, dim=dim, size=size,
+            node=node,
+            dim=dim,
+            size=size,
         )
 
     if isinstance(index, str | bytes) or not hasattr(index, "__iter__"):

@@ -19,7 +19,12 @@ FORMAT = 1
 """Changes when a graph stored by an older version can no longer be read."""
 
 _ARRAYS = (
-    "axis_class", "class_length", "class_start", "class_frozen", "component", "component_reason",
+    "axis_class",
+    "class_length",
+    "class_start",
+    "class_frozen",
+    "component",
+    "component_reason",
 )
 
 

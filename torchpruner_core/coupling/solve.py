@@ -154,9 +154,7 @@ class _Solver:
         return plain, choices
 
     def _run_table(self) -> Int:
-        rows = [
-            (self.of(a), a0, self.of(b), b0, n) for a, a0, b, b0, n in self.ties.runs
-        ]
+        rows = [(self.of(a), a0, self.of(b), b0, n) for a, a0, b, b0, n in self.ties.runs]
         return np.array(rows, dtype=np.int64).reshape(-1, 5)
 
     def _slices(self, plain: Sequence[tuple[int, Int, int]]) -> tuple[Int, Int, dict[int, str]]:

@@ -121,7 +121,9 @@ class Ties:
         else:
             self.runs.append((a, a_start, b, b_start, length))
 
-    def pairs(self, a: Axis, a_index: NDArray[np.int64], b: Axis, b_index: NDArray[np.int64]) -> None:
+    def pairs(
+        self, a: Axis, a_index: NDArray[np.int64], b: Axis, b_index: NDArray[np.int64]
+    ) -> None:
         """Tie ``a[a_index[i]]`` to ``b[b_index[i]]``."""
         self.index_pairs.append((a, a_index, b, b_index))
 
@@ -152,8 +154,15 @@ class Ties:
         self.sources.add(axis)
 
     def change(
-        self, key: str, axis: Axis, position: int | None = None, length: int = 1,
-        low: int = 0, high: int | None = None, *, sign: int = 1,
+        self,
+        key: str,
+        axis: Axis,
+        position: int | None = None,
+        length: int = 1,
+        low: int = 0,
+        high: int | None = None,
+        *,
+        sign: int = 1,
     ) -> None:
         """Declare that the operator's ``key[position]`` counts the slices [low, high) of ``axis``."""
         stop = self.lengths[axis] if high is None else high

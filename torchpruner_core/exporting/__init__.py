@@ -83,4 +83,6 @@ def specs_of(inputs: Inputs | None) -> dict[str, TensorSpec] | list[TensorSpec] 
 def _spec(name: str, value: Any) -> TensorSpec:
     if isinstance(value, TensorSpec):
         return TensorSpec(name or value.name, value.shape, value.dtype)
-    return TensorSpec(name, tuple(int(n) for n in value.shape), str(value.dtype).replace("torch.", ""))
+    return TensorSpec(
+        name, tuple(int(n) for n in value.shape), str(value.dtype).replace("torch.", "")
+    )

@@ -45,9 +45,9 @@ def _sniff_zip(data: bytes) -> ModelFormat:
         raise InvalidModelError(
             f"the file starts like a zip archive and is damaged or truncated: {error}"
         ) from error
-    if any(name.endswith(("archive_format", "serialized_exported_program.json")) for name in names) or any(
-        "/models/" in f"/{name}" and name.endswith(".json") for name in names
-    ):
+    if any(
+        name.endswith(("archive_format", "serialized_exported_program.json")) for name in names
+    ) or any("/models/" in f"/{name}" and name.endswith(".json") for name in names):
         return "pt2"
     if any("/code/" in f"/{name}" for name in names):
         return "torchscript"

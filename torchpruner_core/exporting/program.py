@@ -46,7 +46,9 @@ class Origin:
                 aliases={str(k): str(v) for k, v in dict(stored.get("aliases", {})).items()},
                 parameters=tuple(map(str, stored.get("parameters", ()))),
                 buffers=tuple(map(str, stored.get("buffers", ()))),
-                module_types={str(k): str(v) for k, v in dict(stored.get("module_types", {})).items()},
+                module_types={
+                    str(k): str(v) for k, v in dict(stored.get("module_types", {})).items()
+                },
             )
         except (ValueError, TypeError):
             return cls()

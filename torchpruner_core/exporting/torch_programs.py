@@ -85,7 +85,9 @@ def _from_module(model: torch.nn.Module, inputs: Any, training: bool) -> Program
             exported = torch.export.export(model, args, kwargs, strict=False)
             return _from_exported(exported, _module_origin(model))
         except Exception as error:
-            logger.info("torch.export refused the model, trying TorchScript: %s", _first_line(error))
+            logger.info(
+                "torch.export refused the model, trying TorchScript: %s", _first_line(error)
+            )
             first = error
         try:
             return _legacy(model, args, kwargs, _module_origin(model), training)
@@ -106,7 +108,9 @@ def _from_exported(exported: torch.export.ExportedProgram, origin: Origin) -> Pr
                 exported, dynamo=True, optimize=False, verbose=False, opset_version=OPSET
             )
         except Exception as error:
-            raise ExportError(f"torch.onnx could not translate the program: {_first_line(error)}") from error
+            raise ExportError(
+                f"torch.onnx could not translate the program: {_first_line(error)}"
+            ) from error
     assert program is not None
     model = program.model
     model.metadata_props[METADATA_KEY] = origin.to_json()
@@ -146,7 +150,9 @@ def _serialise(model: Any, *, stripped: bool) -> bytes:
             for value, tensor in zip(values, originals, strict=True):
                 if tensor.nbytes > LARGE_BYTES and tensor.dtype.is_floating_point():
                     header = onnx.TensorProto(
-                        name=value.name, dims=list(tensor.shape.numpy()), data_type=int(tensor.dtype)
+                        name=value.name,
+                        dims=list(tensor.shape.numpy()),
+                        data_type=int(tensor.dtype),
                     )
                     value.const_value = ir.serde.TensorProtoTensor(header)
         data: bytes = ir.to_proto(model).SerializeToString()
@@ -164,13 +170,15 @@ def _from_torchscript(model: torch.jit.ScriptModule, inputs: Any) -> Program:
         if unknown:
             raise InputSpecError(
                 f"the program has no input called {unknown[0]!r}; its inputs are {', '.join(names)}",
-                received=unknown, expected=names,
+                received=unknown,
+                expected=names,
             )
         args, kwargs = tuple(kwargs[name] for name in names if name in kwargs), {}
     if len(args) > len(names):
         raise InputSpecError(
             f"{len(args)} inputs were given, and the program takes {len(names)}: {', '.join(names)}",
-            received=len(args), expected=names,
+            received=len(args),
+            expected=names,
         )
     model.eval()
     with _quiet():
@@ -187,7 +195,11 @@ def _from_torchscript(model: torch.jit.ScriptModule, inputs: Any) -> Program:
 
 
 def _legacy(
-    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], origin: Origin, training: bool
+    model: torch.nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    origin: Origin,
+    training: bool,
 ) -> Program:
     import torch
 
@@ -211,7 +223,9 @@ def _legacy(
     return Program.from_bytes(proto.SerializeToString())
 
 
-def _input_names(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:
+def _input_names(
+    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> list[str]:
     """Return the names of ``forward``'s arguments for the inputs given."""
     import inspect
 
@@ -230,7 +244,9 @@ def _origin(exported: Any, state: Mapping[str, Any]) -> Origin:
     types: dict[str, str] = {}
     for node in exported.graph.nodes:
         for path, kind in (node.meta.get("nn_module_stack") or {}).values():
-            types.setdefault(path, kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}")
+            types.setdefault(
+                path, kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
+            )
     return Origin(
         aliases=_aliases(state),
         parameters=tuple(signature.parameters),
@@ -261,7 +277,9 @@ def _aliases(state: Mapping[str, torch.Tensor]) -> dict[str, str]:
     first: dict[Any, str] = {}
     aliases: dict[str, str] = {}
     for name, tensor in state.items():
-        address = tensor.data_ptr() if tensor.device.type != "meta" and tensor.numel() else id(tensor)
+        address = (
+            tensor.data_ptr() if tensor.device.type != "meta" and tensor.numel() else id(tensor)
+        )
         key = (address, tuple(tensor.shape), tensor.dtype)
         if key in first:
             aliases[name] = first[key]
@@ -287,7 +305,8 @@ def _example_inputs(inputs: Any, device: str) -> tuple[tuple[Any, ...], dict[str
             except (AttributeError, TypeError, RuntimeError) as error:
                 raise InputSpecError(
                     f"input {value.name!r} cannot have shape {list(value.shape)} and dtype "
-                    f"{value.dtype!r}: {_first_line(error)}", name=value.name,
+                    f"{value.dtype!r}: {_first_line(error)}",
+                    name=value.name,
                 ) from error
         if isinstance(value, torch.Tensor) and device == "meta":
             return value.to("meta")
@@ -299,8 +318,10 @@ def _example_inputs(inputs: Any, device: str) -> tuple[tuple[Any, ...], dict[str
         inputs = (inputs,)
     if isinstance(inputs, Mapping):
         return (), {name: tensor(value) for name, value in inputs.items()}
-    if isinstance(inputs, Sequence) and inputs and all(
-        isinstance(value, TensorSpec) and value.name for value in inputs
+    if (
+        isinstance(inputs, Sequence)
+        and inputs
+        and all(isinstance(value, TensorSpec) and value.name for value in inputs)
     ):
         return (), {value.name: tensor(value) for value in inputs}
     return tuple(tensor(value) for value in inputs), {}
@@ -323,7 +344,10 @@ def _quiet() -> Iterator[None]:
     """Silence the exporters' warnings and prints, which speak of their internals."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
-        levels = {name: logging.getLogger(name).level for name in ("torch.onnx", "torch.export", "onnxscript")}
+        levels = {
+            name: logging.getLogger(name).level
+            for name in ("torch.onnx", "torch.export", "onnxscript")
+        }
         for name in levels:
             logging.getLogger(name).setLevel(logging.ERROR)
         try:

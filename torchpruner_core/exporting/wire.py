@@ -111,7 +111,9 @@ def _strip_node(node: memoryview, depth: int) -> list[Buffer]:
             out.append(field)
         elif number == _NODE_ATTRIBUTE:
             _emit(out, number, _strip_attribute(payload, depth))
-        elif number == _NODE_METADATA and not any(key in payload.tobytes()[:40] for key in _DROPPED_METADATA):
+        elif number == _NODE_METADATA and not any(
+            key in payload.tobytes()[:40] for key in _DROPPED_METADATA
+        ):
             out.append(field)
     return out
 

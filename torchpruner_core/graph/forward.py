@@ -55,7 +55,9 @@ def session(data: bytes, device: str = "CPU", threads: int = 0) -> Any:
     try:
         return onnxruntime.InferenceSession(data, options, providers=providers(device))
     except Exception as error:
-        raise GraphError(f"onnxruntime cannot run the model: {str(error).splitlines()[0][:300]}") from error
+        raise GraphError(
+            f"onnxruntime cannot run the model: {str(error).splitlines()[0][:300]}"
+        ) from error
 
 
 def run_all(model: onnx.ModelProto, feeds: Mapping[str, Any], device: str) -> dict[str, Any]:
@@ -70,7 +72,11 @@ def run_all(model: onnx.ModelProto, feeds: Mapping[str, Any], device: str) -> di
     extended.CopyFrom(model)
     for node in model.graph.node:
         for name in node.output:
-            if name and name not in wanted and node.op_type not in ("SplitToSequence", "SequenceConstruct"):
+            if (
+                name
+                and name not in wanted
+                and node.op_type not in ("SplitToSequence", "SequenceConstruct")
+            ):
                 wanted.add(name)
                 extended.graph.output.append(onnx.ValueInfoProto(name=name))
     return run(extended.SerializeToString(), feeds, device)

@@ -113,23 +113,31 @@ def _set_input_shapes(model: onnx.ModelProto, inputs: InputSpecs) -> None:
                 raise InputSpecError(
                     f"input {info.name!r} has the shape {_shown(declared)} in the file, and "
                     f"{list(spec.shape)} was given",
-                    input=info.name, expected=_shown(declared), received=list(spec.shape),
+                    input=info.name,
+                    expected=_shown(declared),
+                    received=list(spec.shape),
                 )
             if spec.dtype and tensor.elem_type and spec.dtype != dtype_name(tensor.elem_type):
                 raise InputSpecError(
                     f"input {info.name!r} has the dtype {dtype_name(tensor.elem_type)} in the file, "
                     f"and {spec.dtype} was given",
-                    input=info.name, expected=dtype_name(tensor.elem_type), received=spec.dtype,
+                    input=info.name,
+                    expected=dtype_name(tensor.elem_type),
+                    received=spec.dtype,
                 )
             shape = onnx.helper.make_tensor_type_proto(tensor.elem_type, list(spec.shape))
             info.type.CopyFrom(shape)
         elif info.type.HasField("tensor_type"):
             for dim in tensor.shape.dim:
                 if not dim.HasField("dim_value") or dim.dim_value < 0:
-                    declared = [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
+                    declared = [
+                        d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim
+                    ]
                     raise InputSpecError(
                         f"input {info.name!r} has dynamic dimensions, {_shown(declared)}; give its "
-                        "shape", input=info.name, expected=_shown(declared),
+                        "shape",
+                        input=info.name,
+                        expected=_shown(declared),
                     )
 
 
@@ -146,13 +154,15 @@ def _by_name(open_inputs: Sequence[Any], inputs: InputSpecs) -> dict[str, Tensor
     else:
         raise InputSpecError(
             f"{len(inputs)} inputs were given, and the model takes {len(names)}: {', '.join(names)}",
-            expected=names, received=len(inputs),
+            expected=names,
+            received=len(inputs),
         )
     unknown = [name for name, _ in pairs if name not in names]
     if unknown:
         raise InputSpecError(
             f"the model has no input called {unknown[0]!r}; its inputs are {', '.join(names)}",
-            expected=names, received=unknown,
+            expected=names,
+            received=unknown,
         )
     return dict(pairs)
 
@@ -260,7 +270,11 @@ class _Importer:
             return value, "parameter"
         role = naming.ROLES.get(user.op_type, {}).get(position) if user is not None else None
         shape, dtype = self.shapes[value]
-        if self.origin.parameters or self.origin.buffers or not dtype.startswith(("float", "bfloat")):
+        if (
+            self.origin.parameters
+            or self.origin.buffers
+            or not dtype.startswith(("float", "bfloat"))
+        ):
             return value, "constant"
         kind: NodeKind = "parameter"
         if user is not None and (user.op_type, position) in naming.BUFFER_ROLES:
@@ -288,7 +302,9 @@ class _Importer:
         return found
 
     def _operator(self, position: int, node: Any) -> None:
-        if node.op_type == "Constant" or (node.op_type == "Identity" and node.output[0] in self.same_storage):
+        if node.op_type == "Constant" or (
+            node.op_type == "Identity" and node.output[0] in self.same_storage
+        ):
             return
         op_type, outputs = node.op_type, list(node.output)
         params = attributes(node)
@@ -312,7 +328,11 @@ class _Importer:
             if value in self.by_value:
                 raise InvalidModelError(f"the value {value!r} is computed twice")
             known = value in self.output_names
-            out = self._node(value, value if known else self.node_names.number(), "output" if known else "intermediate")
+            out = self._node(
+                value,
+                value if known else self.node_names.number(),
+                "output" if known else "intermediate",
+            )
             out.module = module_name
             out_data.append(out)
         described = node.domain in STANDARD_DOMAINS or op_type in operator_register
@@ -377,7 +397,10 @@ class _Importer:
     def _add_aliases(self) -> None:
         """Give every name of a shared parameter a node."""
         for alias, target in self.origin.aliases.items():
-            here, there = self.graph.nodes.get(naming.self_name(alias)), self.graph.nodes.get(naming.self_name(target))
+            here, there = (
+                self.graph.nodes.get(naming.self_name(alias)),
+                self.graph.nodes.get(naming.self_name(target)),
+            )
             if here is None and there is None:
                 continue
             name, original = (alias, there) if there is not None else (target, here)
@@ -385,8 +408,11 @@ class _Importer:
             node = self.graph.nodes.get(naming.self_name(name))
             if node is None:
                 node = DataNode(
-                    self.node_names.unique(naming.self_name(name)), original.value_name,
-                    original.shape, original.dtype, original.kind,
+                    self.node_names.unique(naming.self_name(name)),
+                    original.value_name,
+                    original.shape,
+                    original.dtype,
+                    original.kind,
                 )
                 node.module = naming.self_name(name.rpartition(".")[0])
                 self.graph.nodes[node.name] = node

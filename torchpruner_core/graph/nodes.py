@@ -54,7 +54,12 @@ class DataNode:
         return len(self.shape)
 
     def cut_analysis(
-        self, index: Sequence[int], dim: int, *, granularity: Granularity = "auto", protect_io: bool = False
+        self,
+        index: Sequence[int],
+        dim: int,
+        *,
+        granularity: Granularity = "auto",
+        protect_io: bool = False,
     ) -> CutResult:
         """Return the smallest consistent cut that removes ``index`` along ``dim`` of this tensor."""
         if self.graph is None:
@@ -88,8 +93,16 @@ class DataNode:
 
 
 _TYPE_NAMES = {
-    "float32": "Float", "float64": "Double", "float16": "Half", "bfloat16": "BFloat16",
-    "int64": "Long", "int32": "Int", "int16": "Short", "int8": "Char", "uint8": "Byte", "bool": "Bool",
+    "float32": "Float",
+    "float64": "Double",
+    "float16": "Half",
+    "bfloat16": "BFloat16",
+    "int64": "Long",
+    "int32": "Int",
+    "int16": "Short",
+    "int8": "Char",
+    "uint8": "Byte",
+    "bool": "Bool",
 }
 
 
@@ -145,8 +158,15 @@ def fill_boundaries(module: Module) -> None:
     inside = set(map(id, module.operators))
     for operator in module.operators:
         for node in operator.in_data:
-            outside = node is not None and (node.in_operator is None or id(node.in_operator) not in inside)
-            if node is not None and outside and not node.is_terminal() and node not in module.in_data:
+            outside = node is not None and (
+                node.in_operator is None or id(node.in_operator) not in inside
+            )
+            if (
+                node is not None
+                and outside
+                and not node.is_terminal()
+                and node not in module.in_data
+            ):
                 module.in_data.append(node)
         for node in operator.out_data:
             leaves = node.is_output() or any(id(user) not in inside for user in node.out_operators)

@@ -181,13 +181,17 @@ def _feeds(nodes: Sequence[DataNode], inputs: Any) -> dict[str, Any]:
     )
     if len(pairs) != len(nodes):
         names = ", ".join(node.name for node in nodes)
-        raise InputSpecError(f"the graph takes {len(nodes)} inputs ({names}), {len(pairs)} were given")
+        raise InputSpecError(
+            f"the graph takes {len(nodes)} inputs ({names}), {len(pairs)} were given"
+        )
     feeds = {}
     for node, value in pairs:
         if isinstance(value, TensorSpec):
             feeds[node.value_name] = np.zeros(value.shape, dtype=value.dtype)
         else:
-            feeds[node.value_name] = value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
+            feeds[node.value_name] = (
+                value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
+            )
     return feeds
 
 

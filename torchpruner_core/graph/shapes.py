@@ -75,7 +75,9 @@ def infer_outputs(operator: OperatorNode) -> list[tuple[Shape, str]]:
     import onnx
 
     types = {
-        node.value_name: onnx.helper.make_tensor_type_proto(_element_type(node.dtype), list(node.shape))
+        node.value_name: onnx.helper.make_tensor_type_proto(
+            _element_type(node.dtype), list(node.shape)
+        )
         for node in operator.in_data
         if node is not None
     }
@@ -84,7 +86,9 @@ def infer_outputs(operator: OperatorNode) -> list[tuple[Shape, str]]:
     for node in operator.out_data:
         shape, dtype = _read(found[node.value_name]) if node.value_name in found else (None, "")
         if shape is None or UNKNOWN in shape:
-            raise GraphError(f"the shape of {node.name} does not follow from the inputs of {operator.name}")
+            raise GraphError(
+                f"the shape of {node.name} does not follow from the inputs of {operator.name}"
+            )
         result.append((shape, dtype))
     return result
 
@@ -125,7 +129,9 @@ def _read(type_proto: Any) -> tuple[Shape | None, str]:
     dtype = dtype_name(tensor.elem_type)
     if not tensor.HasField("shape"):
         return None, dtype
-    return tuple(d.dim_value if d.HasField("dim_value") else UNKNOWN for d in tensor.shape.dim), dtype
+    return tuple(
+        d.dim_value if d.HasField("dim_value") else UNKNOWN for d in tensor.shape.dim
+    ), dtype
 
 
 _DTYPES: dict[int, str] = {}

@@ -44,7 +44,11 @@ def solve_onnx(
 def solve_graph(graph: ImportedGraph) -> SolvedGraph:
     """Return the solved form of an imported graph."""
     ties = declare(graph)
-    inputs = [axis for node in graph.inputs for axis in range(node.first_axis, node.first_axis + node.rank)]
+    inputs = [
+        axis
+        for node in graph.inputs
+        for axis in range(node.first_axis, node.first_axis + node.rank)
+    ]
     visible = sum(node.rank for node in graph.nodes.values())
     coupling = solve(ties, inputs, visible)
     flops = [0] * len(graph.operators)
@@ -52,17 +56,25 @@ def solve_graph(graph: ImportedGraph) -> SolvedGraph:
         flops[operator] += factor * prod(int(coupling.class_length[c]) for c in classes)
     operators = {
         op.name: OperatorInfo(
-            op.name, op.type, self_name(op.module),
+            op.name,
+            op.type,
+            self_name(op.module),
             tuple(node.name for node in op.in_data if node is not None),
-            tuple(node.name for node in op.out_data), flops[k],
+            tuple(node.name for node in op.out_data),
+            flops[k],
         )
         for k, op in enumerate(graph.operators.values())
     }
     nodes = {
         node.name: NodeInfo(
-            node.name, node.shape, node.dtype, node.kind, node.module or "self",
+            node.name,
+            node.shape,
+            node.dtype,
+            node.kind,
+            node.module or "self",
             node.in_operator.name if node.in_operator else None,
-            tuple(user.name for user in node.out_operators), node.alias_of,
+            tuple(user.name for user in node.out_operators),
+            node.alias_of,
         )
         for node in graph.nodes.values()
     }
@@ -105,14 +117,25 @@ def declare(graph: ImportedGraph) -> Ties:
             operator.ties(ties)
         except TorchPrunerError:
             raise
-        except (ValueError, IndexError, KeyError, TypeError, AssertionError, ZeroDivisionError) as error:
-            if any(node is not None and -1 in node.shape for node in (*operator.in_data, *operator.out_data)):
+        except (
+            ValueError,
+            IndexError,
+            KeyError,
+            TypeError,
+            AssertionError,
+            ZeroDivisionError,
+        ) as error:
+            if any(
+                node is not None and -1 in node.shape
+                for node in (*operator.in_data, *operator.out_data)
+            ):
                 operator.opaque(ties, "its shape is not known before the model runs")
                 continue
             raise GraphError(
                 f"the rule for {operator.type} failed at {operator.name}: {error!r}; check that the "
                 "model is valid ONNX, or register an operator class for this type",
-                operator=operator.name, module=operator.module,
+                operator=operator.name,
+                module=operator.module,
             ) from error
     return ties
 
@@ -148,4 +171,6 @@ def _modules(graph: ImportedGraph) -> dict[str, ModuleInfo]:
 
 def _depth_first(path: str) -> list[tuple[int, str]]:
     """Sort key: parents before children, numbers by value."""
-    return [(int(part), "") if part.isdigit() else (1 << 30, part) for part in path.split(".") if part]
+    return [
+        (int(part), "") if part.isdigit() else (1 << 30, part) for part in path.split(".") if part
+    ]

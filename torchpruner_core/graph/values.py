@@ -101,13 +101,18 @@ class Values:
             value = np.array(np.prod(shape, dtype=np.int64))
         else:
             given = attributes(producer)
-            value = np.array(shape, dtype=np.int64)[given.get("start", 0) : given.get("end", len(shape))]
+            value = np.array(shape, dtype=np.int64)[
+                given.get("start", 0) : given.get("end", len(shape))
+            ]
         return Known(value, np.ones(value.shape, dtype=np.bool_))
 
     def _evaluate(self, producer: Any) -> None:
         inputs = [self._memo[i] if i else None for i in producer.input]
         outputs: Sequence[Known] | None = None
-        if all(known is not None or not name for known, name in zip(inputs, producer.input, strict=True)):
+        if all(
+            known is not None or not name
+            for known, name in zip(inputs, producer.input, strict=True)
+        ):
             try:
                 outputs = _run(producer, inputs)
             except (ValueError, TypeError, IndexError, KeyError, OverflowError, ZeroDivisionError):
@@ -133,8 +138,13 @@ def tensor_value(tensor: Any) -> Array | None:
 
     expected = int(np.prod(tensor.dims)) if tensor.dims else 1
     if expected and not (
-        tensor.raw_data or tensor.float_data or tensor.int32_data or tensor.int64_data
-        or tensor.double_data or tensor.uint64_data or tensor.string_data
+        tensor.raw_data
+        or tensor.float_data
+        or tensor.int32_data
+        or tensor.int64_data
+        or tensor.double_data
+        or tensor.uint64_data
+        or tensor.string_data
     ):
         return None
     try:
@@ -164,11 +174,18 @@ def _run(node: Any, inputs: Sequence[Known | None]) -> list[Known]:
             flags = [_spread(marks, result) for result in results]
         else:
             moved = [
-                None if known is None else known.adapts if k in moves or -1 in moves else known.value
+                None
+                if known is None
+                else known.adapts
+                if k in moves or -1 in moves
+                else known.value
                 for k, known in enumerate(inputs)
             ]
             found = rule(given, *moved)
-            flags = [np.asarray(f).astype(np.bool_) for f in (found if isinstance(found, list) else [found])]
+            flags = [
+                np.asarray(f).astype(np.bool_)
+                for f in (found if isinstance(found, list) else [found])
+            ]
     return [Known(value, flag) for value, flag in zip(results, flags, strict=True)]
 
 
@@ -189,8 +206,12 @@ def _constant(given: dict[str, Any]) -> Array:
         if value is None:
             raise ValueError("stripped")
         return value
-    for key, dtype in (("value_int", np.int64), ("value_ints", np.int64), ("value_float", np.float32),
-                       ("value_floats", np.float32)):
+    for key, dtype in (
+        ("value_int", np.int64),
+        ("value_ints", np.int64),
+        ("value_float", np.float32),
+        ("value_floats", np.float32),
+    ):
         if key in given:
             return np.array(given[key], dtype=dtype)
     raise ValueError("not a numeric constant")
@@ -201,8 +222,14 @@ def _axes(given: dict[str, Any], axes: Array | None) -> tuple[int, ...] | None:
     return None if found is None else tuple(int(axis) for axis in found)
 
 
-def _slice(given: dict[str, Any], x: Array, starts: Any = None, ends: Any = None,
-           axes: Any = None, steps: Any = None) -> Array:
+def _slice(
+    given: dict[str, Any],
+    x: Array,
+    starts: Any = None,
+    ends: Any = None,
+    axes: Any = None,
+    steps: Any = None,
+) -> Array:
     starts = given.get("starts") if starts is None else starts.tolist()
     ends = given.get("ends") if ends is None else ends.tolist()
     where = _axes(given, axes) or tuple(range(len(starts)))
@@ -237,7 +264,11 @@ def _squeeze(given: dict[str, Any], x: Array, axes: Array | None = None) -> Arra
 def _cast(given: dict[str, Any], x: Array) -> Array:
     from onnx.helper import tensor_dtype_to_np_dtype
 
-    return x if x.dtype == np.bool_ and given.get("keep") else x.astype(tensor_dtype_to_np_dtype(given["to"]))
+    return (
+        x
+        if x.dtype == np.bool_ and given.get("keep")
+        else x.astype(tensor_dtype_to_np_dtype(given["to"]))
+    )
 
 
 def _split(given: dict[str, Any], x: Array, split: Array | None = None) -> list[Array]:
@@ -300,9 +331,15 @@ _RULES: dict[str, tuple[Any, Callable[..., Any]]] = {
     "Unsqueeze": (_MOVES, _unsqueeze),
     "Squeeze": (_MOVES, _squeeze),
     "Transpose": (_MOVES, lambda given, x: np.transpose(x, given.get("perm"))),
-    "Flatten": (_MOVES, lambda given, x: x.reshape(int(np.prod(x.shape[: given.get("axis", 1)])), -1)),
+    "Flatten": (
+        _MOVES,
+        lambda given, x: x.reshape(int(np.prod(x.shape[: given.get("axis", 1)])), -1),
+    ),
     "Slice": (_MOVES, _slice),
-    "Gather": (_MOVES, lambda given, x, i: np.take(x, i.astype(np.int64), axis=given.get("axis", 0))),
+    "Gather": (
+        _MOVES,
+        lambda given, x, i: np.take(x, i.astype(np.int64), axis=given.get("axis", 0)),
+    ),
     "Concat": (_ALL_MOVE, lambda given, *parts: np.concatenate(parts, axis=given["axis"])),
     "Split": (_MOVES, _split),
     "Expand": (_MOVES, _expand),

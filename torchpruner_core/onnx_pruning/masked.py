@@ -47,7 +47,9 @@ class _Masker:
         by_value = {node.value_name: node for node in self.opened.graph.nodes.values()}
         for tensor in model.graph.initializer:
             if tensor.name in self.opened.cuts:
-                value = zero_array(onnx.numpy_helper.to_array(tensor), self.opened.cuts[tensor.name])
+                value = zero_array(
+                    onnx.numpy_helper.to_array(tensor), self.opened.cuts[tensor.name]
+                )
                 tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
         outputs = {info.name for info in model.graph.output}
         for node in model.graph.node:
@@ -106,7 +108,9 @@ class _Masker:
         nodes = {n.value_name: n for n in (*operator.in_data, *operator.out_data) if n is not None}
         for position, name in enumerate(node.input):
             if name in self.opened.cuts:
-                node.input[position] = self._gather(name, nodes[name], f"{node.output[0]}#in{position}")
+                node.input[position] = self._gather(
+                    name, nodes[name], f"{node.output[0]}#in{position}"
+                )
             else:
                 node.input[position] = self.renamed.get(name, name)
         change = dict(self.result.operator.get(operator.name, {}))
@@ -158,4 +162,6 @@ class _Masker:
             place[kept] = np.arange(len(kept))
             index = self._constant(f"{name}#{dim}place", place)
             last = number == len(cuts) - 1
-            current = self._emit("Gather", [padded, index], name if last else f"{name}#{dim}back", axis=dim)
+            current = self._emit(
+                "Gather", [padded, index], name if last else f"{name}#{dim}back", axis=dim
+            )

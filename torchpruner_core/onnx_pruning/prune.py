@@ -48,7 +48,9 @@ def prune_onnx(data: bytes, result: CutResult) -> bytes:
     try:
         onnx.checker.check_model(opened.model)
     except onnx.checker.ValidationError as error:
-        raise GraphError(f"the pruned model is not valid ONNX: {str(error).splitlines()[0]}") from error
+        raise GraphError(
+            f"the pruned model is not valid ONNX: {str(error).splitlines()[0]}"
+        ) from error
     _verify_shapes(opened, pruned, result)
     return pruned
 
@@ -68,7 +70,11 @@ def _cut_constants(opened: OpenModel) -> None:
     for node in opened.model.graph.node:
         if node.op_type == "Constant" and node.output[0] in opened.cuts:
             computed.append(node.output[0])
-        elif node.op_type == "Identity" and _is_parameter(opened, node) and _cuts_differ(opened, node):
+        elif (
+            node.op_type == "Identity"
+            and _is_parameter(opened, node)
+            and _cuts_differ(opened, node)
+        ):
             copy = onnx.TensorProto()
             copy.CopyFrom(stored[_source(opened, node.input[0])])
             copy.name = node.output[0]
@@ -109,12 +115,25 @@ def _replace_value(model: onnx.ModelProto, name: str, value: Any) -> None:
 def _cut_initializers(opened: OpenModel) -> None:
     import onnx
 
-    done = {node.value_name for op in opened.graph.operators.values() if op.is_constant for node in op.out_data}
-    constants = {n.output[0].removesuffix("#unused") for n in opened.model.graph.node if n.op_type == "Constant"}
+    done = {
+        node.value_name
+        for op in opened.graph.operators.values()
+        if op.is_constant
+        for node in op.out_data
+    }
+    constants = {
+        n.output[0].removesuffix("#unused")
+        for n in opened.model.graph.node
+        if n.op_type == "Constant"
+    }
     for tensor in opened.model.graph.initializer:
         if tensor.name in opened.cuts and tensor.name not in done | constants:
             value = onnx.numpy_helper.to_array(tensor)
-            tensor.CopyFrom(onnx.numpy_helper.from_array(cut_array(value, opened.cuts[tensor.name]), tensor.name))
+            tensor.CopyFrom(
+                onnx.numpy_helper.from_array(
+                    cut_array(value, opened.cuts[tensor.name]), tensor.name
+                )
+            )
 
 
 def _rewrite_operators(opened: OpenModel, result: CutResult) -> None:
@@ -132,10 +151,14 @@ def _rewrite_operators(opened: OpenModel, result: CutResult) -> None:
             if isinstance(key, str):
                 kept = [a for a in node.attribute if a.name != key]
                 del node.attribute[:]
-                node.attribute.extend([*kept, onnx.helper.make_attribute(key, np.asarray(value).tolist())])
+                node.attribute.extend(
+                    [*kept, onnx.helper.make_attribute(key, np.asarray(value).tolist())]
+                )
                 continue
             name = f"{operator.proto.output[0]}#{key}"
-            opened.model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(value), name))
+            opened.model.graph.initializer.append(
+                onnx.numpy_helper.from_array(np.asarray(value), name)
+            )
             while len(node.input) <= key:
                 node.input.append("")
             node.input[key] = name
@@ -176,7 +199,8 @@ def _copy(message: Any) -> Any:
 
 def _verify_shapes(opened: OpenModel, pruned: bytes, result: CutResult) -> None:
     inputs = [
-        TensorSpec(node.value_name, opened.shape_after(node), node.dtype) for node in opened.graph.inputs
+        TensorSpec(node.value_name, opened.shape_after(node), node.dtype)
+        for node in opened.graph.inputs
     ]
     after = read_graph(strip_weights(pruned), inputs)
     expected = {node.value_name: opened.shape_after(node) for node in opened.graph.nodes.values()}
@@ -186,5 +210,7 @@ def _verify_shapes(opened: OpenModel, pruned: bytes, result: CutResult) -> None:
             raise GraphError(
                 f"the pruned model gives {node.value_name!r} the shape {list(node.shape)} where the "
                 f"cut says {list(wanted)}; a constant near {node.module} could not be rewritten",
-                node=node.name, expected=list(wanted), received=list(node.shape),
+                node=node.name,
+                expected=list(wanted),
+                received=list(node.shape),
             )

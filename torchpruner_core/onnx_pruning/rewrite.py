@@ -20,7 +20,9 @@ NewConstants = dict[int | str, Any]
 """Input position or attribute name -> the new value."""
 
 
-def new_constants(opened: OpenModel, operator: OperatorNode, change: dict[str, Any]) -> NewConstants:
+def new_constants(
+    opened: OpenModel, operator: OperatorNode, change: dict[str, Any]
+) -> NewConstants:
     """Return what must be rewritten at ``operator``; ``change`` is the cut's entry for it."""
     rule = _RULES.get(operator.type)
     found: NewConstants = {} if rule is None else rule(opened, operator)
@@ -54,7 +56,9 @@ def _expand(opened: OpenModel, operator: OperatorNode) -> NewConstants:
         return {}
     after = opened.shape_after(out)
     first = out.rank - len(old)
-    new = np.array([s if s == 1 else after[first + k] for k, s in enumerate(old.tolist())], dtype=np.int64)
+    new = np.array(
+        [s if s == 1 else after[first + k] for k, s in enumerate(old.tolist())], dtype=np.int64
+    )
     return {1: new}
 
 
@@ -63,7 +67,9 @@ def _split(opened: OpenModel, operator: OperatorNode) -> NewConstants:
     x = operator.in_data[0]
     if x is None or not len(opened.removed(x, axis % x.rank)):
         return {}
-    return {1: np.array([opened.shape_after(out)[axis] for out in operator.out_data], dtype=np.int64)}
+    return {
+        1: np.array([opened.shape_after(out)[axis] for out in operator.out_data], dtype=np.int64)
+    }
 
 
 def _slice(opened: OpenModel, operator: OperatorNode) -> NewConstants:
@@ -80,8 +86,13 @@ def _slice(opened: OpenModel, operator: OperatorNode) -> NewConstants:
             new_ends[k] = _bound(ends[k], removed, size)
     if (new_starts, new_ends) == (starts, ends):
         return {}
-    keys: tuple[int | str, int | str] = (1, 2) if operator.input(1) is not None else ("starts", "ends")
-    return {keys[0]: np.array(new_starts, dtype=np.int64), keys[1]: np.array(new_ends, dtype=np.int64)}
+    keys: tuple[int | str, int | str] = (
+        (1, 2) if operator.input(1) is not None else ("starts", "ends")
+    )
+    return {
+        keys[0]: np.array(new_starts, dtype=np.int64),
+        keys[1]: np.array(new_ends, dtype=np.int64),
+    }
 
 
 def _bound(bound: int, removed: Int, size: int) -> int:
@@ -105,7 +116,11 @@ def _pad(opened: OpenModel, operator: OperatorNode) -> NewConstants:
             node = out if amount > 0 else x
             removed, size = opened.removed(node, axis % x.rank), node.shape[axis]
             width = abs(amount)
-            gone = int(np.sum(removed >= size - width)) if at_end else int(np.searchsorted(removed, width))
+            gone = (
+                int(np.sum(removed >= size - width))
+                if at_end
+                else int(np.searchsorted(removed, width))
+            )
             new[position] -= int(np.sign(amount)) * gone
     if new == pads:
         return {}

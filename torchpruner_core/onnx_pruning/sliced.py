@@ -33,7 +33,9 @@ class OpenModel:
         cuts = self.cuts.get(node.value_name)
         if cuts is None:
             return node.shape
-        return tuple(n - (0 if c is None else len(c)) for n, c in zip(node.shape, cuts, strict=True))
+        return tuple(
+            n - (0 if c is None else len(c)) for n, c in zip(node.shape, cuts, strict=True)
+        )
 
     def removed(self, node: DataNode | None, dim: int) -> NDArray[np.int64]:
         """Return the sorted indices that go along an axis, shape ``(k,)``."""
@@ -57,7 +59,8 @@ def open_model(data: bytes, result: CutResult) -> OpenModel:
         if node is None or (expected and expected != node.shape):
             found = "is not there" if node is None else f"has the shape {list(node.shape)}"
             raise CutError(
-                f"the cut was made for another model: {name} {found}; analyse this model again", node=name
+                f"the cut was made for another model: {name} {found}; analyse this model again",
+                node=name,
             )
         cuts[node.value_name] = axes
     return OpenModel(model, graph, cuts)
@@ -70,7 +73,9 @@ def set_shapes(model: onnx.ModelProto, opened: OpenModel) -> None:
         node = nodes.get(info.name)
         if node is None or info.name not in opened.cuts:
             continue
-        for dim, size in zip(info.type.tensor_type.shape.dim, opened.shape_after(node), strict=False):
+        for dim, size in zip(
+            info.type.tensor_type.shape.dim, opened.shape_after(node), strict=False
+        ):
             if dim.HasField("dim_value"):
                 dim.dim_value = size
 
@@ -116,7 +121,9 @@ def constant_values(opened: OpenModel, names: list[str]) -> dict[str, Array]:
         elif node is not None and node.op_type in ("Shape", "Size"):
             value = opened.graph.values.known(name) if opened.graph.values else None
             if value is None:
-                raise GraphError(f"the shape that {name!r} reads is not known before the model runs")
+                raise GraphError(
+                    f"the shape that {name!r} reads is not known before the model runs"
+                )
             weights[name] = onnx.numpy_helper.from_array(value, name)
         elif node is not None and id(node) not in needed:
             needed[id(node)] = node

@@ -134,7 +134,9 @@ class OperatorNode:
         node = self.input(position)
         return None if node is None else self.values.adapts(node.value_name)
 
-    def opaque(self, ties: Ties, reason: str, nodes: Sequence[DataNode | None] | None = None) -> None:
+    def opaque(
+        self, ties: Ties, reason: str, nodes: Sequence[DataNode | None] | None = None
+    ) -> None:
         """Declare every axis of ``nodes`` (all inputs and outputs) unable to be shortened."""
         for node in (*self.in_data, *self.out_data) if nodes is None else nodes:
             if node is not None:

@@ -66,7 +66,10 @@ class DeformableConvolution(Convolution):
         x, weight, offset, out = self.in_data[0], self.in_data[1], self.in_data[2], self.out_data[0]
         assert x is not None and weight is not None and offset is not None
         mask = self.input(4)
-        groups, offset_groups = int(self.params.get("group", 1)), int(self.params.get("offset_group", 1))
+        groups, offset_groups = (
+            int(self.params.get("group", 1)),
+            int(self.params.get("offset_group", 1)),
+        )
         if groups == 1:
             ties.same(x.axis(1), weight.axis(1))
         else:

@@ -20,7 +20,9 @@ def ties_from_analysis(operator: OperatorNode, ties: Ties) -> None:
 
     An axis about which ``analysis`` raises or says nothing cannot be shortened.
     """
-    nodes = {node.name: node for node in (*operator.in_data, *operator.out_data) if node is not None}
+    nodes = {
+        node.name: node for node in (*operator.in_data, *operator.out_data) if node is not None
+    }
     for node in nodes.values():
         for dim, size in enumerate(node.shape):
             if size > 1:
@@ -38,7 +40,9 @@ def _tie_axis(
             answer = None
         masks = answer[0] if isinstance(answer, tuple) else answer
         if not masks:
-            operator.opaque_axis(ties, node, dim, f"the rule registered for {operator.type} refuses it")
+            operator.opaque_axis(
+                ties, node, dim, f"the rule registered for {operator.type} refuses it"
+            )
             return
         for name, mask in masks.items():
             for other_dim in range(len(mask.shape)):
@@ -78,7 +82,9 @@ def analyse_alone(operator: OperatorNode, node: DataNode, mask: Mask) -> Analysi
         if indices is not None:
             class_of = int(owner[id(node)][dim])
             if coupling.class_frozen[class_of]:
-                reason = coupling.reasons[int(coupling.component_reason[coupling.components_of(class_of)[0]])]
+                reason = coupling.reasons[
+                    int(coupling.component_reason[coupling.components_of(class_of)[0]])
+                ]
                 raise OpaqueAxisError(
                     f"axis {dim} of {node.name} cannot be pruned: {reason}", node=node.name, dim=dim
                 )

@@ -108,9 +108,7 @@ class Einsum(OperatorNode):
             assert node is not None
             for dim, letter in enumerate(_letters(term, node.rank)):
                 axis = node.axis(dim)
-                if letter not in owner:
-                    owner[letter] = axis
-                elif ties.lengths[owner[letter]] == 1 and node.shape[dim] != 1:
+                if letter not in owner or (ties.lengths[owner[letter]] == 1 and node.shape[dim] != 1):
                     owner[letter] = axis
                 elif node.shape[dim] != 1 or ties.lengths[owner[letter]] == 1:
                     ties.same(owner[letter], axis)

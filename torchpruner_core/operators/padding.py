@@ -36,14 +36,23 @@ class Pad(OperatorNode):
                 self._declare(ties, x, out, dim, before, position, len(pads))
                 self._declare(ties, x, out, dim, after, len(axes) + position, len(pads), end=True)
 
-    def _tie_padded(self, ties: Ties, x: DataNode, out: DataNode, dim: int, before: int, after: int) -> None:
+    def _tie_padded(
+        self, ties: Ties, x: DataNode, out: DataNode, dim: int, before: int, after: int
+    ) -> None:
         first, start = max(-before, 0), max(before, 0)
         kept = x.shape[dim] - first - max(-after, 0)
         ties.run(out.axis(dim), start, x.axis(dim), first, kept)
         ties.source(out.axis(dim))
 
     def _declare(
-        self, ties: Ties, x: DataNode, out: DataNode, dim: int, amount: int, position: int, length: int,
+        self,
+        ties: Ties,
+        x: DataNode,
+        out: DataNode,
+        dim: int,
+        amount: int,
+        position: int,
+        length: int,
         end: bool = False,
     ) -> None:
         """Declare that an amount counts padded slices of the output, or cut-off ones of the input."""

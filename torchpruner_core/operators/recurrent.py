@@ -29,7 +29,9 @@ class Recurrent(OperatorNode):
                 self._tie_gates(ties, weight.axis(1), hidden)
                 self.opaque_axis(ties, weight, 0, "it counts directions")
         self.opaque_axis(ties, x, time, "a recurrence runs along it")
-        states = [node for node in (self.input(5), self.input(6), *self.out_data[1:]) if node is not None]
+        states = [
+            node for node in (self.input(5), self.input(6), *self.out_data[1:]) if node is not None
+        ]
         for node in states:
             ties.same(node.axis(-1), hidden)
             direction, place = (1, 0) if self.params.get("layout") else (0, 1)
@@ -40,7 +42,9 @@ class Recurrent(OperatorNode):
             ties.same(out.axis(3), hidden)
             ties.same(out.axis(0 if not self.params.get("layout") else 1), x.axis(time))
             ties.same(out.axis(2 if not self.params.get("layout") else 0), x.axis(batch))
-            self.opaque_axis(ties, out, 1 if not self.params.get("layout") else 2, "it counts directions")
+            self.opaque_axis(
+                ties, out, 1 if not self.params.get("layout") else 2, "it counts directions"
+            )
         elif out.rank == 3:
             ties.same(out.axis(2), hidden)
         steps = x.shape[time]

@@ -27,8 +27,16 @@ def tie_kept(ties: Ties, x: DataNode, out: DataNode, reduced: set[int], keepdims
 
 
 @describes(
-    "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean",
-    "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare",
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceLogSum",
+    "ReduceLogSumExp",
+    "ReduceMax",
+    "ReduceMean",
+    "ReduceMin",
+    "ReduceProd",
+    "ReduceSum",
+    "ReduceSumSquare",
 )
 class Reduction(OperatorNode):
     """Kept axes pass. A reduced axis can be shortened; all but sums then change their statistics."""

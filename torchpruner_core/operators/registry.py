@@ -32,7 +32,9 @@ class OperatorRegister:
         if name in self._classes and self._classes[name] is not operator_class:
             logger.warning(
                 "operator %s was described by %s and is now described by %s",
-                name, self._classes[name].__name__, operator_class.__name__,
+                name,
+                self._classes[name].__name__,
+                operator_class.__name__,
             )
         self._classes[name] = operator_class
 

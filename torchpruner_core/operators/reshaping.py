@@ -64,8 +64,14 @@ def _tie_block(
         return
     factors: list[Axis] = []
     spans_in, spans_out = _spans(edges_in, edges), _spans(edges_out, edges)
-    whole = {span[0]: x.axis(dim) for span, (dim, _) in zip(spans_in, ins, strict=True) if len(span) == 1}
-    shown = {span[0]: y.axis(dim) for span, (dim, _) in zip(spans_out, outs, strict=True) if len(span) == 1}
+    whole = {
+        span[0]: x.axis(dim) for span, (dim, _) in zip(spans_in, ins, strict=True) if len(span) == 1
+    }
+    shown = {
+        span[0]: y.axis(dim)
+        for span, (dim, _) in zip(spans_out, outs, strict=True)
+        if len(span) == 1
+    }
     for k in range(len(edges) - 1):
         axis = whole.get(k, shown.get(k))
         factors.append(ties.new_axis(edges[k + 1] // edges[k]) if axis is None else axis)
@@ -177,7 +183,9 @@ class Tile(OperatorNode):
         assert x is not None
         repeats = self.integers(1)
         if repeats is None:
-            self.opaque(ties, "how often it is repeated is not known before the model runs", [x, out])
+            self.opaque(
+                ties, "how often it is repeated is not known before the model runs", [x, out]
+            )
             return
         for dim, count in enumerate(repeats):
             if count == 1:

@@ -29,7 +29,9 @@ class Concat(OperatorNode):
                     ties.same(node.axis(dim), out.axis(dim))
             if node.shape[axis] < 0 or out.shape[axis] < 0:
                 for side in (node, out):
-                    self.opaque_axis(ties, side, axis, "its size is not known before the model runs")
+                    self.opaque_axis(
+                        ties, side, axis, "its size is not known before the model runs"
+                    )
                 continue
             ties.run(node.axis(axis), 0, out.axis(axis), start, node.shape[axis])
             start += node.shape[axis]
@@ -55,7 +57,12 @@ class Split(OperatorNode):
             ties.run(out.axis(axis), 0, x.axis(axis), start, out.shape[axis])
             if adapts is None or not adapts.ravel()[position : position + 1].any():
                 ties.change(
-                    "split", x.axis(axis), position, len(self.out_data), start, start + out.shape[axis]
+                    "split",
+                    x.axis(axis),
+                    position,
+                    len(self.out_data),
+                    start,
+                    start + out.shape[axis],
                 )
             start += out.shape[axis]
 
@@ -78,9 +85,9 @@ class Slice(OperatorNode):
             ties.same(x.axis(dim), out.axis(dim))
         for position, axis in enumerate(axes):
             dim = axis % x.rank
-            start, stop, step = slice(
-                starts[position], ends[position], steps[position]
-            ).indices(x.shape[dim])
+            start, stop, step = slice(starts[position], ends[position], steps[position]).indices(
+                x.shape[dim]
+            )
             if steps[position] < 0 and ends[position] < -x.shape[dim]:
                 stop = -1
             self._tie_range(ties, x, out, dim, range(start, stop, step))
@@ -105,7 +112,14 @@ class Slice(OperatorNode):
                 self.opaque_axis(ties, node, dim, "slices of it are read with a step")
 
     def _declare(
-        self, ties: Ties, x: DataNode, dim: int, position: int, operand: int, key: str, bounds: list[int]
+        self,
+        ties: Ties,
+        x: DataNode,
+        dim: int,
+        position: int,
+        operand: int,
+        key: str,
+        bounds: list[int],
     ) -> None:
         """Declare that a literal bound counts the slices before it, or behind it when negative."""
         adapts = self.adapts(operand)
@@ -139,7 +153,9 @@ class Gather(OperatorNode):
         values = known.astype(np.int64) % x.shape[axis]
         long = [dim for dim, size in enumerate(indices.shape) if size != 1]
         if not long:
-            ties.opaque_at(x.axis(axis), values.ravel(), f"one slice of it is read apart ({self.name})")
+            ties.opaque_at(
+                x.axis(axis), values.ravel(), f"one slice of it is read apart ({self.name})"
+            )
         elif len(long) == 1:
             at = np.arange(len(values.ravel()), dtype=np.int64)
             ties.pairs(out.axis(axis + long[0]), at, x.axis(axis), values.ravel())
