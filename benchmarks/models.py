@@ -81,3 +81,8 @@ CASES: tuple[Case, ...] = (
     torchvision_case("swin_t"),
     Case("llama_gqa_16x1024", lambda: llama(16), seconds=0.5),
 )
+
+
+def constant_inputs(*shape: int) -> tuple[torch.Tensor, ...]:
+    """One input of a shape, where its numbers do not matter."""
+    return (torch.zeros(shape),)
