@@ -4,10 +4,13 @@ The public names below are imported where they are first used, so ``import torch
 imports neither torch nor onnx nor onnxruntime.
 """
 
+# ruff: noqa: F401  (the imports under TYPE_CHECKING give the lazy names their types)
+
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from torchpruner_core.lazy import lazy_names
 
 _PUBLIC = {
     "CutResult": "cut_result",
@@ -19,40 +22,80 @@ _PUBLIC = {
     "Group": "analysis.groups",
     "ONNXGraph": "graph.onnx_graph",
     "DataNode": "graph.nodes",
+    "Module": "graph.nodes",
     "OperatorNode": "operators.base",
     "Mask": "operators.mask",
-    "Module": "graph.nodes",
+    "operator_register": "operators.registry",
+    "operator_reg": "operators.registry",
     "solve_onnx": "graph.solving",
     "export_onnx": "exporting",
     "strip_weights": "exporting.wire",
-    "operator_register": "operators.registry",
-    "operator_reg": "operators.registry",
     "prune_onnx": "onnx_pruning",
     "masked_onnx": "onnx_pruning",
+    "set_cut": "pruning.cut",
+    "recovery_cut": "pruning.cut",
+    "set_zero": "pruning.zero",
+    "recovery_zero": "pruning.zero",
+    "merge_cut_dict": "pruning.cut_dict",
+    "set_cut_optimizer": "pruning.optimizer",
+    "recovery_optimizer": "pruning.optimizer",
+    "verify_cut": "pruning.oracle",
+    "VerifyReport": "pruning.oracle",
+    "CutContext": "pruning.context",
+    "module_pruner_reg": "module_pruner",
+    "get_object": "model_tools",
+    "set_object": "model_tools",
+    "get_names_by_class": "model_tools",
+    "get_name_groups_by_classes": "model_tools",
+    "replace_object_by_names": "model_tools",
+    "replace_object_by_name_groups": "model_tools",
+    "replace_object_by_class": "model_tools",
+    "activate_function_module": "function_module",
+    "deactivate_function_module": "function_module",
+    "function_module_activate": "function_module",
+    "init_function_module": "function_module",
 }
 
-_MODULES = ("errors",)
+_MODULES = ("errors", "function_module", "model_tools", "module_pruner", "operator")
 
 __all__ = sorted([*_PUBLIC, *_MODULES])
 
+__getattr__, __dir__ = lazy_names(__name__, _PUBLIC, _MODULES)
+
 if TYPE_CHECKING:
-    from torchpruner_core.cut_result import Choice as Choice
-    from torchpruner_core.cut_result import CutRequest as CutRequest
-    from torchpruner_core.cut_result import CutResult as CutResult
-    from torchpruner_core.cut_result import TensorSpec as TensorSpec
-    from torchpruner_core.errors import TorchPrunerError as TorchPrunerError
-
-
-def __getattr__(name: str) -> Any:
-    if name in _PUBLIC:
-        value = getattr(import_module(f"{__name__}.{_PUBLIC[name]}"), name)
-    elif name in _MODULES:
-        value = import_module(f"{__name__}.{name}")
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+    from torchpruner_core import errors, function_module, model_tools, module_pruner, operator
+    from torchpruner_core.analysis.groups import Group
+    from torchpruner_core.analysis.solved_graph import SolvedGraph
+    from torchpruner_core.cut_result import Choice, CutRequest, CutResult, TensorSpec
+    from torchpruner_core.errors import TorchPrunerError
+    from torchpruner_core.exporting import export_onnx
+    from torchpruner_core.exporting.wire import strip_weights
+    from torchpruner_core.function_module import (
+        activate_function_module,
+        deactivate_function_module,
+        function_module_activate,
+        init_function_module,
+    )
+    from torchpruner_core.graph.nodes import DataNode, Module
+    from torchpruner_core.graph.onnx_graph import ONNXGraph
+    from torchpruner_core.graph.solving import solve_onnx
+    from torchpruner_core.model_tools import (
+        get_name_groups_by_classes,
+        get_names_by_class,
+        get_object,
+        replace_object_by_class,
+        replace_object_by_name_groups,
+        replace_object_by_names,
+        set_object,
+    )
+    from torchpruner_core.module_pruner import module_pruner_reg
+    from torchpruner_core.onnx_pruning import masked_onnx, prune_onnx
+    from torchpruner_core.operators.base import OperatorNode
+    from torchpruner_core.operators.mask import Mask
+    from torchpruner_core.operators.registry import operator_reg, operator_register
+    from torchpruner_core.pruning.context import CutContext
+    from torchpruner_core.pruning.cut import recovery_cut, set_cut
+    from torchpruner_core.pruning.cut_dict import merge_cut_dict
+    from torchpruner_core.pruning.optimizer import recovery_optimizer, set_cut_optimizer
+    from torchpruner_core.pruning.oracle import VerifyReport, verify_cut
+    from torchpruner_core.pruning.zero import recovery_zero, set_zero

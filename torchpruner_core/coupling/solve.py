@@ -286,4 +286,5 @@ def _components(count: int, left: Int, right: Int) -> Int:
     ones = np.ones(len(left), dtype=np.int8)
     graph = csr_array((ones, (left.astype(np.int32), right.astype(np.int32))), shape=(count, count))
     _, label = connected_components(graph, directed=False)
-    return label.astype(np.int64)
+    component: Int = label.astype(np.int64)
+    return component

@@ -69,7 +69,7 @@ def _unwrapped(model: torch.nn.Module) -> torch.nn.Module:
     wrappers = (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)
     while True:
         if isinstance(model, wrappers):
-            model = model.module
+            model = model.module  # type: ignore[assignment]
         elif hasattr(model, "_orig_mod"):
             model = model._orig_mod
         else:
@@ -208,7 +208,7 @@ def _legacy(
     torch.onnx.export(
         model,
         args,
-        target,
+        target,  # type: ignore[arg-type]  # the TorchScript exporter takes file objects
         kwargs=kwargs or None,
         dynamo=False,
         do_constant_folding=False,

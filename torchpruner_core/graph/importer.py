@@ -90,6 +90,8 @@ def parse(data: bytes) -> onnx.ModelProto:
     if not model.graph.output:
         raise InvalidModelError("the ONNX model has no outputs")
     if model.functions:
+        import onnx.inliner
+
         try:
             model = onnx.inliner.inline_local_functions(model)
         except Exception as error:
