@@ -1,0 +1,201 @@
+"""Uploads: every way in, hashed as they stream, the same bytes once."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import threading
+
+import pytest
+
+from tests.service.models import ModelFile, small_file
+from tests.service.running import RunningService
+
+
+def digest_header(content: bytes) -> str:
+    return f"sha-256=:{base64.b64encode(hashlib.sha256(content).digest()).decode()}:"
+
+
+def test_a_torchscript_file_becomes_a_ready_model(service: RunningService, model_id: str) -> None:
+    shown = service.client.get(f"/v1/models/{model_id}").json()
+    assert shown["state"] == "ready"
+    assert shown["format"] == "torchscript"
+    assert shown["counts"]["params"] == 11_689_512
+    assert shown["inputs"] == [{"name": "x", "shape": [1, 3, 64, 64], "dtype": "float32"}]
+    assert shown["outputs"][0]["shape"] == [1, 1000]
+
+
+def test_an_upload_answers_202_with_a_location(service: RunningService) -> None:
+    answer = service.client.post(
+        "/v1/models", params={"input": "x:1x3x8x8"}, content=small_file(101).content
+    )
+    assert answer.status_code == 202
+    assert answer.headers["location"] == f"/v1/models/{answer.json()['id']}"
+    assert service.wait_model(answer.json()["id"])["state"] == "ready"
+
+
+def test_an_onnx_file_brings_its_own_shapes(service: RunningService, onnx_file: ModelFile) -> None:
+    shown = service.upload(onnx_file.content)
+    assert (shown["state"], shown["format"], shown["weightless"]) == ("ready", "onnx", False)
+    names = [m["name"] for m in service.client.get(f"/v1/models/{shown['id']}/modules").json()["items"]]
+    assert "self.layer1.0.conv1" in names
+
+
+def test_a_multipart_form_works_like_a_raw_body(service: RunningService) -> None:
+    file = small_file(102)
+    answer = service.client.post(
+        "/v1/models",
+        files={"file": ("m.pt", file.content, "application/octet-stream")},
+        data={"inputs": '[{"name": "x", "shape": [1, 3, 8, 8]}]', "name": "from a form"},
+    )
+    assert answer.status_code == 202, answer.text
+    assert answer.json()["blob"] == hashlib.sha256(file.content).hexdigest()
+    shown = service.wait_model(answer.json()["id"])
+    assert (shown["state"], shown["name"]) == ("ready", "from a form")
+
+
+def test_inputs_as_json_and_in_short_are_the_same_model(service: RunningService) -> None:
+    file = small_file(103)
+    first = service.upload(file.content, "x:1x3x8x8:float32")
+    second = service.client.post(
+        "/v1/models",
+        params={"inputs": '[{"name":"x","shape":[1,3,8,8],"dtype":"float32"}]'},
+        content=file.content,
+    )
+    assert second.status_code == 200
+    assert second.json()["id"] == first["id"]
+
+
+def test_other_inputs_are_another_model(service: RunningService) -> None:
+    file = small_file(103)
+    first = service.upload(file.content, "x:1x3x8x8")
+    second = service.upload(file.content, "x:2x3x8x8")
+    assert first["id"] != second["id"]
+    assert second["inputs"][0]["shape"] == [2, 3, 8, 8]
+
+
+def test_a_content_digest_is_checked(service: RunningService) -> None:
+    content = small_file(104).content
+    right = service.client.post(
+        "/v1/models",
+        params={"input": "x:1x3x8x8"},
+        content=content,
+        headers={"Content-Digest": digest_header(content)},
+    )
+    assert right.status_code == 202
+    wrong = service.client.post(
+        "/v1/models",
+        params={"input": "x:1x3x8x8"},
+        content=content,
+        headers={"Content-Digest": digest_header(b"something else")},
+    )
+    assert (wrong.status_code, wrong.json()["type"]) == (422, "digest-mismatch")
+
+
+def test_a_known_file_costs_one_small_request(service: RunningService) -> None:
+    file = small_file(105)
+    digest = hashlib.sha256(file.content).hexdigest()
+    body = {"blob": digest, "inputs": [{"name": "x", "shape": [1, 3, 8, 8]}]}
+    assert service.client.head(f"/v1/blobs/{digest}").status_code == 404
+    unknown = service.client.post("/v1/models", json=body)
+    assert (unknown.status_code, unknown.json()["type"]) == (404, "unknown-blob")
+    model = service.upload(file.content, *file.inputs)["id"]
+    known = service.client.head(f"/v1/blobs/{digest}")
+    assert known.status_code == 200
+    assert int(known.headers["torchpruner-blob-length"]) == len(file.content)
+    again = service.client.post("/v1/models", json=body)
+    assert (again.status_code, again.json()["id"]) == (200, model)
+
+
+def test_the_same_file_twice_at_once_is_built_once(service: RunningService) -> None:
+    file = small_file(106)
+    answers = []
+
+    def send() -> None:
+        answers.append(
+            service.client.post("/v1/models", params={"input": "x:1x3x8x8"}, content=file.content)
+        )
+
+    threads = [threading.Thread(target=send) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (model,) = {answer.json()["id"] for answer in answers}
+    assert service.wait_model(model)["state"] == "ready"
+    started = [
+        line for line in service.log().splitlines() if '"job started"' in line and model in line
+    ]
+    assert len(started) == 1
+    assert len(list((service.data_dir / "objects" / "blobs").rglob(hashlib.sha256(file.content).hexdigest()))) == 1
+
+
+def test_nothing_stays_in_the_staging_folder(service: RunningService, model_id: str) -> None:
+    service.client.post("/v1/models", content=b"not a model")
+    left = [path.name for path in (service.data_dir / "scratch").iterdir()]
+    assert not [name for name in left if name.startswith("upload-")]
+
+
+def test_a_removed_model_is_gone_and_can_be_uploaded_again(service: RunningService) -> None:
+    file = small_file(107)
+    model = service.upload(file.content, *file.inputs)["id"]
+    assert service.client.delete(f"/v1/models/{model}").status_code == 204
+    assert service.client.get(f"/v1/models/{model}").status_code == 404
+    assert service.client.post(
+        f"/v1/models/{model}/cut-analysis", json={"node": "self.conv1.weight", "index": [0]}
+    ).status_code == 404
+    assert service.upload(file.content, *file.inputs)["id"] == model
+
+
+@pytest.mark.parametrize("part", [1000, 7001])
+def test_a_resumable_upload_goes_on_where_it_broke(service: RunningService, part: int) -> None:
+    file = small_file(108 + part)
+    digest = hashlib.sha256(file.content).hexdigest()
+    started = service.client.post(
+        "/v1/uploads", json={"length": len(file.content), "sha256": digest}
+    )
+    assert started.status_code == 201
+    path = started.headers["location"]
+    send = service.client.patch(path, content=file.content[:part], headers={"Upload-Offset": "0"})
+    assert send.json()["offset"] == part
+    wrong = service.client.patch(path, content=b"abc", headers={"Upload-Offset": "0"})
+    assert (wrong.status_code, wrong.json()["expected"]) == (409, part)
+    early = service.client.post("/v1/models", json={"upload": started.json()["id"]})
+    assert (early.status_code, early.json()["type"]) == (409, "upload-incomplete")
+    offset = int(service.client.head(path).headers["upload-offset"])
+    rest = service.client.patch(
+        path, content=file.content[offset:], headers={"Upload-Offset": str(offset)}
+    )
+    assert rest.json()["complete"]
+    made = service.client.post(
+        "/v1/models",
+        json={"upload": started.json()["id"], "inputs": [{"name": "x", "shape": [1, 3, 8, 8]}]},
+    )
+    assert made.status_code == 202
+    assert made.json()["blob"] == digest
+    assert service.wait_model(made.json()["id"])["state"] == "ready"
+
+
+def test_a_resumable_upload_with_wrong_bytes_is_refused(service: RunningService) -> None:
+    started = service.client.post("/v1/uploads", json={"length": 4, "sha256": "0" * 64})
+    path = started.headers["location"]
+    answer = service.client.patch(path, content=b"abcd", headers={"Upload-Offset": "0"})
+    assert (answer.status_code, answer.json()["type"]) == (422, "digest-mismatch")
+    assert service.client.get(path).status_code == 404
+
+
+def test_models_are_listed_in_pages(service: RunningService, model_id: str) -> None:
+    for seed in (120, 121):
+        service.upload(small_file(seed).content, "x:1x3x8x8", params={"name": f"small {seed}"})
+    seen: list[str] = []
+    cursor = None
+    while True:
+        params = {"limit": 2, **({"cursor": cursor} if cursor else {})}
+        page = service.client.get("/v1/models", params=params).json()
+        assert len(page["items"]) <= 2
+        seen += [item["id"] for item in page["items"]]
+        cursor = page["next"]
+        if cursor is None:
+            break
+    assert len(seen) == page["total"] == len(set(seen))
+    assert model_id in seen
