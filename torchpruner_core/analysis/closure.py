@@ -29,6 +29,10 @@ DEPTH_LIMIT = 4
 completion that removes fewer slices of the view's own whole is taken."""
 
 
+MANY_CLASSES = 64
+"""From here on it is quicker to count the slices of all classes at once than one by one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """One choice: the view, the factor taken, the best other one, and what each removes."""
@@ -96,9 +100,16 @@ class Closure:
         return total
 
     def _left(self, removal: Removal) -> dict[int, int]:
+        """Return how many slices of each reached class are left."""
+        coupling = self.coupling
+        if len(removal.classes) > MANY_CLASSES:
+            kept = np.add.reduceat(
+                ~removal.removed[coupling.component], coupling.class_start, dtype=np.int64
+            )
+            return {owner: int(kept[owner]) for owner in removal.classes}
         left = {}
         for owner in removal.classes:
-            mask = removal.removed[self.coupling.components_of(owner)]
+            mask = removal.removed[coupling.components_of(owner)]
             left[owner] = len(mask) - int(np.count_nonzero(mask))
         return left
 
@@ -135,13 +146,10 @@ class Closure:
                 f"the cut reaches an axis that cannot be pruned: {reason}", reason=reason
             )
         removal.removed[fresh] = True
-        starts, classes = self.coupling.classes_of_component
-        if len(fresh) == 1:
-            reached = set(classes[starts[fresh[0]] : starts[fresh[0] + 1]].tolist())
-        else:
-            count = starts[fresh + 1] - starts[fresh]
-            offset = np.repeat(starts[fresh] - np.cumsum(count) + count, count)
-            reached = set(classes[offset + np.arange(int(count.sum()))].tolist())
+        kind, classes = self.coupling.kinds
+        reached: set[int] = set()
+        for number in np.unique(kind[fresh]).tolist():
+            reached.update(classes[number])
         removal.classes |= reached
         of_class = self.coupling.views_of_class
         for owner in reached:
@@ -165,7 +173,7 @@ class Closure:
         missing = implied & ~whole
         if missing.any():
             components = self.coupling.components_of(view.whole)[missing.ravel()]
-            self._remove(removal, np.unique(components), views)
+            self._remove(removal, components, views)
         return bool((whole & ~implied).any())
 
     def _decide(
@@ -254,8 +262,8 @@ class Closure:
         return taken
 
     def _check_not_empty(self, removal: Removal) -> None:
-        for owner in removal.classes:
-            if removal.removed[self.coupling.components_of(owner)].all():
+        for owner, left in self._left(removal).items():
+            if not left:
                 raise EmptyAxisError(
                     "the cut would remove every slice of an axis; leave at least one",
                     axis_class=owner,

@@ -96,6 +96,25 @@ class Coupling:
         return starts.astype(np.int64), classes.astype(np.int32)
 
     @cached_property
+    def kinds(self) -> tuple[NDArray[np.int32], list[list[int]]]:
+        """Return each component's kind, and the classes that components of each kind reach.
+
+        Components of one kind reach the same classes: they are the slices of one group. There are
+        about as many kinds as groups, however wide those are.
+        """
+        starts, classes = self.classes_of_component
+        if not len(classes):
+            return np.empty(0, dtype=np.int32), []
+        present = np.flatnonzero(np.diff(starts))
+        code = np.random.default_rng(0).integers(1, 2**62, len(self.class_length), dtype=np.uint64)
+        signature = np.add.reduceat(code[classes], starts[present])
+        _, first, number = np.unique(signature, return_index=True, return_inverse=True)
+        kind = np.zeros(len(self.component_reason), dtype=np.int32)
+        kind[present] = number
+        reached = [classes[starts[c] : starts[c + 1]].tolist() for c in present[first]]
+        return kind, reached
+
+    @cached_property
     def views_of_class(self) -> dict[int, list[int]]:
         """The positions in ``views`` that each class takes part in."""
         found: dict[int, list[int]] = defaultdict(list)

@@ -48,31 +48,21 @@ def groups(graph: SolvedGraph) -> list[Group]:
     Components are grouped by the set of axes they reach; frozen ones are left out.
     """
     coupling = graph.coupling
-    starts, classes = coupling.classes_of_component
-    if not len(classes):
-        return []
+    kind, classes = coupling.kinds
     has_member = _terminal_classes(graph)
-    sizes = np.diff(starts)
-    owner = np.repeat(np.arange(len(sizes)), sizes)
-    code = np.random.default_rng(0).integers(1, 2**62, len(coupling.class_length), dtype=np.uint64)
-    signature = np.zeros(len(sizes), dtype=np.uint64)
-    np.add.at(signature, owner, code[classes])
-    reaches = np.zeros(len(sizes), dtype=np.bool_)
-    np.logical_or.at(reaches, owner, has_member[classes])
-    long = np.zeros(len(sizes), dtype=np.bool_)
-    np.logical_or.at(long, owner, coupling.class_length[classes] > 1)
-    wanted = np.flatnonzero(reaches & long & (coupling.component_reason < 0))
-    _, first, inverse = np.unique(signature[wanted], return_index=True, return_inverse=True)
-    order = np.argsort(inverse, kind="stable")
-    bounds = np.searchsorted(inverse[order], np.arange(len(first) + 1))
-    found = []
-    for number in np.argsort(first):
-        components = wanted[order[bounds[number] : bounds[number + 1]]]
-        reached = classes[starts[components[0]] : starts[components[0] + 1]]
-        found.append((components, reached))
+    wanted = [
+        bool(has_member[reached].any() and (coupling.class_length[reached] > 1).any())
+        for reached in classes
+    ]
+    starts, _ = coupling.classes_of_component
+    free = (coupling.component_reason < 0) & (np.diff(starts) > 0)
+    components = np.flatnonzero(free & np.array(wanted, dtype=np.bool_)[kind])
+    order = components[np.argsort(kind[components], kind="stable")]
+    runs = np.split(order, np.flatnonzero(np.diff(kind[order])) + 1)
+    runs.sort(key=lambda run: int(run[0]) if len(run) else -1)
     return [
-        Group(k, len(components), _members(graph, reached), tuple(components.tolist()))
-        for k, (components, reached) in enumerate(found)
+        Group(number, len(run), _members(graph, classes[kind[run[0]]]), tuple(run.tolist()))
+        for number, run in enumerate(run for run in runs if len(run))
     ]
 
 
@@ -96,8 +86,8 @@ def _terminal_classes(graph: SolvedGraph) -> NDArray[np.bool_]:
     return reached
 
 
-def _members(graph: SolvedGraph, classes: NDArray[np.int32]) -> tuple[tuple[str, int], ...]:
+def _members(graph: SolvedGraph, classes: list[int]) -> tuple[tuple[str, int], ...]:
     starts, axes = graph.coupling.axes_of_class
-    found = sorted(a for c in classes.tolist() for a in axes[starts[c] : starts[c + 1]].tolist())
+    found = sorted(a for c in classes for a in axes[starts[c] : starts[c + 1]].tolist())
     owners = [graph.axis_owner[axis] for axis in found]
     return tuple((name, dim) for name, dim, _, is_terminal in owners if is_terminal)

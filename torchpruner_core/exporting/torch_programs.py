@@ -113,6 +113,7 @@ def _from_exported(exported: torch.export.ExportedProgram, origin: Origin) -> Pr
             ) from error
     assert program is not None
     model = program.model
+    model.metadata_props.clear()
     model.metadata_props[METADATA_KEY] = origin.to_json()
 
     def weightless() -> bytes:
@@ -134,9 +135,7 @@ def _serialise(model: Any, *, stripped: bool) -> bytes:
     values = list(model.graph.initializers.values())
     originals = [value.const_value for value in values]
     if not stripped:
-        if any(type(getattr(t, "raw", None)).__name__ == "FakeTensor" for t in originals) or any(
-            getattr(getattr(t, "raw", None), "is_meta", False) for t in originals
-        ):
+        if any(map(_has_no_data, originals)):
             raise ExportError(
                 "the model's weights are on the meta device, so only a weightless analysis works"
             )
@@ -148,7 +147,8 @@ def _serialise(model: Any, *, stripped: bool) -> bytes:
     try:
         if stripped:
             for value, tensor in zip(values, originals, strict=True):
-                if tensor.nbytes > LARGE_BYTES and tensor.dtype.is_floating_point():
+                large = tensor.nbytes > LARGE_BYTES and tensor.dtype.is_floating_point()
+                if large or _has_no_data(tensor):
                     header = onnx.TensorProto(
                         name=value.name,
                         dims=list(tensor.shape.numpy()),
@@ -160,6 +160,12 @@ def _serialise(model: Any, *, stripped: bool) -> bytes:
         for value, tensor in zip(values, originals, strict=True):
             value.const_value = tensor
     return strip_weights(data) if stripped else data
+
+
+def _has_no_data(tensor: Any) -> bool:
+    """Return whether an onnx_ir tensor stands on the ``meta`` device, or is a fake of one."""
+    raw = getattr(tensor, "raw", None)
+    return bool(getattr(raw, "is_meta", False)) or type(raw).__name__ == "FakeTensor"
 
 
 def _from_torchscript(model: torch.jit.ScriptModule, inputs: Any) -> Program:

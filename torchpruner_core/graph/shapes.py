@@ -28,7 +28,9 @@ def infer_shapes(model: onnx.ModelProto, values: Values) -> dict[str, tuple[Shap
     import onnx
 
     try:
-        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+        inferred = onnx.shape_inference.infer_shapes(
+            _with_known_operands(model, values), data_prop=True
+        )
     except Exception as error:
         raise InvalidModelError(
             f"the shapes of the model do not fit together: {str(error).splitlines()[0][:300]}; "
@@ -65,6 +67,68 @@ def infer_shapes(model: onnx.ModelProto, values: Values) -> dict[str, tuple[Shap
                         onnx.helper.np_dtype_to_tensor_dtype(value.dtype), list(value.shape)
                     )
     return found
+
+
+SHAPE_OPERANDS = {
+    "CenterCropPad": (1,),
+    "ConstantOfShape": (0,),
+    "Expand": (1,),
+    "OneHot": (1,),
+    "Pad": (1, 3),
+    "Range": (0, 1, 2),
+    "Reshape": (1,),
+    "Resize": (2, 3),
+    "Slice": (1, 2, 3, 4),
+    "Split": (1,),
+    "Squeeze": (1,),
+    "Tile": (1,),
+    "TopK": (1,),
+    "Unsqueeze": (1,),
+    **dict.fromkeys(
+        (
+            "ReduceL1",
+            "ReduceL2",
+            "ReduceLogSum",
+            "ReduceLogSumExp",
+            "ReduceMax",
+            "ReduceMean",
+            "ReduceMin",
+            "ReduceProd",
+            "ReduceSum",
+            "ReduceSumSquare",
+        ),
+        (1,),
+    ),
+}
+"""The inputs whose contents decide an operator's output shape."""
+
+
+def _with_known_operands(model: onnx.ModelProto, values: Values) -> onnx.ModelProto:
+    """Return ``model`` with computed operands that are constants stored as such.
+
+    ONNX's inference reads stored constants only; with these in place one pass resolves nearly
+    every shape, where it would stop at the first computed one.
+    """
+    import onnx
+
+    found: list[tuple[int, int, str]] = []
+    for number, node in enumerate(model.graph.node):
+        for position in SHAPE_OPERANDS.get(node.op_type, ()):
+            name = node.input[position] if position < len(node.input) else ""
+            producer = values.producers.get(name)
+            if producer is not None and producer.op_type != "Constant":
+                found.append((number, position, name))
+    known = values.constants(dict.fromkeys(name for _, _, name in found))
+    if not known:
+        return model
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for name, value in known.items():
+        copy.graph.initializer.append(onnx.numpy_helper.from_array(value, f"{name}#known"))
+    for number, position, name in found:
+        if name in known:
+            copy.graph.node[number].input[position] = f"{name}#known"
+    return copy
 
 
 def infer_outputs(operator: OperatorNode) -> list[tuple[Shape, str]]:

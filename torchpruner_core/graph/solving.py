@@ -14,6 +14,7 @@ from torchpruner_core.errors import GraphError, TorchPrunerError
 from torchpruner_core.exporting.wire import Buffer, strip_weights
 from torchpruner_core.graph.importer import ImportedGraph, InputSpecs, read_graph
 from torchpruner_core.graph.naming import self_name
+from torchpruner_core.graph.zeros import declare_inexact_sums
 
 Progress = Callable[[str, float], None]
 
@@ -32,7 +33,7 @@ def solve_onnx(
     report("reading", 0.0)
     if isinstance(data, str | Path):
         data = Path(data).read_bytes()
-    weightless = strip_weights(data)
+    weightless = strip_weights(data, keep_metadata=True)
     report("inferring shapes", 0.2)
     graph = read_graph(weightless, inputs)
     report("coupling", 0.6)
@@ -108,13 +109,13 @@ def declare(graph: ImportedGraph) -> Ties:
             for dim in range(node.rank):
                 ties.same(node.axis(dim), graph.nodes[node.alias_of].axis(dim))
     for position, operator in enumerate(graph.operators.values()):
-        ties.operator = position
         if operator.is_constant:
+            ties.begin(position)
             for node in operator.out_data:
                 ties.sources.update(range(node.first_axis, node.first_axis + node.rank))
             continue
         try:
-            operator.ties(ties)
+            operator.declare(ties, position)
         except TorchPrunerError:
             raise
         except (
@@ -137,6 +138,7 @@ def declare(graph: ImportedGraph) -> Ties:
                 operator=operator.name,
                 module=operator.module,
             ) from error
+    declare_inexact_sums(graph.nodes.values(), graph.operators.values(), ties)
     return ties
 
 

@@ -7,7 +7,7 @@ those adapt by themselves when that tensor is cut, the others are literals of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +49,15 @@ class Values:
         """Return the value called ``name``, or ``None`` where only running the model tells it."""
         found = self._find(name)
         return None if found is None else found.value
+
+    def constants(self, names: Iterable[str]) -> dict[str, Array]:
+        """Return those of ``names`` that follow from stored constants alone.
+
+        To be asked before any shape is known; what needs one can still be found afterwards.
+        """
+        found = {name: self._find(name) for name in names}
+        self._memo = {name: known for name, known in self._memo.items() if known is not None}
+        return {name: known.value for name, known in found.items() if known is not None}
 
     def adapts(self, name: str) -> NDArray[np.bool_] | None:
         """Return which entries of a known value follow from other tensors' shapes."""
