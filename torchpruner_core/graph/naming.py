@@ -54,7 +54,8 @@ def module_path(node: Any, known: Set[str]) -> str:
     """Return the dotted path of the module that a protobuf node ran in, ``''`` for the root."""
     for entry in node.metadata_props:
         if entry.key == SCOPES_KEY:
-            scopes = entry.value.strip("[]").replace('"', "'").strip("'").split("', '")
+            # A list literal such as ['', 'conv1', 'conv']: the root's own name is empty.
+            scopes = entry.value.strip("[]").replace('"', "'")[1:-1].split("', '")
             return scopes[-2] if len(scopes) > 1 else ""
     if not node.name.startswith("/"):
         return ""
