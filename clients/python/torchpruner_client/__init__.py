@@ -27,7 +27,17 @@ from torchpruner_client.errors import (
     UnavailableError,
     WeightsRequired,
 )
-from torchpruner_client.records import Flops, Group, Latency, LineageEntry, ModelInfo
+from torchpruner_client.records import (
+    Flops,
+    Group,
+    Job,
+    Latency,
+    LineageEntry,
+    ModelInfo,
+    Readiness,
+    ServiceInfo,
+    Worker,
+)
 from torchpruner_client.synchronous import Client, RemoteModel, RemoteModule
 from torchpruner_core.cut_result import CutRequest, CutResult, TensorSpec
 
@@ -43,6 +53,7 @@ __all__ = [
     "ForbiddenError",
     "Group",
     "InvalidRequestError",
+    "Job",
     "JobFailed",
     "Latency",
     "LineageEntry",
@@ -51,12 +62,15 @@ __all__ = [
     "NoWorkerError",
     "NotFoundError",
     "RateLimitedError",
+    "Readiness",
     "RemoteModel",
     "RemoteModule",
     "ServiceError",
+    "ServiceInfo",
     "ServiceUnreachable",
     "TensorSpec",
     "UnauthorizedError",
     "UnavailableError",
     "WeightsRequired",
+    "Worker",
 ]

@@ -14,7 +14,18 @@ from torchpruner_client.async_driver import AsyncDriver
 from torchpruner_client.connection_settings import ConnectionSettings
 from torchpruner_client.cut_requests import Indices, index_of, request_of, result_body
 from torchpruner_client.progress import Progress, showing
-from torchpruner_client.records import Flops, Group, Latency, LineageEntry, ModelInfo, ModuleRecord
+from torchpruner_client.records import (
+    Flops,
+    Group,
+    Job,
+    Latency,
+    LineageEntry,
+    ModelInfo,
+    ModuleRecord,
+    Readiness,
+    ServiceInfo,
+    Worker,
+)
 from torchpruner_client.retrying import RetryPolicy
 from torchpruner_client.sources import Source, source_of
 from torchpruner_core.cut_result import CutRequest, CutResult
@@ -101,6 +112,50 @@ class AsyncClient:
             ModelInfo.from_dict(item)
             for item in await self._driver.run(operations.listing("/v1/models"))
         ]
+
+    async def models_page(
+        self, limit: int, cursor: str | None = None
+    ) -> tuple[list[ModelInfo], str | None]:
+        """At most ``limit`` models, newest first, and the cursor of what follows (``None``: the
+        end)."""
+        flow = operations.listing_page("/v1/models", limit, cursor)
+        page = await self._driver.run(flow)
+        return [ModelInfo.from_dict(item) for item in page["items"]], page["next"]
+
+    async def jobs(
+        self, *, state: str | None = None, kind: str | None = None, model: str | None = None
+    ) -> list[Job]:
+        """The newest jobs that this tenant started, newest first."""
+        given = {"state": state, "kind": kind, "model": model}
+        params = {key: value for key, value in given.items() if value is not None}
+        found = await self._driver.run(operations.listing("/v1/jobs", params))
+        return [Job.from_dict(item) for item in found]
+
+    async def cancel_job(self, job: str) -> None:
+        """Cancel a job; one that has ended stays as it is."""
+        await self._driver.run(operations.cancel_job(job))
+
+    async def retry_job(self, job: str) -> Job:
+        """Start a job again. Raises ``ConflictError`` where that cannot help."""
+        return Job.from_dict(await self._driver.run(operations.retry_job(job)))
+
+    async def workers(self) -> list[Worker]:
+        """The workers that live."""
+        found = await self._driver.run(operations.listing("/v1/workers"))
+        return [Worker.from_dict(item) for item in found]
+
+    async def service_info(self) -> ServiceInfo:
+        """Versions and limits, and as whom the service knows this client."""
+        return ServiceInfo.from_dict(await self._driver.run(operations.service_info()))
+
+    async def readiness(self) -> Readiness:
+        """Which parts of the service answer."""
+        return Readiness.from_dict(await self._driver.run(operations.readiness()))
+
+    async def metrics(self) -> str:
+        """The service's metrics in Prometheus' text form."""
+        text: str = await self._driver.run(operations.metrics())
+        return text
 
     async def run(self, flow: Any) -> Any:
         """Drive one operation; for this package's own objects."""

@@ -175,6 +175,14 @@ def listing(path: str, params: Mapping[str, Any] | None = None) -> Flow[list[dic
             return items
 
 
+def listing_page(path: str, limit: int, cursor: str | None) -> Flow[dict[str, Any]]:
+    """Return one page of a list: ``items``, ``total``, ``next``."""
+    query: dict[str, Any] = {"limit": limit}
+    if cursor is not None:
+        query["cursor"] = cursor
+    return _json((yield Call("GET", path, params=query)))
+
+
 def cut_analysis(
     model: str, requests: Sequence[CutRequest], granularity: str, protect_io: bool
 ) -> Flow[CutResult]:
@@ -279,6 +287,23 @@ def latency(
 def is_model_id(text: str) -> bool:
     """Whether ``text`` has the form of a model's id."""
     return len(text) == 27 and text[0] == "m" and text.isalnum() and text.islower()
+
+
+def service_info() -> Flow[dict[str, Any]]:
+    return _json((yield Call("GET", "/v1")))
+
+
+def readiness() -> Flow[dict[str, Any]]:
+    return _json((yield Call("GET", "/readyz", accept=frozenset({503}), retry=False)))
+
+
+def metrics() -> Flow[str]:
+    """Prometheus' text; per API process but for what Redis counts."""
+    return (yield Call("GET", "/metrics")).text  # type: ignore[no-any-return]
+
+
+def retry_job(job: str) -> Flow[dict[str, Any]]:
+    return _json((yield Call("POST", f"/v1/jobs/{job}/retry")))
 
 
 def cancel_job(job: str) -> Flow[None]:

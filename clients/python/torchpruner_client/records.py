@@ -11,7 +11,8 @@ from torchpruner_core.cut_result import TensorSpec
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """A model on the service. ``state`` is queued, running, ready, failed or cancelled."""
+    """A model on the service. ``state`` is queued, running, ready, failed or cancelled; times are
+    Unix seconds."""
 
     id: str
     name: str | None
@@ -27,6 +28,9 @@ class ModelInfo:
     problem: Mapping[str, Any] | None
     message: str | None
     counts: Mapping[str, int]
+    created_at: float = 0.0
+    owner: str = ""
+    job: str | None = None
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ModelInfo:
@@ -45,6 +49,9 @@ class ModelInfo:
             problem=data.get("problem"),
             message=data.get("message"),
             counts=data.get("counts") or {},
+            created_at=float(data.get("created_at") or 0.0),
+            owner=data.get("owner") or "",
+            job=data.get("job"),
         )
 
 
@@ -164,3 +171,98 @@ class LineageEntry:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> LineageEntry:
         return cls(data["id"], data["name"], data["parent"], data["params"], data["flops"])
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job: ``kind`` is build, weights, attach, onnx or latency. Times are Unix seconds."""
+
+    id: str
+    kind: str
+    model: str
+    state: str
+    stage: str
+    percent: float
+    attempt: int
+    queued_at: float
+    started_at: float | None
+    ended_at: float | None
+    problem: Mapping[str, Any] | None
+    result: Mapping[str, Any] | None
+    message: str | None
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Job:
+        return cls(**{name: data.get(name) for name in cls.__dataclass_fields__})  # type: ignore[arg-type]
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the service would start it again: it was cancelled, or failed for no fault of the
+        model."""
+        failed_by_chance = self.state == "failed" and bool((self.problem or {}).get("retryable"))
+        return self.state == "cancelled" or failed_by_chance
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A living worker: the queues it takes jobs from and the device it measures on."""
+
+    name: str
+    queues: tuple[str, ...]
+    device: str
+    engine: str
+    runs_code: bool
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Worker:
+        return cls(
+            data["name"],
+            tuple(data["queues"]),
+            data["device"],
+            data["engine"],
+            bool(data["runs_code"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceInfo:
+    """Versions and limits of a service, and as whom it knows the caller."""
+
+    service: str
+    engine: str
+    max_upload_bytes: int
+    formats: tuple[str, ...]
+    tenant: str
+    scopes: tuple[str, ...]
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ServiceInfo:
+        return cls(
+            data["service"],
+            data["engine"],
+            int(data["max_upload_bytes"]),
+            tuple(data["formats"]),
+            data.get("tenant", ""),
+            tuple(data.get("scopes", ())),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Which parts of a service answer; ``message`` says what to do about those that do not."""
+
+    ready: bool
+    redis: bool
+    storage: bool
+    workers: int
+    message: str | None
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Readiness:
+        return cls(
+            bool(data["ready"]),
+            bool(data["redis"]),
+            bool(data["storage"]),
+            int(data["workers"]),
+            data.get("message"),
+        )

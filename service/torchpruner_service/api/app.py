@@ -23,6 +23,7 @@ from torchpruner_service.api.routers import (
     artifacts,
     derivation,
     health,
+    job_lists,
     jobs,
     models,
     uploads,
@@ -75,6 +76,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         analysis.router,
         derivation.router,
         artifacts.router,
+        job_lists.router,
         jobs.router,
         uploads.router,
     ):

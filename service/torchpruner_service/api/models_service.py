@@ -153,6 +153,7 @@ async def view(state: AppState, tenant: str, model: str) -> dict[str, Any]:
     result = {
         "id": model,
         "name": entry.name if entry else None,
+        "owner": tenant,
         **fields,
         "format": manifest["format"],
         "blob": manifest.get("blob"),
@@ -207,7 +208,7 @@ async def _graph_bytes(state: AppState, tenant: str, model: str) -> bytes:
     data = await state.objects.aget(layout.solved(model))
     if data is None:
         raise await not_ready(state, tenant, model)
-    with contextlib.suppress(REDIS_ERRORS):
+    with contextlib.suppress(*REDIS_ERRORS):
         await state.redis.set(state.keys.graph(model), data, ex=state.settings.result_ttl)
     return data
 
@@ -271,6 +272,7 @@ async def derive(
             "nodes": len(graph.nodes),
             "operators": len(graph.operators),
             "modules": len(graph.modules),
+            "groups": await anyio.to_thread.run_sync(lambda: len(graph.groups())),
             "params": graph.params(),
             "flops": graph.flops(),
             "weightless": parent_view["weightless"],
@@ -325,7 +327,7 @@ async def _manifest(state: AppState, model: str) -> dict[str, Any] | None:
         return manifest
     stored: dict[str, Any] | None = await state.objects.aget_json(layout.manifest(model))
     if stored is not None:
-        with contextlib.suppress(REDIS_ERRORS):
+        with contextlib.suppress(*REDIS_ERRORS):
             await state.redis.set(key, json.dumps(stored), ex=state.settings.result_ttl)
     return stored
 

@@ -179,6 +179,7 @@ class ModelView(BaseModel):
                 {
                     "id": "m7wq3i5dzpk2hy6bfvbuxlq4eoa",
                     "name": "resnet50",
+                    "owner": "default",
                     "state": "ready",
                     "stage": "ready",
                     "percent": 100.0,
@@ -198,6 +199,7 @@ class ModelView(BaseModel):
     )
     id: str
     name: str | None = None
+    owner: str = Field(description="The tenant who has it")
     state: State
     stage: str
     percent: float
@@ -233,6 +235,16 @@ class JobView(BaseModel):
     problem: dict[str, Any] | None
     result: dict[str, Any] | None
     message: str | None = None
+
+
+class WorkerView(BaseModel):
+    """A living worker: the queues it takes jobs from and the device it measures on."""
+
+    name: str
+    queues: list[str]
+    device: str
+    engine: str
+    runs_code: bool = Field(description="Whether it can confine files that carry code")
 
 
 class ArtifactView(BaseModel):
@@ -365,6 +377,8 @@ class Version(BaseModel):
     api: str
     max_upload_bytes: int
     formats: list[str]
+    tenant: str = Field(description="Whose models the caller sees")
+    scopes: list[str] = Field(description="What the caller may do")
 
 
 class CutView(BaseModel):

@@ -27,6 +27,9 @@ from torchpruner_service.storage.objects import Objects
 
 ENTRY_POINT = "torchpruner_service.worker.horse.run_job"
 
+LISTED_JOBS = 500
+"""How many of its newest jobs a tenant can list."""
+
 # KEYS: hash, active. ARGV: id, score, number of states to replace, those, then field/value pairs.
 _SUBMIT = """
 local state = redis.call('HGET', KEYS[1], 'state')
@@ -181,6 +184,15 @@ class JobBoard:
         """Jobs that have not ended, oldest first."""
         return [item.decode() for item in self.connection.zrange(self.keys.active, 0, -1)]
 
+    def newest(self, tenant: str) -> list[JobRecord]:
+        """The jobs that ``tenant`` started and that are not forgotten yet, newest first."""
+        names = self.connection.zrevrange(self.keys.tenant_jobs(tenant), 0, -1)
+        pipe = self.connection.pipeline(transaction=False)
+        for name in names:
+            pipe.hgetall(self.keys.job(name.decode()))
+        found = [JobRecord.from_hash(data) for data in pipe.execute()]
+        return [record for record in found if record is not None]
+
     def forget_active(self, job: str) -> None:
         self.connection.zrem(self.keys.active, job)
 
@@ -214,12 +226,21 @@ class JobBoard:
 
     def _put(self, record: JobRecord, replaced: list[str]) -> bool:
         pairs = _pairs(record.to_hash())
-        return bool(
-            self._submit(
-                keys=[self.keys.job(record.id), self.keys.active],
-                args=[record.id, record.queued_at, len(replaced), *replaced, *pairs],
-            )
+        put = self._submit(
+            keys=[self.keys.job(record.id), self.keys.active],
+            args=[record.id, record.queued_at, len(replaced), *replaced, *pairs],
         )
+        if put:
+            self._list(record)
+        return bool(put)
+
+    def _list(self, record: JobRecord) -> None:
+        key = self.keys.tenant_jobs(record.tenant)
+        pipe = self.connection.pipeline(transaction=False)
+        pipe.zadd(key, {record.id: record.queued_at})
+        pipe.zremrangebyrank(key, 0, -LISTED_JOBS - 1)
+        pipe.expire(key, self.settings.result_ttl)
+        pipe.execute()
 
     def _update(
         self, record: JobRecord, *, ended: bool = False, any_attempt: bool = False, **fields: Any

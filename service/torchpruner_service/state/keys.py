@@ -24,6 +24,10 @@ class Keys:
         """Sorted set: jobs that have not ended, by the time they were queued."""
         return f"{self.prefix}active"
 
+    def tenant_jobs(self, tenant: str) -> str:
+        """Sorted set: the newest jobs that a tenant started, by the time they were queued."""
+        return f"{self.prefix}tenant:{tenant}:jobs"
+
     def graph(self, model: str) -> str:
         """String: a solved graph."""
         return f"{self.prefix}graph:{model}"

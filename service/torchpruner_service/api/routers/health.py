@@ -71,7 +71,7 @@ async def metrics(state: State) -> Response:
 @router.get(
     "/v1", response_model=schemas.Version, responses=problems(), summary="Versions and limits"
 )
-async def version(state: State, _: Reader) -> Response:
+async def version(state: State, who: Reader) -> Response:
     engine = engine_version()
     return json_answer(
         {
@@ -80,6 +80,8 @@ async def version(state: State, _: Reader) -> Response:
             "api": "v1",
             "max_upload_bytes": state.settings.max_upload_bytes,
             "formats": ["onnx", "torchscript", "pt2"],
+            "tenant": who.tenant,
+            "scopes": sorted(who.scopes),
         }
     )
 
