@@ -15,14 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.utils._pytree import tree_map
 
 from torchpruner_core.cut_result import CutResult
-from torchpruner_core.pruning import slices
+from torchpruner_core.pruning.boundaries import cut_inputs, flatten_outputs, less_cut_outputs
 from torchpruner_core.pruning.cut import recovery_cut, set_cut
 from torchpruner_core.pruning.cut_dict import Cut, read_cut
 from torchpruner_core.pruning.targets import own_tensors, unwrap
-from torchpruner_core.pruning.trace import flatten_outputs
 from torchpruner_core.pruning.zero import set_zero
 
 Shapes = tuple[tuple[int, ...], ...]
@@ -34,7 +32,9 @@ class VerifyReport:
 
     ``equal`` is ``None`` where the outputs could not be compared: the cut renormalises and no
     reference that leaves the removed slices out of the statistics was to be had. Differences are
-    over all outputs; the relative one is over the reference's largest value.
+    over all outputs; the relative one is over the reference's largest value. ``effect`` is the same
+    relative difference between the reference and the network as it was: where it is not above the
+    tolerance, the outputs hardly depend on what was removed, and equality proves little.
     """
 
     equal: bool | None
@@ -42,6 +42,7 @@ class VerifyReport:
     restored: bool
     max_abs_difference: float
     max_rel_difference: float
+    effect: float
     tolerance: float
     reference: str
     output_shapes: Shapes
@@ -60,6 +61,8 @@ class VerifyReport:
         lines = [
             f"{verdict}: largest difference {self.max_abs_difference:.3g}, relative "
             f"{self.max_rel_difference:.3g} (tolerance {self.tolerance:g}), against the {self.reference}",
+            f"masking moved the outputs by {self.effect:.3g}, relative"
+            + ("" if self.effect > self.tolerance else ": too little to prove much; try other inputs"),
             "outputs "
             + ", ".join(map(str, self.output_shapes))
             + " -> "
@@ -77,7 +80,13 @@ class VerifyReport:
 
 
 def verify_cut(
-    model: nn.Module, result: Cut, inputs: Any, *, tolerance: float = 1e-4, seed: int = 0
+    model: nn.Module,
+    result: Cut,
+    inputs: Any,
+    *,
+    tolerance: float = 1e-4,
+    seed: int = 0,
+    correct_forward: bool = False,
 ) -> VerifyReport:
     """Prune a copy of ``model``, mask another, and compare their outputs.
 
@@ -92,22 +101,23 @@ def verify_cut(
     before = _everything(pruned)
     reason = ""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        pruned, context = set_cut(pruned, cut, inputs=inputs)
+        pruned, context = set_cut(pruned, cut, inputs=inputs, correct_forward=correct_forward)
         original = _run(subject, args, kwargs, seed)
-        received = _run(pruned, *_cut_inputs(cut, args, kwargs), seed)
+        received = _run(pruned, *cut_inputs(cut, args, kwargs), seed)
         reference, name = None, "network with the slices at zero"
         if cut.renormalises:
             reference, reason = _masked_by_onnx(subject, cut, inputs)
             name = "masked ONNX model" if reference is not None else "nothing"
         else:
             reference = _run(set_zero(copy.deepcopy(subject), cut)[0], args, kwargs, seed)
-        expected = None if reference is None else _less_cut_outputs(cut, reference)
-    wanted = [tuple(x.shape) for x in _less_cut_outputs(cut, original)]
+        expected = None if reference is None else less_cut_outputs(cut, reference)
+    wanted = [tuple(x.shape) for x in less_cut_outputs(cut, original)]
     shapes_match = wanted == [tuple(x.shape) for x in received]
-    absolute, relative = float("nan"), float("nan")
+    absolute, relative, effect = float("nan"), float("nan"), float("nan")
     equal: bool | None = None
     if expected is not None and shapes_match:
         absolute, relative = _difference(expected, received)
+        effect = _difference(expected, less_cut_outputs(cut, original))[1]
         equal = relative <= tolerance
     elif not shapes_match:
         equal = False
@@ -119,6 +129,7 @@ def verify_cut(
         restored=not changed,
         max_abs_difference=absolute,
         max_rel_difference=relative,
+        effect=effect,
         tolerance=tolerance,
         reference=name,
         output_shapes=tuple(tuple(x.shape) for x in original),
@@ -162,50 +173,6 @@ def _run(
     return [x.clone() for x in flatten_outputs(model(*args, **kwargs))]
 
 
-def _cuts_of(cut: CutResult, name: str) -> Any:
-    return cut.iner.get(name) or cut.terminal.get(name)
-
-
-def _cut_inputs(
-    cut: CutResult, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    if not cut.touches_inputs:
-        return args, kwargs
-    specs = iter(cut.inputs)
-
-    def shorten(value: Any) -> Any:
-        spec = next(specs, None) if isinstance(value, torch.Tensor) else None
-        axes = None if spec is None else _cuts_of(cut, spec.name)
-        if axes is None:
-            return value
-        return slices.cut_data(value, slices.read_axes(axes, value.shape, spec.name))[0]  # type: ignore[union-attr]
-
-    if kwargs:  # by name: a dict's order need not be the graph's
-        named = {spec.name: spec for spec in cut.inputs}
-        for key, value in kwargs.items():
-            axes = _cuts_of(cut, key) if key in named else None
-            if axes is not None:
-                kwargs = {
-                    **kwargs,
-                    key: slices.cut_data(value, slices.read_axes(axes, value.shape, key))[0],
-                }
-        return args, kwargs
-    args = tree_map(shorten, args)
-    return args, kwargs
-
-
-def _less_cut_outputs(cut: CutResult, outputs: list[torch.Tensor]) -> list[torch.Tensor]:
-    if not cut.touches_outputs or len(cut.outputs) != len(outputs):
-        return outputs
-    left = []
-    for spec, tensor in zip(cut.outputs, outputs, strict=True):
-        axes = _cuts_of(cut, spec.name)
-        if axes is not None:
-            tensor, _ = slices.cut_data(tensor, slices.read_axes(axes, tensor.shape, spec.name))
-        left.append(tensor)
-    return left
-
-
 def _difference(expected: list[torch.Tensor], received: list[torch.Tensor]) -> tuple[float, float]:
     absolute = relative = 0.0
     for x, y in zip(expected, received, strict=True):
@@ -237,7 +204,9 @@ def _masked_by_onnx(
 
         data = torchpruner_core.export_onnx(model, inputs)
         masked = torchpruner_core.masked_onnx(data, cut)
-        session = onnxruntime.InferenceSession(masked, providers=["CPUExecutionProvider"])
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        session = onnxruntime.InferenceSession(masked, options, providers=["CPUExecutionProvider"])
         args, kwargs = _arguments(inputs)
         tensors = flatten_outputs((args, kwargs))
         names = [node.name for node in session.get_inputs()]
