@@ -7,6 +7,7 @@ are tensors replaced. Whatever fails on the way, the model is as it was.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -22,10 +23,16 @@ from torchpruner_core.pruning.context import (
     forget,
     remember,
 )
+from torchpruner_core.pruning.corrections import (
+    CorrectedForward,
+    Correction,
+    CorrectionNote,
+    correct,
+)
 from torchpruner_core.pruning.cut_dict import Cut, fingerprint, read_cut
 from torchpruner_core.pruning.errors import ModulePrunerError, ReplayError
-from torchpruner_core.pruning.journal import AttributeChange, Journal
-from torchpruner_core.pruning.literals import find_attributes
+from torchpruner_core.pruning.journal import AttributeChange, Journal, get_attribute
+from torchpruner_core.pruning.literals import Change, find_changes
 from torchpruner_core.pruning.model_config import follow_config, state_shapes
 from torchpruner_core.pruning.plan import Plan, make_plan, under_every_name
 from torchpruner_core.pruning.rehearsal import Stage
@@ -34,12 +41,17 @@ from torchpruner_core.pruning.targets import LocalModel, Target, module_path, un
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
 
-def set_cut(model: ModelT, cut_dict: Cut, *, inputs: Any = None) -> tuple[ModelT, CutContext]:
+def set_cut(
+    model: ModelT, cut_dict: Cut, *, inputs: Any = None, correct_forward: bool = False
+) -> tuple[ModelT, CutContext]:
     """Remove the slices that a cut lists from a model, in place.
 
     ``cut_dict`` is what ``cut_analysis`` returned for this model. ``inputs`` (a tensor, a tuple, or a
     dict of keyword arguments) replaces the inputs that the cut names, where a forward must be
     rehearsed and those are not enough.
+
+    A constant that ``forward()`` holds as a literal cannot change, and the cut is refused; with
+    ``correct_forward`` the module's forward is wrapped, and the literal replaced as it runs.
 
     Parameters keep their identity: the same ``nn.Parameter`` objects become smaller, gradients
     included, so an optimizer, hooks and tied weights go on working (its state follows with
@@ -61,7 +73,7 @@ def set_cut(model: ModelT, cut_dict: Cut, *, inputs: Any = None) -> tuple[ModelT
             _run_custom(name, module, pruner, plan, journal, context)
         attributes = list(plan.attributes)
         if stage is not None:
-            attributes += find_attributes(stage, attributes)
+            attributes += _found(root, find_changes(stage, attributes, correct_forward))
         attributes += _config_changes(root, plan, stage, attributes, inputs)
         for target in plan.targets:
             _shorten(target, journal, context)
@@ -119,6 +131,16 @@ def recovery_cut(model: ModelT, cut_dict: Cut, param_context: CutContext) -> Mod
     return model
 
 
+def _found(root: nn.Module, changes: list[Change]) -> list[AttributeChange]:
+    """Return attribute changes, a corrected forward being the attribute ``forward``."""
+    corrections = [change for change in changes if isinstance(change, Correction)]
+    attributes = [change for change in changes if isinstance(change, AttributeChange)]
+    for name, forward in correct(LocalModel(root).modules, corrections).items():
+        old = get_attribute(forward.module, "forward")
+        attributes.append(AttributeChange(name, ("forward",), old, forward))
+    return attributes
+
+
 def _config_changes(
     root: nn.Module,
     plan: Plan,
@@ -171,6 +193,9 @@ def _set(local: LocalModel, change: AttributeChange, journal: Journal, context: 
     for step in change.path[:-1]:
         owner = getattr(owner, step)
     journal.set_attribute(owner, change.path[-1], change.new)
+    if isinstance(change.new, CorrectedForward):
+        # The wrapper holds its module: a context that is pickled must not take the model along.
+        change = replace(change, new=CorrectionNote(change.new.corrections))
     context.attributes.append(change)
 
 

@@ -10,17 +10,19 @@ and kept if the rehearsal gets further. What cannot be decided is refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
 
 from torchpruner_core.module_pruner.registry import module_pruner_reg
+from torchpruner_core.pruning.corrections import SIZES, SPLITTING, Correction
 from torchpruner_core.pruning.cut_dict import operator_owner
 from torchpruner_core.pruning.errors import LiteralInForwardError
 from torchpruner_core.pruning.journal import AttributeChange
 from torchpruner_core.pruning.rehearsal import Outcome, Stage
+from torchpruner_core.pruning.trace import SHAPING, Call
 
 ATTEMPTS = 600
 """Rehearsals at most; a 32-layer model whose layers all change needs about 100."""
@@ -29,7 +31,7 @@ TOLERANCE = 1e-3
 """Relative difference from the masked model below which values confirm what shapes leave open."""
 
 _SKIPPED = {"training", "dump_patches", "call_super_init"}
-_SIZE_NAME = re.compile(r"head|size|dim|feature|channel|width|hidden|inner|embed|planes", re.I)
+_SIZE_NAME = re.compile(r"head|size|dim|feature|channel|width|hidden|inner|embed", re.I)
 
 
 @dataclass(frozen=True)
@@ -57,10 +59,16 @@ class Slot:
         return AttributeChange(self.module, self.path, self.container, container)
 
 
-def find_attributes(stage: Stage, declared: list[AttributeChange]) -> list[AttributeChange]:
-    """Return the attribute changes, beyond ``declared``, with which the pruned forward is right.
+Change = AttributeChange | Correction
 
-    Raises :class:`LiteralInForwardError` where there are none.
+
+def find_changes(
+    stage: Stage, declared: list[AttributeChange], correct_forward: bool = False
+) -> list[Change]:
+    """Return the changes, beyond ``declared``, with which the pruned forward is right.
+
+    Attributes only, unless ``correct_forward`` allows to correct calls as they run. Raises
+    :class:`LiteralInForwardError` where there are none.
     """
     if stage.failure and not stage.before.calls:
         if not stage.plan.untaken:
@@ -69,21 +77,23 @@ def find_attributes(stage: Stage, declared: list[AttributeChange]) -> list[Attri
             stage,
             f"and the forward could not be rehearsed ({stage.failure}): pass inputs= to set_cut",
         )
-    return _Search(stage, declared).run()
+    return _Search(stage, declared, correct_forward).run()
 
 
 class _Search:
-    def __init__(self, stage: Stage, declared: list[AttributeChange]) -> None:
-        self.stage, self.declared = stage, declared
+    def __init__(
+        self, stage: Stage, declared: list[AttributeChange], correct_forward: bool
+    ) -> None:
+        self.stage, self.declared, self.correct_forward = stage, declared, correct_forward
         self.modules = stage.plan.local.modules
         self.sizes = _sizes_by_module(stage)
         self.amounts = _amounts_by_module(stage)
         self.best: Outcome | None = None
 
-    def run(self) -> list[AttributeChange]:
+    def run(self) -> list[Change]:
         found = self._search([], set())
-        if found is None:
-            found = self._by_value()
+        if found is None and self._proven([]):
+            found = []
         if found is None:
             assert self.best is not None
             raise _refusal(
@@ -91,27 +101,41 @@ class _Search:
             )
         return self._follow_names(found)
 
-    def _try(self, changes: list[AttributeChange]) -> Outcome:
-        outcome = self.stage.rehearse(self.stage.candidate(self.declared + changes))
+    def _try(self, changes: Sequence[Change]) -> Outcome:
+        outcome = self.stage.rehearse(self.stage.candidate([*self.declared, *changes]))
         if self.best is None or outcome.position >= self.best.position:
             self.best = outcome
         return outcome
 
-    def _search(
-        self, changes: list[AttributeChange], seen: set[frozenset[Any]]
-    ) -> list[AttributeChange] | None:
+    def _search(self, changes: list[Change], seen: set[frozenset[Any]]) -> list[Change] | None:
         now = self._try(changes)
-        if now.good:
+        if now.good or (now.diverged and self._proven(changes)):
             return changes
-        key = frozenset((c.module, c.path, str(c.new)) for c in changes)
+        key = frozenset(map(str, changes))
         if key in seen or self.stage.attempts > ATTEMPTS:
             return None
         seen.add(key)
-        ranked: list[tuple[int, int, list[AttributeChange]]] = []
-        taken = {(c.module, c.path) for c in changes}
-        for rank, change in enumerate(self._candidates(now)):
-            if (change.module, change.path) in taken or self.stage.attempts > ATTEMPTS:
-                continue
+        taken = {(c.module, c.path) for c in changes if isinstance(c, AttributeChange)}
+        tiers: list[Iterable[Change]] = [*self._candidates(now)]
+        if self.correct_forward:
+            tiers.append(self._corrections(now))
+        for tier in tiers:
+            fresh = [
+                c for c in tier if isinstance(c, Correction) or (c.module, c.path) not in taken
+            ]
+            found = self._grow(changes, fresh, now, seen)
+            if found is not None:
+                return found
+        return None
+
+    def _grow(
+        self, changes: list[Change], candidates: list[Change], now: Outcome, seen: set[Any]
+    ) -> list[Change] | None:
+        """Go on from each candidate that gets the rehearsal further, the furthest first."""
+        ranked: list[tuple[int, int, list[Change]]] = []
+        for rank, change in enumerate(candidates):
+            if self.stage.attempts > ATTEMPTS:
+                break
             outcome = self._try([*changes, change])
             if outcome.good:
                 return [*changes, change]
@@ -127,25 +151,70 @@ class _Search:
                 return found
         return None
 
-    def _candidates(self, outcome: Outcome) -> Iterator[AttributeChange]:
-        """Yield changes that might mend a failure, the likeliest first."""
+    def _corrections(self, outcome: Outcome) -> Iterator[Correction]:
+        """Yield ways to correct the call at which a rehearsal fails."""
+        call, old = outcome.failing, outcome.call
+        if call is None or old is None or call.function != old.function:
+            return
+        place = (call.module, call.function, call.nth)
+        if old.scalars != call.scalars:
+            # The number was computed from a size: the network that is pruned computes with the old.
+            if call.function == "scaled_dot_product_attention":
+                yield Correction(*place, ("kwargs", "scale"), None, old.scalars[0])
+            for path, value in call.numbers:
+                for other, before in old.numbers:
+                    if path == other and value != before:
+                        yield Correction(*place, path, value, before)
+            return
+        if call.function in SPLITTING:
+            for operator, change in self.stage.cut.operator.items():
+                less = change.get("split")
+                if operator_owner(operator)[0] == call.module and isinstance(less, list):
+                    for sizes in _sizes_after(old, less):
+                        yield Correction(*place, SIZES, None, sizes)
+        told = self._told(old)
+        for path, value in call.numbers:
+            amounts = [x - y for x, y in told if x == value] if told else self.amounts["self"]
+            for amount in amounts:
+                if type(value) is int and value - amount >= 1:
+                    yield Correction(*place, path, value, value - amount)
+
+    def _told(self, call: Call | None) -> list[tuple[int, int]]:
+        """Return how sizes in a call's shapes change, where the cut carries its shapes."""
+        sizes = {
+            (x, y): None
+            for shape in (call.shapes if call else ())
+            for after in self.stage.allowed.becomes(shape)
+            for x, y in zip(shape, after, strict=True)
+            if x != y
+        }
+        return list(sizes)
+
+    def _candidates(self, outcome: Outcome) -> Iterator[list[Change]]:
+        """Yield changes of attributes that might mend a failure, the likeliest tier first.
+
+        Numbers that the failing call's shape says must change; those of the failing module that occur
+        in that call; its others; those around it.
+        """
         near = set(outcome.call.integers) if outcome.call else set()
         for shape in outcome.call.shapes if outcome.call else ():
             near.update(shape)
-        later: list[AttributeChange] = []
+        told = self._told(outcome.call)
+        exact: list[Change] = []
+        likely: list[Change] = []
+        own: list[Change] = []
+        around: list[Change] = []
         for name in self._around(outcome.module):
             amounts = self.amounts.get(name) or self.amounts["self"]
             for slot in slots(name, self.modules[name]):
                 if slot.value not in self.sizes.get(name, self.sizes["self"]):
                     continue
-                for amount in amounts:
-                    if slot.value - amount >= 1:
-                        change = slot.lowered(amount)
-                        if slot.value in near and name == outcome.module:
-                            yield change
-                        else:
-                            later.append(change)
-        yield from later
+                exact.extend(slot.lowered(x - y) for x, y in told if x == slot.value)
+                tier = around
+                if name == outcome.module and len(slot.path) == 1:
+                    tier = likely if slot.value in near else own
+                tier.extend(slot.lowered(a) for a in amounts if slot.value - a >= 1)
+        yield from (exact, likely, own, around)
 
     def _around(self, name: str) -> list[str]:
         """Return a module, its ancestors, its children and its siblings, in that order."""
@@ -165,14 +234,20 @@ class _Search:
             n for n in dict.fromkeys(names) if n in self.modules and not _declares(self.modules[n])
         ]
 
-    def _alike(
-        self, change: AttributeChange, changes: list[AttributeChange]
-    ) -> list[AttributeChange]:
+    def _alike(self, change: Change, changes: Sequence[Change]) -> list[Change]:
         """Return the same change for modules of the same class that the cut treats alike."""
         model = self.modules[change.module]
         mine = self._signature(change.module)
-        taken = {(c.module, c.path) for c in changes}
-        found = []
+        found: list[Change] = []
+        if isinstance(change, Correction):
+            return [
+                replace(change, module=name)
+                for name, module in self.modules.items()
+                if type(module) is type(model)
+                and name != change.module
+                and self._signature(name) == mine
+            ]
+        taken = {(c.module, c.path) for c in changes if isinstance(c, AttributeChange)}
         for name, module in self.modules.items():
             if type(module) is not type(model) or (name, change.path) in taken:
                 continue
@@ -188,16 +263,16 @@ class _Search:
             if operator.startswith(f"{name}.")
         )
 
-    def _by_value(self) -> list[AttributeChange] | None:
-        """Accept the model as it is where its values prove it right.
+    def _proven(self, changes: Sequence[Change]) -> bool:
+        """Tell whether the values prove a candidate right, where its shapes leave it open.
 
-        An exporter may write a computation with other intermediate shapes than the code's; then no
-        shape tells, and only the outputs do.
+        An exporter may write a computation with other intermediate shapes than the code's, and a
+        forward may branch on a size; only the outputs tell then.
         """
-        difference = self.stage.difference(self.declared)
-        return [] if difference is not None and difference < TOLERANCE else None
+        difference = self.stage.difference([*self.declared, *changes])
+        return difference is not None and difference < TOLERANCE
 
-    def _follow_names(self, changes: list[AttributeChange]) -> list[AttributeChange]:
+    def _follow_names(self, changes: list[Change]) -> list[Change]:
         """Let attributes that merely describe a size follow it, if the forward does not mind.
 
         In a module whose operators change, an integer with the name of a size whose every
@@ -205,7 +280,9 @@ class _Search:
         """
         outcome_calls = list(zip(self.stage.before.calls, self._final_calls(changes), strict=False))
         described = []
-        taken = {(c.module, c.path) for c in changes + self.declared}
+        taken = {
+            (c.module, c.path) for c in [*changes, *self.declared] if isinstance(c, AttributeChange)
+        }
         for name in sorted(self.stage.owners & self.modules.keys()):
             became: dict[int, set[int]] = {}
             for old, new in outcome_calls:
@@ -233,8 +310,17 @@ class _Search:
                 changes = [*changes, change]
         return changes
 
-    def _final_calls(self, changes: list[AttributeChange]) -> list[Any]:
-        return self.stage.calls_of(self.stage.candidate(self.declared + changes))
+    def _final_calls(self, changes: Sequence[Change]) -> list[Any]:
+        return self.stage.calls_of(self.stage.candidate([*self.declared, *changes]))
+
+
+def _sizes_after(call: Call, less: list[int]) -> Iterator[tuple[int, ...]]:
+    """Yield the lengths that a split makes after the cut, along the axes it may have split."""
+    if len(call.shapes) == len(less):
+        for axis in range(len(call.shapes[0])):
+            sizes = tuple(shape[axis] - gone for shape, gone in zip(call.shapes, less, strict=True))
+            if min(sizes) > 0:
+                yield sizes
 
 
 def slots(name: str, module: nn.Module) -> Iterator[Slot]:
@@ -302,7 +388,7 @@ def _amounts_by_module(stage: Stage) -> dict[str, list[int]]:
         for amount in change.values():
             entries = amount if isinstance(amount, list) else [amount]
             everywhere.update(dict.fromkeys(int(a) for a in entries if a > 0))
-    for vector in sorted(stage.allowed):
+    for vector in sorted(stage.allowed.vectors):
         everywhere.update(dict.fromkeys(v for v in vector if v > 0))
     amounts = {"self": list(everywhere)}
     for operator, change in stage.cut.operator.items():
@@ -315,26 +401,51 @@ def _amounts_by_module(stage: Stage) -> dict[str, list[int]]:
 
 def _refusal(stage: Stage, reason: str, outcome: Outcome | None = None) -> LiteralInForwardError:
     untaken = stage.plan.untaken
-    operator = next(iter(untaken), stage.plan.stale[0] if stage.plan.stale else "self")
-    if outcome is not None:
-        operator = next((o for o in untaken if operator_owner(o)[0] == outcome.module), operator)
-    owner = operator_owner(operator)[0] if operator in untaken else operator
+    operator = next(iter(untaken), None)
+    near = outcome.module if outcome is not None else ""
+    while near:  # the changed operator nearest to where the rehearsal failed, going up
+        mine = [name for name in untaken if operator_owner(name)[0] == near]
+        if mine:
+            operator = mine[0]
+            break
+        near = near.rpartition(".")[0]
+    owner = operator_owner(operator)[0] if operator else stage.plan.stale[0]
     module = stage.plan.local.modules.get(owner)
-    kind = type(module).__name__ if module is not None else "?"
-    change = untaken.get(operator, {})
-    constants = ", ".join(f"'{key}' by {amount}" for key, amount in change.items()) or "a constant"
-    old = new = None
-    if outcome is not None and outcome.call is not None:
-        old = [list(shape) for shape in outcome.call.shapes]
+    kind = "?" if module is None else type(module).__name__
+    change = dict(untaken.get(operator or "", {}))
+    constants = _before_and_after(stage, owner, change)
+    said = ", ".join(f"'{key}' from {old} to {new}" for key, (old, new) in constants.items())
     return LiteralInForwardError(
-        f"the cut lowers {constants} of {operator}, in the forward() of {owner} ({kind}), {reason}. "
-        f"Nothing was changed. Make the number an attribute or take it from a shape, register how "
-        f"{kind} follows a cut with torchpruner_core.module_pruner_reg.regist({kind}, YourPruner), or "
-        "use the pruned ONNX model",
+        f"the cut changes {said or 'a size'} of {operator or owner}, in the forward() of {owner} "
+        f"({kind}), {reason}. Nothing was changed. Make the number an attribute or take it from a "
+        f"shape, register how {kind} follows a cut with torchpruner_core.module_pruner_reg.regist("
+        f"{kind}, YourPruner), let set_cut correct the call as it runs (correct_forward=True), or use "
+        "the pruned ONNX model",
         module=owner,
         operator=operator,
-        constant=next(iter(change), None),
-        change=dict(change),
-        old=old,
-        new=new,
+        constant=next(iter(constants), None),
+        expected={key: new for key, (_, new) in constants.items()},
+        received={key: old for key, (old, _) in constants.items()},
     )
+
+
+def _before_and_after(
+    stage: Stage, owner: str, change: dict[str, Any]
+) -> dict[str, tuple[Any, Any]]:
+    """Return each constant's old and new value, as far as the module's own shapes tell them."""
+    told: dict[str, tuple[Any, Any]] = {}
+    for key, amount in change.items():
+        told[key] = ("its value", f"{amount} less")
+        if not isinstance(amount, list):
+            continue
+        for call in stage.before.calls:
+            sizes = call.shapes[0]
+            if key == "split":
+                sizes = next((s for s in _sizes_after(call, [0] * len(amount))), ())
+            fits = len(sizes) == len(amount) and all(
+                size > less for size, less in zip(sizes, amount, strict=True)
+            )
+            if call.module == owner and call.function in SHAPING and fits:
+                told[key] = (list(sizes), [s - a for s, a in zip(sizes, amount, strict=True)])
+                break
+    return told

@@ -74,8 +74,7 @@ def make_plan(model: nn.Module, cut: CutResult) -> Plan:
     plan.custom.sort(key=lambda entry: entry[0].count("."))
     for operator, change in cut.operator.items():
         owner = local.modules.get(operator_owner(operator)[0])
-        taker = None if owner is None else module_pruner_reg.get(type(owner))
-        if taker is None or issubclass(taker, TensorPruner):
+        if owner is None or not has_own_rule(type(owner)):
             plan.untaken[operator] = change
     for literal in cut.literals:
         if literal not in local.tensors and literal in cut.terminal:
@@ -90,6 +89,12 @@ def make_plan(model: nn.Module, cut: CutResult) -> Plan:
         ):
             plan.stale.append(name)
     return plan
+
+
+def has_own_rule(cls: type) -> bool:
+    """Tell whether a pruner serves modules of that class, and so takes their operators' changes."""
+    pruner = module_pruner_reg.get(cls)
+    return pruner is not None and not issubclass(pruner, TensorPruner)
 
 
 def under_every_name(cut: CutResult, targets: list[Target]) -> CutResult:

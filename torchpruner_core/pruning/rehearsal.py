@@ -24,11 +24,13 @@ from torch.utils._pytree import tree_map
 
 from torchpruner_core.cut_result import CutResult, TensorSpec
 from torchpruner_core.pruning import slices
+from torchpruner_core.pruning.boundaries import cut_inputs, flatten_outputs, less_cut_outputs
+from torchpruner_core.pruning.corrections import Correction, correct
 from torchpruner_core.pruning.cut_dict import operator_owner
 from torchpruner_core.pruning.journal import AttributeChange, put_attribute
-from torchpruner_core.pruning.plan import Plan
+from torchpruner_core.pruning.plan import Plan, has_own_rule
 from torchpruner_core.pruning.targets import own_tensors
-from torchpruner_core.pruning.trace import SHAPING, Call, Trace, flatten_outputs, record
+from torchpruner_core.pruning.trace import SHAPING, Call, Trace, record
 
 Vector = tuple[int, ...]
 """How much each axis of a tensor shrinks."""
@@ -39,15 +41,19 @@ class Outcome:
     """How far a rehearsal agrees with the cut.
 
     ``position`` is the number of calls before the first disagreement, ``module`` where that is,
-    ``unexplained`` the number of shapes that changed in no way the cut knows of.
+    ``call`` what was called there before the cut, ``failing`` what is called there now, and
+    ``unexplained`` the number of shapes that changed in no way the cut knows of. ``diverged`` tells that
+    the forward takes another path there, after which shapes cannot be compared.
     """
 
     good: bool
     position: int
     module: str = "self"
     call: Call | None = None
+    failing: Call | None = None
     reason: str = ""
     unexplained: int = 0
+    diverged: bool = False
 
 
 class Stage:
@@ -55,8 +61,12 @@ class Stage:
 
     def __init__(self, root: nn.Module, plan: Plan, inputs: Any = None) -> None:
         self.root, self.plan, self.cut = root, plan, plan.cut
-        self.allowed = _allowed(plan.cut)
+        self.allowed = Allowed(plan.cut)
         self.owners = {operator_owner(name)[0] for name in plan.untaken}
+        # What a layer with a pruner does inside is its pruner's business, and may change with it.
+        self.inside = {
+            name for name, module in plan.local.modules.items() if has_own_rule(type(module))
+        }
         self.failure = ""
         self.device = "meta"
         self.attempts = 0
@@ -72,11 +82,12 @@ class Stage:
             for args, kwargs in self._calls():
                 trace = record(self._shadow({}), args, kwargs, device)
                 if trace.error is None:
+                    trace.calls = self._outside(trace)
                     self.before, self._call = trace, (args, kwargs)
                     return
                 self.failure = f"{type(trace.error).__name__}: {trace.error}"
 
-    def candidate(self, attributes: Iterable[AttributeChange]) -> nn.Module:
+    def candidate(self, attributes: Sequence[AttributeChange | Correction]) -> nn.Module:
         """Return a shadow of the model as it will be, with these attributes."""
         shapes = {id(t.tensor): t for t in self.plan.targets}
         shadow = self._shadow(shapes)
@@ -85,24 +96,34 @@ class Stage:
             for path, m in shadow.named_modules(remove_duplicate=False)
         }
         for change in attributes:
+            if isinstance(change, Correction):
+                continue
             owner: Any = names[change.module]
             for step in change.path[:-1]:
                 owner = getattr(owner, step)
             put_attribute(owner, change.path[-1], change.new)
+        corrections = [change for change in attributes if isinstance(change, Correction)]
+        for name, forward in correct(names, corrections).items():
+            put_attribute(names[name], "forward", forward)
         return shadow
 
     def rehearse(self, shadow: nn.Module) -> Outcome:
-        """Run a candidate and compare it with the run before the cut."""
+        """Run a candidate up to its first disagreement with the run before the cut."""
         self.attempts += 1
-        args, kwargs = self._cut_inputs(*self._call)
-        return self._compare(record(shadow, args, kwargs, self.device))
+        args, kwargs = cut_inputs(self.cut, *self._call)
+        comparison = _Comparison(self)
+        trace = record(shadow, args, kwargs, self.device, comparison.see)
+        return comparison.conclude(trace)
 
     def calls_of(self, shadow: nn.Module) -> list[Call]:
         """Run a candidate and return its calls."""
-        args, kwargs = self._cut_inputs(*self._call)
-        return record(shadow, args, kwargs, self.device).calls
+        args, kwargs = cut_inputs(self.cut, *self._call)
+        return self._outside(record(shadow, args, kwargs, self.device))
 
-    def difference(self, attributes: Sequence[AttributeChange]) -> float | None:
+    def _outside(self, trace: Trace) -> list[Call]:
+        return [call for call in trace.calls if call.module not in self.inside]
+
+    def difference(self, attributes: Sequence[AttributeChange | Correction]) -> float | None:
         """Return how far the pruned model is from the masked one, relative to its largest output.
 
         ``None`` where that says nothing: without values, or where the cut renormalises.
@@ -121,12 +142,14 @@ class Stage:
                 for name, axes in self.cut.terminal.items():
                     if name in names:
                         slices.set_zero_tensor(names[name], axes)
-                expected = flatten_outputs(masked(*args, **kwargs))
-                args, kwargs = self._cut_inputs(args, kwargs)
+                expected = less_cut_outputs(self.cut, flatten_outputs(masked(*args, **kwargs)))
+                args, kwargs = cut_inputs(self.cut, args, kwargs)
                 received = flatten_outputs(pruned(*args, **kwargs))
             worst = 0.0
             for x, y in zip(expected, received, strict=True):
-                if x.shape == y.shape and x.is_floating_point():
+                if x.shape != y.shape:
+                    return None
+                if x.is_floating_point() and x.numel():
                     scale = max(float(x.abs().max()), 1e-12)
                     worst = max(worst, float((x - y).abs().max()) / scale)
             return worst
@@ -134,65 +157,6 @@ class Stage:
             return None
         finally:
             self.device = device
-
-    def _compare(self, after: Trace) -> Outcome:
-        unexplained = 0
-        for i, call in enumerate(after.calls):
-            if i >= len(self.before.calls):
-                return Outcome(False, i, call.module, call, "the pruned forward takes another path")
-            old = self.before.calls[i]
-            if (old.module, old.function, len(old.shapes)) != (
-                call.module,
-                call.function,
-                len(call.shapes),
-            ):
-                return Outcome(False, i, old.module, old, f"{old.function} became {call.function}")
-            if old.scalars != call.scalars:
-                reason = (
-                    f"{call.function} would compute with {_only(call.scalars)} in the place of "
-                    f"{_only(old.scalars)}"
-                )
-                return Outcome(False, i, call.module, old, reason)
-            for before, now in zip(old.shapes, call.shapes, strict=True):
-                vector = _shrinkage(before, now)
-                if vector is not None and (not any(vector) or vector in self.allowed):
-                    continue
-                if call.function in SHAPING and call.module in self.owners:
-                    reason = f"{call.function} would turn {before} into {now}"
-                    return Outcome(False, i, call.module, old, reason)
-                if (
-                    vector is None
-                    or tuple(sorted(v for v in vector if v)) not in self.allowed.loose
-                ):
-                    unexplained += 1
-        if after.error is not None:
-            i = len(after.calls)
-            old_call = self.before.calls[i] if i < len(self.before.calls) else None
-            module = after.failed or "self"
-            reason = f"{type(after.error).__name__}: {str(after.error).splitlines()[0] if str(after.error) else ''}"
-            return Outcome(False, i, module, old_call, reason)
-        if len(after.calls) != len(self.before.calls):
-            return Outcome(
-                False, len(after.calls), "self", None, "the pruned forward takes another path"
-            )
-        wrong = self._wrong_output(after)
-        if wrong:
-            return Outcome(False, len(after.calls), "self", None, wrong)
-        return Outcome(True, len(after.calls), unexplained=unexplained)
-
-    def _wrong_output(self, after: Trace) -> str:
-        if len(after.outputs) != len(self.before.outputs):
-            return f"{len(after.outputs)} outputs in the place of {len(self.before.outputs)}"
-        expected = [tuple(spec.shape) for spec in self.cut.outputs]
-        for i, (before, now) in enumerate(zip(self.before.outputs, after.outputs, strict=True)):
-            if len(expected) == len(after.outputs):
-                if now != expected[i]:
-                    return f"output {i} would have the shape {now} in the place of {expected[i]}"
-            else:
-                vector = _shrinkage(before, now)
-                if vector is None or (any(vector) and vector not in self.allowed):
-                    return f"output {i} would turn from {before} into {now}"
-        return ""
 
     def _shadow(self, targets: Mapping[int, Any]) -> nn.Module:
         memo: dict[int, Any] = {}
@@ -234,48 +198,129 @@ class Stage:
         yield tuple(tensors), {}
         yield (tensors,), {}
 
-    def _cut_inputs(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Shorten the inputs that the cut reaches."""
-        named = {
-            spec.name: self.cut.iner.get(spec.name) or self.cut.terminal.get(spec.name)
-            for spec in self.cut.inputs
-        }
-        if not any(named.values()):
-            return args, kwargs
-        order = iter(self.cut.inputs)
 
-        def shorten(value: Any) -> Any:
-            if not isinstance(value, torch.Tensor):
-                return value
-            spec = next(order, None)
-            axes = None if spec is None else named[spec.name]
-            if axes is None:
-                return value
-            return slices.cut_data(value, slices.read_axes(axes, value.shape))[0]
-
-        args, kwargs = tree_map(shorten, (args, kwargs))
-        return args, kwargs
+class _Disagreement(Exception):
+    """Raised into a forward to stop it."""
 
 
-class _Allowed(set[Vector]):
-    """The ways in which the cut shortens a tensor; ``loose`` forgets which axis is which."""
+class _Comparison:
+    """Compares a run with the one before the cut, call by call."""
 
-    loose: set[Vector]
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.old = stage.before.calls
+        self.position = 0
+        self.unexplained = 0
+        self.outcome: Outcome | None = None
+
+    def see(self, call: Call) -> None:
+        """Take the next call into account; stops the run at the first disagreement."""
+        if call.module in self.stage.inside:
+            return
+        self.outcome = self._disagreement(call)
+        if self.outcome is not None:
+            raise _Disagreement
+        self.position += 1
+
+    def _disagreement(self, call: Call) -> Outcome | None:
+        i = self.position
+        if i >= len(self.old):
+            return Outcome(False, i, call.module, reason="takes another path", diverged=True)
+        old = self.old[i]
+        if (old.module, old.function, len(old.shapes)) != (
+            call.module,
+            call.function,
+            len(call.shapes),
+        ):
+            reason = f"{old.function} became {call.function}"
+            return Outcome(False, i, old.module, old, reason=reason, diverged=True)
+        if old.scalars != call.scalars:
+            reason = (
+                f"{call.function} would compute with {_only(call.scalars)} in the place of "
+                f"{_only(old.scalars)}"
+            )
+            return Outcome(False, i, call.module, old, call, reason)
+        shaping = call.function in SHAPING and call.module in self.stage.owners
+        for before, now in zip(old.shapes, call.shapes, strict=True):
+            if before == now or self.stage.allowed.exactly(before, now):
+                continue
+            if shaping:
+                reason = f"{call.function} would turn {before} into {now}"
+                return Outcome(False, i, call.module, old, call, reason)
+            self.unexplained += not self.stage.allowed.loosely(before, now)
+        return None
+
+    def conclude(self, trace: Trace) -> Outcome:
+        """Return the outcome of a finished run."""
+        if self.outcome is not None:
+            return self.outcome
+        i = self.position
+        if trace.error is not None:
+            module = trace.failed or "self"
+            said = str(trace.error).partition("\n")[0]
+            old = self.old[i] if i < len(self.old) else None
+            reason = f"{type(trace.error).__name__}: {said}"
+            return Outcome(False, i, module, old, trace.pending, reason)
+        if i != len(self.old):
+            return Outcome(False, i, reason="takes another path", diverged=True)
+        wrong = self._wrong_output(trace)
+        if wrong:
+            return Outcome(False, i, reason=wrong)
+        return Outcome(True, i, unexplained=self.unexplained)
+
+    def _wrong_output(self, after: Trace) -> str:
+        before = self.stage.before.outputs
+        if len(after.outputs) != len(before):
+            return f"{len(after.outputs)} outputs in the place of {len(before)}"
+        expected = [tuple(spec.shape) for spec in self.stage.cut.outputs]
+        for i, (old, now) in enumerate(zip(before, after.outputs, strict=True)):
+            if len(expected) == len(after.outputs):
+                if now != expected[i]:
+                    return f"output {i} would have the shape {now} in the place of {expected[i]}"
+            elif old != now and not self.stage.allowed.exactly(old, now):
+                return f"output {i} would turn from {old} into {now}"
+        return ""
 
 
-def _allowed(cut: CutResult) -> _Allowed:
-    allowed = _Allowed()
-    for tensors in (cut.terminal, cut.iner):
-        for axes in tensors.values():
-            allowed.add(tuple(0 if a is None else len(a) for a in axes))
-    for change in cut.operator.values():
-        for key, amount in change.items():
-            if isinstance(amount, list) and key == "shape":
-                allowed.add(tuple(amount))
-    allowed.loose = {tuple(sorted(v for v in vector if v)) for vector in allowed}
-    return allowed
+class Allowed:
+    """The ways in which the cut shortens a tensor.
+
+    Where the cut carries the shapes it was made for, a tensor's old shape tells which new shapes it
+    may have; without them only the difference does.
+    """
+
+    def __init__(self, cut: CutResult) -> None:
+        self.vectors: set[Vector] = set()
+        self._pairs: set[tuple[Vector, Vector]] = set()
+        for tensors in (cut.terminal, cut.iner):
+            for name, axes in tensors.items():
+                vector = tuple(0 if a is None else len(a) for a in axes)
+                self.vectors.add(vector)
+                if name in cut.shapes:
+                    shape = tuple(cut.shapes[name])
+                    after = tuple(s - v for s, v in zip(shape, vector, strict=True))
+                    self._pairs.add((shape, after))
+        if not cut.shapes:
+            for change in cut.operator.values():
+                amount = change.get("shape")
+                if isinstance(amount, list):
+                    self.vectors.add(tuple(amount))
+        self._loose = {tuple(sorted(filter(None, vector))) for vector in self.vectors}
+
+    def exactly(self, before: Vector, now: Vector) -> bool:
+        """Tell whether the cut turns some tensor of shape ``before`` into one of shape ``now``."""
+        if self._pairs:
+            return (before, now) in self._pairs
+        return _shrinkage(before, now) in self.vectors
+
+    def becomes(self, before: Vector) -> list[Vector]:
+        """Return the shapes that tensors of shape ``before`` have after the cut, if it tells."""
+        return sorted(after for shape, after in self._pairs if shape == before and after != before)
+
+    def loosely(self, before: Vector, now: Vector) -> bool:
+        """Tell whether some tensor loses as much, whichever its axes."""
+        vector = _shrinkage(before, now)
+        return vector is not None and tuple(sorted(filter(None, vector))) in self._loose
 
 
 def _shrinkage(before: Sequence[int], now: Sequence[int]) -> Vector | None:

@@ -8,45 +8,112 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_flatten
+
+from torchpruner_core.pruning.boundaries import flatten_outputs
+from torchpruner_core.pruning.corrections import ArgumentPath, numbers
 
 SHAPING = frozenset(
-    ["view", "reshape", "unflatten", "flatten", "expand", "expand_as", "repeat", "tile", "split", "split_with_sizes", "chunk", "tensor_split", "unbind", "narrow", "__getitem__", "unfold", "as_strided", "repeat_interleave", "view_as", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle"]
+    [
+        "view",
+        "reshape",
+        "unflatten",
+        "flatten",
+        "expand",
+        "expand_as",
+        "repeat",
+        "tile",
+        "split",
+        "split_with_sizes",
+        "chunk",
+        "tensor_split",
+        "unbind",
+        "narrow",
+        "__getitem__",
+        "unfold",
+        "as_strided",
+        "repeat_interleave",
+        "view_as",
+        "pixel_shuffle",
+        "pixel_unshuffle",
+        "channel_shuffle",
+    ]
 )
 """Functions that say a shape; a literal in ``forward()`` ends up in one of these."""
 
 ARITHMETIC = frozenset(
-    ["add", "sub", "mul", "div", "true_divide", "multiply", "divide", "subtract", "rsub", "pow", "float_power", "floor_divide", "remainder", "add_", "sub_", "mul_", "div_", "pow_", "__rsub__", "__rdiv__", "__rpow__", "__rtruediv__", "__rmul__", "__radd__", "addmm", "baddbmm"]
+    [
+        "add",
+        "sub",
+        "mul",
+        "div",
+        "true_divide",
+        "multiply",
+        "divide",
+        "subtract",
+        "rsub",
+        "pow",
+        "float_power",
+        "floor_divide",
+        "remainder",
+        "add_",
+        "sub_",
+        "mul_",
+        "div_",
+        "pow_",
+        "__rsub__",
+        "__rdiv__",
+        "__rpow__",
+        "__rtruediv__",
+        "__rmul__",
+        "__radd__",
+        "addmm",
+        "baddbmm",
+    ]
 )
 """Functions whose Python numbers are part of what is computed, and must not change with a size."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """One function call: where, which, the integers among its arguments, and the shapes it gave."""
+    """One function call: where, which, the numbers among its arguments, and the shapes it gave.
+
+    ``nth`` counts the calls of that function since the module's forward began, those of modules
+    below it included.
+    """
 
     module: str
     function: str
-    integers: tuple[int, ...]
+    nth: int
+    numbers: tuple[tuple[ArgumentPath, Any], ...]
     scalars: tuple[float, ...]
     shapes: tuple[tuple[int, ...], ...] = ()
 
+    @property
+    def integers(self) -> tuple[int, ...]:
+        """The integers among its arguments."""
+        return tuple(value for _, value in self.numbers if type(value) is int)
+
 
 class Trace(TorchFunctionMode):
-    """A running record; ``failed`` is the module whose code raised, if any did."""
+    """A running record; ``failed`` is the module whose code raised, if any did.
 
-    def __init__(self) -> None:
+    ``watch`` is told of each call, and may stop the run by raising.
+    """
+
+    def __init__(self, watch: Callable[[Call], None] | None = None) -> None:
         super().__init__()
+        self.watch = watch
         self.calls: list[Call] = []
-        self.stack: list[str] = ["self"]
+        self.stack: list[tuple[str, Counter[str]]] = [("self", Counter())]
         self.pending: Call | None = None
         self.failed: str | None = None
         self.error: Exception | None = None
@@ -61,13 +128,20 @@ class Trace(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", str(func))
-        call = Call(self.stack[-1], name, _integers(args, kwargs), _scalars(name, args, kwargs))
+        module, seen = self.stack[-1]
+        call = Call(
+            module, name, seen[name], tuple(numbers(args, kwargs)), _scalars(name, args, kwargs)
+        )
+        for _, counter in self.stack:
+            counter[name] += 1
         self.pending = call
         result = func(*args, **kwargs)
         self.pending = None
         shapes = tuple(tuple(x.shape) for x in _tensors(result))
         if shapes and name != "__get__":
-            self.calls.append(Call(call.module, name, call.integers, call.scalars, shapes))
+            self.calls.append(replace(call, shapes=shapes))
+            if self.watch is not None:
+                self.watch(self.calls[-1])
         return result
 
     @property
@@ -82,17 +156,6 @@ def _tensors(value: Any) -> list[torch.Tensor]:
     if isinstance(value, (tuple, list)):
         return [x for x in value if isinstance(x, torch.Tensor)]
     return []
-
-
-def _integers(args: Any, kwargs: Mapping[str, Any]) -> tuple[int, ...]:
-    found: list[int] = []
-    for value in (*args, *kwargs.values()):
-        for entry in value if isinstance(value, (tuple, list)) else (value,):
-            if type(entry) is int:
-                found.append(entry)
-            elif isinstance(entry, slice):
-                found.extend(x for x in (entry.start, entry.stop) if type(x) is int)
-    return tuple(found)
 
 
 def _scalars(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[float, ...]:
@@ -118,19 +181,19 @@ def _module_stack(model: nn.Module, trace: Trace) -> Iterator[None]:
 
     def enter(name: str) -> Any:
         def hook(module: nn.Module, args: Any) -> None:
-            trace.stack.append(name)
+            trace.stack.append((name, Counter()))
 
         return hook
 
     def leave(module: nn.Module, args: Any, result: Any) -> None:
         if sys.exc_info()[0] is not None and trace.failed is None:
-            trace.failed = trace.stack[-1]
+            trace.failed = trace.stack[-1][0]
         trace.stack.pop()
 
     for path, module in model.named_modules():
         name = f"self.{path}" if path else "self"
-        handles.append(module.register_forward_pre_hook(enter(name), prepend=True))
-        handles.append(module.register_forward_hook(leave, always_call=True))
+        handles.append(module.register_forward_pre_hook(enter(name)))
+        handles.append(module.register_forward_hook(leave, always_call=True, prepend=True))
     try:
         yield
     finally:
@@ -139,10 +202,14 @@ def _module_stack(model: nn.Module, trace: Trace) -> Iterator[None]:
 
 
 def record(
-    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], device: str
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    device: str,
+    watch: Callable[[Call], None] | None = None,
 ) -> Trace:
     """Run ``model`` without gradients and return what it did; an exception ends up in ``error``."""
-    trace = Trace()
+    trace = Trace(watch)
     with torch.no_grad(), _module_stack(model, trace), torch.device(device):
         try:
             with trace:
@@ -150,11 +217,5 @@ def record(
             trace.outputs = [tuple(x.shape) for x in flatten_outputs(result)]
         except Exception as error:
             trace.error = error
-            trace.failed = trace.failed or trace.stack[-1]
+            trace.failed = trace.failed or trace.stack[-1][0]
     return trace
-
-
-def flatten_outputs(result: Any) -> list[torch.Tensor]:
-    """Return the tensors of a model's result, in order."""
-    leaves, _ = tree_flatten(result)
-    return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]

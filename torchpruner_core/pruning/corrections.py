@@ -1,0 +1,159 @@
+"""Correcting a literal in ``forward()`` as it runs, where a caller asks for it.
+
+``x.view(b, t, 8, 64)`` with an 8 that no attribute holds cannot follow a cut, and is refused. With
+``set_cut(..., correct_forward=True)`` the module's ``forward`` is wrapped instead: the call is
+recognised by its place among the calls of its function, and its argument replaced. The code itself,
+the class and the parameters stay; ``recovery_cut`` takes the wrapper off.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+ArgumentPath = tuple[Any, ...]
+"""``('args', 2)``, ``('args', 1, 0)`` in a tuple, ``('args', 1, 0, 'stop')`` in a slice,
+``('kwargs', 'scale')``; ``('sizes',)`` stands for the lengths that a split or chunk makes."""
+
+SIZES: ArgumentPath = ("sizes",)
+SPLITTING = frozenset({"split", "split_with_sizes", "chunk", "tensor_split"})
+
+
+@dataclass(frozen=True)
+class Correction:
+    """One argument of one call: the ``nth`` of ``function`` in a run of ``module``'s forward."""
+
+    module: str
+    function: str
+    nth: int
+    argument: ArgumentPath
+    old: Any
+    new: Any
+
+    def __str__(self) -> str:
+        return (
+            f"{self.module}.forward: {self.function}() number {self.nth}: {self.old} -> {self.new}"
+        )
+
+
+@dataclass(frozen=True)
+class CorrectionNote:
+    """What a context keeps of a corrected forward."""
+
+    corrections: tuple[Correction, ...]
+
+
+def numbers(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[tuple[ArgumentPath, Any]]:
+    """Yield every Python number among the arguments of a call, with its place."""
+    for i, value in enumerate(args):
+        yield from _numbers(("args", i), value)
+    for key, value in kwargs.items():
+        yield from _numbers(("kwargs", key), value)
+
+
+def _numbers(path: ArgumentPath, value: Any) -> Iterator[tuple[ArgumentPath, Any]]:
+    if type(value) in (int, float):
+        yield path, value
+    elif isinstance(value, (tuple, list)):
+        for i, entry in enumerate(value):
+            yield from _numbers((*path, i), entry)
+    elif isinstance(value, slice):
+        for edge in ("start", "stop"):
+            if type(getattr(value, edge)) is int:
+                yield (*path, edge), getattr(value, edge)
+
+
+def _replaced(value: Any, path: ArgumentPath, old: Any, new: Any) -> Any:
+    if not path:
+        return new if value == old else value
+    step = path[0]
+    if isinstance(value, slice):
+        edges = {"start": value.start, "stop": value.stop}
+        edges[step] = _replaced(edges[step], path[1:], old, new)
+        return slice(edges["start"], edges["stop"], value.step)
+    if isinstance(value, Mapping):
+        return {**value, step: _replaced(value.get(step), path[1:], old, new)}
+    if step >= len(value):
+        return value
+    entries = list(value)
+    entries[step] = _replaced(entries[step], path[1:], old, new)
+    return tuple(entries) if isinstance(value, tuple) else entries
+
+
+class _Corrector(TorchFunctionMode):
+    """Applies corrections to the calls of one run of a forward."""
+
+    def __init__(self, corrections: Sequence[Correction]) -> None:
+        super().__init__()
+        self._seen: Counter[str] = Counter()
+        self._corrections = corrections
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        arguments: dict[str, Any] = {"args": args, "kwargs": kwargs or {}}
+        name = getattr(func, "__name__", str(func))
+        nth = self._seen[name]
+        self._seen[name] += 1
+        for correction in self._corrections:
+            if correction.function == name and correction.nth == nth:
+                if correction.argument == SIZES:
+                    pieces = _split(args, arguments["kwargs"], correction.new)
+                    if pieces is not None:
+                        return pieces
+                    continue
+                arguments = _replaced(
+                    arguments, correction.argument, correction.old, correction.new
+                )
+        return func(*arguments["args"], **arguments["kwargs"])
+
+
+def _split(args: Sequence[Any], kwargs: Mapping[str, Any], sizes: Sequence[int]) -> Any:
+    tensor = args[0]
+    dim = kwargs.get("dim", args[2] if len(args) > 2 else 0)
+    if tensor.shape[dim] != sum(sizes):
+        return None  # another input size than the cut was made for: the code's own split
+    return torch.split(tensor, list(sizes), dim)
+
+
+class CorrectedForward:
+    """A module's ``forward`` with corrections: it stands in the module as its attribute ``forward``."""
+
+    def __init__(self, module: nn.Module, corrections: Sequence[Correction]) -> None:
+        before = module.__dict__.get("forward")
+        earlier: tuple[Correction, ...] = ()
+        if isinstance(before, CorrectedForward):
+            before, earlier = before.inner, before.corrections
+        self.module, self.inner = module, before
+        self.corrections = (*earlier, *corrections)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with _Corrector(self.corrections):
+            if self.inner is not None:
+                return self.inner(*args, **kwargs)
+            return type(self.module).forward(self.module, *args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<forward of {type(self.module).__name__} with {len(self.corrections)} corrections>"
+
+    @property
+    def __wrapped__(self) -> Any:  # inspect.signature shows the module's own arguments
+        return self.inner or type(self.module).forward.__get__(self.module)
+
+
+def correct(modules: Mapping[str, nn.Module], corrections: Sequence[Correction]) -> dict[str, Any]:
+    """Return a corrected forward for each module that corrections name."""
+    by_module: dict[str, list[Correction]] = {}
+    for correction in corrections:
+        by_module.setdefault(correction.module, []).append(correction)
+    return {name: CorrectedForward(modules[name], mine) for name, mine in by_module.items()}
