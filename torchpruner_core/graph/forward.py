@@ -20,6 +20,9 @@ logger = logging.getLogger(__name__)
 
 DEVICES = ("CPU", "GPU")
 
+IR_VERSION = 10
+"""What models made here declare: onnxruntime reads no newer one than it knows, onnx writes its own."""
+
 
 def providers(device: str) -> list[str]:
     """Return onnxruntime's execution providers for ``'CPU'`` or ``'GPU'``, most wanted first.
@@ -110,6 +113,7 @@ def run_operator(operator: OperatorNode) -> list[Any]:
         [onnx.ValueInfoProto(name=node.value_name) for node in operator.out_data],
     )
     model = onnx.helper.make_model(graph, opset_imports=operator.values.opsets)
+    model.ir_version = IR_VERSION
     feeds = {node.value_name: node.data for node in given}
     results = run(model.SerializeToString(), feeds, operator.device)
     return [results[node.value_name] for node in operator.out_data]
