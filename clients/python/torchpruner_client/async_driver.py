@@ -13,7 +13,7 @@ import httpx
 from torchpruner_client.connection_settings import ConnectionSettings
 from torchpruner_client.errors import error_of
 from torchpruner_client.event_stream import EventReader
-from torchpruner_client.steps import CHUNK, Body, Call, Fetch, Flow, Step, Watch
+from torchpruner_client.steps import Body, Call, Fetch, Flow, Step, Watch
 from torchpruner_client.waiting import check, unreachable
 
 T = TypeVar("T")
@@ -129,7 +129,7 @@ class AsyncDriver:
                             hasher, done = hashlib.sha256(), 0
                         etag = answer.headers.get("etag", "")
                         total = done + int(answer.headers.get("content-length", 0))
-                        async for chunk in answer.aiter_bytes(CHUNK):
+                        async for chunk in answer.aiter_bytes():
                             file.write(chunk)
                             hasher.update(chunk)
                             done += len(chunk)

@@ -11,7 +11,7 @@ import httpx
 from torchpruner_client.connection_settings import ConnectionSettings
 from torchpruner_client.errors import error_of
 from torchpruner_client.event_stream import EventReader
-from torchpruner_client.steps import CHUNK, Call, Fetch, Flow, Step, Watch
+from torchpruner_client.steps import Call, Fetch, Flow, Step, Watch
 from torchpruner_client.waiting import check, unreachable
 
 T = TypeVar("T")
@@ -123,7 +123,7 @@ class SyncDriver:
                             hasher, done = hashlib.sha256(), 0
                         etag = answer.headers.get("etag", "")
                         total = done + int(answer.headers.get("content-length", 0))
-                        for chunk in answer.iter_bytes(CHUNK):
+                        for chunk in answer.iter_bytes():
                             file.write(chunk)
                             hasher.update(chunk)
                             done += len(chunk)

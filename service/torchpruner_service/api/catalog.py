@@ -170,7 +170,7 @@ class Catalog:
             await self._forget_index(tenant)
 
     async def _forget_index(self, tenant: str) -> None:
-        with contextlib.suppress(REDIS_ERRORS):
+        with contextlib.suppress(*REDIS_ERRORS):
             await self._redis.delete(self._keys.indexed(tenant))
 
     async def _all(self, tenant: str, index: str, prefix: str) -> dict[str, dict[str, Any]]:

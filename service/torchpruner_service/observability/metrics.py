@@ -47,7 +47,7 @@ async def render(state: AppState) -> bytes:
     misses = Gauge("torchpruner_graph_cache_misses", "Graphs read from Redis", registry=shared)
     hits.set(state.graphs.hits)
     misses.set(state.graphs.misses)
-    with contextlib.suppress(REDIS_ERRORS):
+    with contextlib.suppress(*REDIS_ERRORS):
         await _redis_part(state, shared)
     return generate_latest(REGISTRY) + generate_latest(shared)
 

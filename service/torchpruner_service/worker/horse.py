@@ -146,7 +146,7 @@ class Lease:
     def release(self) -> None:
         self._released.set()
         self._thread.join(timeout=2.0)
-        with contextlib.suppress(REDIS_ERRORS):
+        with contextlib.suppress(*REDIS_ERRORS):
             self._board.drop_lease(self._record.id, self._holder)
 
     def _keep(self) -> None:

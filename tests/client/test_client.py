@@ -1,0 +1,220 @@
+"""The SDK against a real service."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.service.models import ModelFile, Small, onnx_of, small_file
+from tests.service.running import RunningService
+from torchpruner_client import (
+    AsyncClient,
+    Client,
+    InvalidRequestError,
+    ModelFailed,
+    NotFoundError,
+    ServiceUnreachable,
+    WeightsRequired,
+)
+from torchpruner_core import errors as core_errors
+from torchpruner_core import solve_onnx
+from torchpruner_core.pruning import set_cut
+
+
+@pytest.fixture
+def client(service: RunningService) -> Client:
+    return Client(service.url, progress=False)
+
+
+def test_a_module_is_sent_without_its_weights(client: Client) -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(512, 512), torch.nn.ReLU(), torch.nn.Linear(512, 512))
+    remote = client.upload(module.eval(), [torch.zeros(1, 512)])
+    assert remote.info.weightless and not remote.info.has_weights
+    sent, full = remote.bytes_sent or (0, 1)
+    assert sent <= 0.01 * full
+    result = remote.modules["self.0"].cut_analysis("weight", index=[0, 1], dim=0)
+    assert list(result["terminal"]) == ["self.0.weight", "self.0.bias", "self.2.weight"]
+
+
+def test_weights_are_added_when_they_are_needed(client: Client, tmp_path: Path) -> None:
+    module = Small(seed=301, width=128).eval()
+    remote = client.upload(module, [torch.zeros(1, 3, 8, 8)])
+    result = remote.cut_analysis("self.conv1.weight", range(5))
+    with pytest.raises(WeightsRequired) as caught:
+        client.model(remote.id).download_pruned(result, tmp_path / "none.safetensors")
+    assert "/weights" in caught.value.detail
+    assert not list(tmp_path.iterdir())
+    path = remote.download_pruned(result, tmp_path / "pruned.safetensors")
+    assert remote.refresh().has_weights
+    state = load_file(path)
+    expected = module.state_dict()
+    pruned, _ = set_cut(module, result)
+    pruned.load_state_dict(state, strict=True)
+    assert set(state) == set(expected)
+    assert torch.equal(state["bn.num_batches_tracked"], expected["bn.num_batches_tracked"])
+
+
+def test_other_weights_are_refused(client: Client, tmp_path: Path) -> None:
+    one, other = Small(302).eval(), torch.nn.Sequential(torch.nn.Linear(300, 300)).eval()
+    remote = client.upload(one, [torch.zeros(1, 3, 8, 8)])
+    file = tmp_path / "other.onnx"
+    file.write_bytes(onnx_of(other, torch.zeros(1, 300)))
+    with pytest.raises(core_errors.TorchPrunerError) as caught:
+        remote.add_weights(file)
+    assert "differs" in str(caught.value)
+
+
+def test_a_model_on_the_meta_device_is_analysed(client: Client) -> None:
+    with torch.device("meta"):
+        module = torch.nn.Sequential(torch.nn.Linear(8192, 28672), torch.nn.ReLU(), torch.nn.Linear(28672, 8192))
+    remote = client.upload(module.eval(), [(1, 8192)])
+    result = remote.modules["self.0"].cut_analysis("weight", index=[7], dim=0)
+    assert result.params_before == 2 * 8192 * 28672 + 8192 + 28672
+    sent, full = remote.bytes_sent or (0, 1)
+    assert sent < 100_000 < full
+
+
+def test_an_onnx_file_is_stripped_and_a_torchscript_file_is_not(
+    client: Client, onnx_file: ModelFile, torchscript: ModelFile, tmp_path: Path
+) -> None:
+    path = tmp_path / "r18.onnx"
+    path.write_bytes(onnx_file.content)
+    light = client.upload(path)
+    assert light.info.weightless
+    assert (light.bytes_sent or (1, 1))[0] < 0.01 * len(onnx_file.content)
+    whole = client.upload(torchscript.content, {"x": torchscript.example})
+    assert not whole.info.weightless
+
+
+def test_results_are_the_core_s(client: Client, onnx_file: ModelFile) -> None:
+    remote = client.upload(onnx_file.content)
+    local = solve_onnx(onnx_file.content)
+    node = "self.layer3.0.conv1.weight"
+    assert remote.cut_analysis(node, np.array([1, 2])) == local.cut_analysis(node, [1, 2], 0)
+    joint = remote.cut_analysis_many([(node, 0, [1]), ("self.layer1.0.conv1.weight", 0, [3])])
+    assert len(joint.requested) == 2
+    assert remote.flops().flops == local.flops()
+    assert len(remote.groups()) == len(local.groups())
+    assert set(remote.modules) == set(local.modules)
+    assert len(remote.nodes()) == len(local.nodes)
+    assert len(remote.operators()) == len(local.operators)
+
+
+def test_errors_are_typed_and_also_the_core_s(client: Client, model_id: str) -> None:
+    remote = client.model(model_id)
+    with pytest.raises(core_errors.UnknownNodeError):
+        remote.cut_analysis("self.nope", [0])
+    with pytest.raises(NotFoundError):
+        remote.cut_analysis("self.nope", [0])
+    with pytest.raises(core_errors.CutIndexError) as caught:
+        remote.cut_analysis("self.conv1.weight", [64])
+    assert isinstance(caught.value, InvalidRequestError)
+    assert caught.value.fields["size"] == 64
+    with pytest.raises(TypeError):
+        remote.cut_analysis("self.conv1.weight", [0.5])
+    with pytest.raises(NotFoundError):
+        client.model("no such name")
+    with pytest.raises(KeyError):
+        remote.modules["self.nope"]
+
+
+def test_a_file_that_is_no_model_fails_here_and_now(client: Client, tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("hello" * 100_000)
+    with pytest.raises(InvalidRequestError) as caught:
+        client.upload(path)
+    assert caught.value.code == "invalid-model"
+    with pytest.raises(FileNotFoundError):
+        client.upload(tmp_path / "missing.onnx")
+
+
+def test_a_build_that_fails_raises_its_reason(client: Client) -> None:
+    with pytest.raises(ModelFailed) as caught:
+        client.upload(small_file(303).content, {"x": (1, 7, 8, 8)})
+    assert caught.value.problem["type"] in {"export-failed", "invalid-inputs"}
+
+
+def test_no_service_is_said_within_seconds() -> None:
+    with Client("http://127.0.0.1:9", retries=1) as client, pytest.raises(ServiceUnreachable) as caught:
+        client.models()
+    assert "torchpruner-service serve" in str(caught.value)
+
+
+def test_models_are_found_by_name_and_removed(client: Client) -> None:
+    remote = client.upload(small_file(304).content, {"x": (1, 3, 8, 8)}, name="by name")
+    assert client.model("by name").id == remote.id
+    assert remote.id in [info.id for info in client.models()]
+    remote.delete()
+    with pytest.raises(NotFoundError):
+        client.model(remote.id)
+
+
+def test_cuts_in_sequence_are_a_lineage(client: Client, tmp_path: Path) -> None:
+    module = Small(seed=305).eval()
+    remote = client.upload(small_file(305).content, {"x": (1, 3, 8, 8)})
+    first = remote.cut_analysis("self.conv1.weight", [0, 1])
+    second_model = remote.derive(first, name="after one cut")
+    second = second_model.cut_analysis("self.conv1.weight", [0])
+    assert [entry.id for entry in second_model.lineage()] == [remote.id, second_model.id]
+    assert [entry.id for entry in remote.children()] == [second_model.id]
+    state = load_file(second_model.download_pruned(second, tmp_path / "w.safetensors"))
+    set_cut(module, first)
+    set_cut(module, second)
+    module.load_state_dict(state, strict=True)
+    assert state["conv1.weight"].shape == (5, 3, 3, 3)
+    assert second_model.flops().flops == first.flops_after
+
+
+def test_latency_of_original_and_pruned(client: Client) -> None:
+    remote = client.upload(small_file(306).content, {"x": (1, 3, 8, 8)})
+    measured = remote.latency(remote.cut_analysis("self.conv1.weight", [0]), runs=3, warm_up=1)
+    assert measured.original["median_ms"] > 0 and measured.pruned["p95_ms"] > 0
+    assert measured.provider == "CPUExecutionProvider"
+
+
+def test_progress_is_told(service: RunningService) -> None:
+    told: list[tuple[str, float, float]] = []
+
+    class Listener:
+        def update(self, label: str, done: float, total: float, unit: str) -> None:
+            told.append((label, done, total))
+
+        def close(self) -> None:
+            told.append(("closed", 0, 0))
+
+    with Client(service.url, progress=Listener()) as client:
+        client.upload(small_file(307).content, {"x": (1, 3, 8, 8)})
+    assert any(label == "uploading" and done == total for label, done, total in told)
+    assert any(label.startswith("building the graph") for label, _, _ in told)
+    assert told[-1][0] == "closed"
+
+
+def test_the_async_client_does_the_same(service: RunningService, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with AsyncClient(service.url, progress=False) as client:
+            uploads = [
+                client.upload(small_file(310 + seed).content, {"x": (1, 3, 8, 8)}) for seed in range(3)
+            ]
+            remotes = await asyncio.gather(*uploads)
+            assert len({remote.id for remote in remotes}) == 3
+            modules = await remotes[0].modules()
+            result = await modules["self.conv1"].cut_analysis("weight", index=[0])
+            path = await remotes[0].download_pruned(result, tmp_path / "a.safetensors")
+            assert load_file(path)["conv1.weight"].shape == (7, 3, 3, 3)
+            with pytest.raises(core_errors.CutDimError):
+                await remotes[0].cut_analysis("self.conv1.weight", [0], 9)
+
+    asyncio.run(main())
+
+
+def test_signatures_of_both_clients_agree() -> None:
+    for name in ("upload", "model", "models"):
+        sync = inspect.signature(getattr(Client, name)).parameters
+        asynchronous = inspect.signature(getattr(AsyncClient, name)).parameters
+        assert list(sync) == list(asynchronous)
