@@ -138,6 +138,8 @@ class ONNXGraph:
                 modules[parent].sub_modules[attribute] = module
             module.terminal_node = self.nodes.get(name)
         for operator in self.operators.values():
+            if operator.is_constant:
+                continue
             owner: str | None = self_name(operator.module)
             while owner:
                 modules[owner].operators.append(operator)
