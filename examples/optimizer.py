@@ -16,7 +16,7 @@ def step() -> float:
     loss = nn.functional.cross_entropy(model(x), y)
     loss.backward()
     optimizer.step()
-    return float(loss)
+    return loss.item()
 
 
 for _ in range(5):

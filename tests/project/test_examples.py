@@ -1,0 +1,115 @@
+"""Every example runs, as a person would run it, and says what the documentation says it does."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks.live_service import LiveService, live_service
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+WITH_A_TEST_OF_THEIR_OWN = {"digits.py", "sdk.py", "demo.py", "granularity.py"}
+PLAIN = sorted(p.name for p in EXAMPLES.glob("*.py") if p.name not in WITH_A_TEST_OF_THEIR_OWN)
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[LiveService]:
+    with live_service() as running:
+        yield running
+
+
+def run(*command: str | Path, **environment: str) -> str:
+    """Run a command and return what it printed; fail with its error."""
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_the_example_runs(name: str) -> None:
+    assert run(sys.executable, EXAMPLES / name)
+
+
+def test_digits_lose_accuracy_when_pruned_and_regain_it_when_fine_tuned() -> None:
+    said = run(sys.executable, EXAMPLES / "digits.py")
+    found = re.findall(r"accuracy (before|after) ([\w-]+)\s+([\d.]+)", said)
+    accuracy = {f"{when} {what}": float(value) for when, what, value in found}
+    assert accuracy["after pruning"] < accuracy["before pruning"]
+    assert accuracy["after restoring"] == accuracy["before pruning"]
+    assert accuracy["after fine-tuning"] >= accuracy["before pruning"] - 0.02
+    before, after = re.findall(r"parameters\s+([\d,]+) -> ([\d,]+)", said)[0]
+    assert int(after.replace(",", "")) < int(before.replace(",", "")) / 2
+
+
+def test_each_granularity_gives_its_own_answer() -> None:
+    said = run(sys.executable, EXAMPLES / "granularity.py")
+    rows = {name: int(count) for name, count in re.findall(r"(\w+): (\d+) rows", said)}
+    assert rows["outer"] != rows["inner"]
+    assert rows["auto"] in {rows["outer"], rows["inner"]}
+    assert "strict: " in said
+
+
+def test_the_sdk_example_prunes_through_a_service(service: LiveService) -> None:
+    said = run(sys.executable, EXAMPLES / "sdk.py", TORCHPRUNER_URL=service.url)
+    before, after = re.findall(r"([\d,]+) -> ([\d,]+) FLOPs", said)[0]
+    assert int(after.replace(",", "")) < int(before.replace(",", ""))
+    assert "torch.Size([1, 1000])" in said
+
+
+def test_the_curl_example_answers_with_a_cut(service: LiveService, tmp_path: Path) -> None:
+    import torch
+    from torch import nn
+
+    import torchpruner_core
+
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3)).eval()
+    file = tmp_path / "model.onnx"
+    file.write_bytes(torchpruner_core.export_onnx(model, (torch.zeros(1, 3, 8, 8),)))
+    said = run(EXAMPLES / "cut.sh", service.url, file, "self.0.weight")
+    state, groups, cut = [json.loads(line) for line in said.splitlines()]
+    assert state["state"] == "ready"
+    assert groups["items"]
+    assert set(cut["terminal"]) == {"self.0.weight", "self.0.bias", "self.2.weight"}
+
+
+@pytest.mark.slow
+def test_the_demonstration_ends_with_every_step_held() -> None:
+    said = run(sys.executable, EXAMPLES / "demo.py")
+    assert "Every step held" in said
+    assert "service stopped" in said
+
+
+def test_images_health_checks_tell_a_live_service_from_a_dead_one(service: LiveService) -> None:
+    from tests.project.test_images import one
+
+    api = json.loads(one("api", "HEALTHCHECK").partition("CMD ")[2])
+    api[-1] = api[-1].replace("http://127.0.0.1:8000", service.url)
+    assert run(sys.executable, *api[1:]) == ""
+    worker = json.loads(one("worker", "HEALTHCHECK").partition("CMD ")[2])
+    url = f"unix://{service.data_dir}/valkey/valkey.sock"
+    assert run(sys.executable, *worker[1:], REDIS_URL=url) == ""
+    for command in (
+        [*api[:-1], api[-1].replace(service.url, "http://127.0.0.1:9")],
+        worker,
+    ):
+        dead = subprocess.run(
+            [sys.executable, *command[1:]],
+            env={**os.environ, "REDIS_URL": "redis://127.0.0.1:9/0"},
+            capture_output=True,
+        )
+        assert dead.returncode != 0
