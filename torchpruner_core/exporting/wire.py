@@ -36,7 +36,12 @@ _INTEGER_TYPES = frozenset({2, 3, 4, 5, 6, 7, 9, 12, 13, 21, 22})
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 _DEPTH_LIMIT = 32
-_DROPPED_METADATA = (b"pkg.torch.onnx.fx_node", b"pkg.torch.onnx.stack_trace", b"namespace")
+_DROPPED_METADATA = (
+    b"pkg.torch.onnx.class_hierarchy",
+    b"pkg.torch.onnx.fx_node",
+    b"pkg.torch.onnx.stack_trace",
+    b"namespace",
+)
 
 
 @dataclass(frozen=True, slots=True)
