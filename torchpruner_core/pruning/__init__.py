@@ -5,8 +5,9 @@ Imported name by name where first used, so that a pruner and this package may im
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from torchpruner_core.lazy import lazy_names
 
 _PUBLIC = {
     "set_cut": "cut",
@@ -21,7 +22,7 @@ _PUBLIC = {
     "CutContext": "context",
 }
 
-__all__ = sorted(_PUBLIC)
+__all__ = sorted([*_PUBLIC])
 
 if TYPE_CHECKING:
     from torchpruner_core.pruning.context import CutContext
@@ -32,13 +33,4 @@ if TYPE_CHECKING:
     from torchpruner_core.pruning.zero import recovery_zero, set_zero
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_PUBLIC[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy_names(__name__, _PUBLIC)

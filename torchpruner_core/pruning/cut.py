@@ -34,9 +34,10 @@ from torchpruner_core.pruning.errors import ModulePrunerError, ReplayError
 from torchpruner_core.pruning.journal import AttributeChange, Journal, get_attribute
 from torchpruner_core.pruning.literals import Change, find_changes
 from torchpruner_core.pruning.model_config import follow_config, state_shapes
-from torchpruner_core.pruning.plan import Plan, make_plan, under_every_name
+from torchpruner_core.pruning.plan import Plan, make_plan
 from torchpruner_core.pruning.rehearsal import Stage
 from torchpruner_core.pruning.targets import LocalModel, Target, module_path, unwrap
+from torchpruner_core.pruning.wrappers import check_wrappers, refresh_wrappers
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
@@ -64,6 +65,7 @@ def set_cut(
     """
     root = unwrap(model)
     cut = read_cut(cut_dict)
+    check_wrappers(model)
     plan = make_plan(root, cut)
     stage = Stage(root, plan, inputs) if plan.needs_rehearsal else None
     context = CutContext("cut", fingerprint(cut))
@@ -82,7 +84,7 @@ def set_cut(
     except BaseException:
         journal.rollback()
         raise
-    _refresh(plan.targets, root)
+    _refresh(model)
     remember(root, context)
     return model, context
 
@@ -113,10 +115,7 @@ def recovery_cut(model: ModelT, cut_dict: Cut, param_context: CutContext) -> Mod
                 if tuple(tensor.shape) == record.before:
                     continue  # its own pruner has put it back
                 data = slices.restore_data(tensor.detach(), axes[name], record.removed)
-                grad = tensor.grad
-                if grad is not None:
-                    dense = grad.to_dense() if grad.layout is not torch.strided else grad
-                    grad = slices.restore_data(dense.detach(), axes[name], record.removed.grad)
+                grad = slices.restored_gradient(tensor, axes[name], record.removed)
                 journal.replace_data(tensor, data, grad)
         for change in reversed(context.attributes):
             owner: Any = local.modules[change.module]
@@ -126,7 +125,7 @@ def recovery_cut(model: ModelT, cut_dict: Cut, param_context: CutContext) -> Mod
     except BaseException:
         journal.rollback()
         raise
-    _refresh([], root)
+    _refresh(model)
     forget(root, context)
     return model
 
@@ -172,10 +171,7 @@ def _shorten(target: Target, journal: Journal, context: CutContext) -> None:
     if tuple(tensor.shape) == target.before:
         with torch.no_grad():
             data, removed = slices.cut_data(tensor.detach(), target.axes)
-            grad = tensor.grad
-            if grad is not None:
-                dense = grad.to_dense() if grad.layout is not torch.strided else grad
-                grad, removed.grad = slices.cut_data(dense.detach(), target.axes)
+            grad = slices.cut_gradient(tensor, target.axes, removed)
             journal.replace_data(tensor, data, grad)
         context.tensors[target.name] = TensorRecord(removed, target.before, target.after)
     elif tuple(tensor.shape) != target.after:
@@ -294,11 +290,9 @@ def _own(local: LocalModel, name: str, cut: CutResult, context: CutContext) -> C
     return CutResult(terminal=terminal, iner=cut.iner, operator=cut.operator)
 
 
-def _refresh(targets: list[Target], root: nn.Module) -> None:
-    """Tell modules that keep their weights in one block (recurrent layers on a GPU) to do so again."""
-    for module in root.modules():
+def _refresh(model: nn.Module) -> None:
+    """Renew what is kept beside the parameters and knows their shapes."""
+    refresh_wrappers(model)
+    for module in model.modules():
         if isinstance(module, nn.RNNBase):
-            module.flatten_parameters()
-
-
-__all__ = ["recovery_cut", "set_cut", "under_every_name"]
+            module.flatten_parameters()  # one block of weights for cuDNN; nothing on a CPU

@@ -9,6 +9,8 @@ backwards.
 
 from __future__ import annotations
 
+import uuid
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,15 +29,20 @@ class RemovedSlices(list["torch.Tensor | None"]):
 
     ``shape`` is the tensor's shape before, ``order`` its axes from the outermost in memory to the
     innermost (so that ``channels_last`` comes back), ``grad`` the gradient's slices, or ``None``
-    where there was no gradient.
+    where there was no gradient. ``token`` names the gradient that was left in this process.
     """
 
     shape: tuple[int, ...] = ()
     order: tuple[int, ...] = ()
     grad: RemovedSlices | None = None
+    token: str = ""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (list(self),), self.__dict__
+
+
+_left: weakref.WeakValueDictionary[str, torch.Tensor] = weakref.WeakValueDictionary()
+"""The shortened gradients that cuts left behind, as long as they live."""
 
 
 def read_axes(
@@ -192,9 +199,7 @@ def set_cut_tensor(tensor: torch.Tensor, cut_dims: Axes) -> tuple[torch.Tensor, 
     refuse_unsliceable(tensor)
     with torch.no_grad():
         data, removed = cut_data(tensor.detach(), axes)
-        grad = tensor.grad if tensor.is_leaf else None
-        if grad is not None:
-            grad, removed.grad = cut_data(_dense(grad), axes)
+        grad = cut_gradient(tensor, axes, removed)
         replace_data(tensor, data, grad)
     return tensor, removed
 
@@ -215,12 +220,41 @@ def recovery_cut_tensor(
     axes = read_axes(cut_dims, before)
     with torch.no_grad():
         data = restore_data(tensor.detach(), axes, param_list)
-        grad = tensor.grad if tensor.is_leaf else None
-        if grad is not None:
-            pieces = param_list.grad if isinstance(param_list, RemovedSlices) else None
-            grad = restore_data(_dense(grad), axes, pieces)
+        grad = restored_gradient(tensor, axes, param_list)
         replace_data(tensor, data, grad)
     return tensor
+
+
+def cut_gradient(
+    tensor: torch.Tensor, axes: Sequence[NDArray[np.int64] | None], removed: RemovedSlices
+) -> torch.Tensor | None:
+    """Return a tensor's gradient without the slices, and note in ``removed`` what they were."""
+    grad = tensor.grad if tensor.is_leaf else None
+    if grad is None:
+        return None
+    left, removed.grad = cut_data(_dense(grad), axes)
+    removed.grad.token = uuid.uuid4().hex
+    _left[removed.grad.token] = left
+    return left
+
+
+def restored_gradient(
+    tensor: torch.Tensor,
+    axes: Sequence[NDArray[np.int64] | None],
+    removed: Sequence[torch.Tensor | None] | None,
+) -> torch.Tensor | None:
+    """Return a tensor's gradient with the slices put back.
+
+    A gradient that came after the cut says nothing about the removed slices: they get zeros. One
+    that was cleared stays cleared.
+    """
+    grad = tensor.grad if tensor.is_leaf else None
+    if grad is None:
+        return None
+    pieces = removed.grad if isinstance(removed, RemovedSlices) else None
+    if pieces is not None and _left.get(pieces.token) is not grad:
+        pieces = None
+    return restore_data(_dense(grad), axes, pieces)
 
 
 def set_zero_tensor(tensor: torch.Tensor, cut_dims: Axes) -> tuple[torch.Tensor, RemovedSlices]:
@@ -273,7 +307,7 @@ def replace_data(tensor: torch.Tensor, data: torch.Tensor, grad: torch.Tensor | 
 
 def refuse_unsliceable(tensor: torch.Tensor, name: str = "the tensor") -> None:
     """Raise :class:`UnsupportedModuleError` for tensors that have no slices of their own."""
-    if isinstance(tensor, torch.nn.parameter.UninitializedTensorMixin):
+    if torch.nn.parameter.is_lazy(tensor):
         reason = "is not initialised yet: run the model once first"
     elif type(tensor).__name__ == "DTensor":
         reason = "is spread over several processes: cut the model before it is sharded"
