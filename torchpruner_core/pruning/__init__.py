@@ -3,6 +3,8 @@
 Imported name by name where first used, so that a pruner and this package may import each other.
 """
 
+# ruff: noqa: F401  (the imports under TYPE_CHECKING give the lazy names their types)
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING

@@ -8,7 +8,7 @@ vector over all parameters.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any, TypeVar
@@ -45,11 +45,15 @@ class StateRecord:
 
 @dataclass(repr=False)
 class OptimizerContext:
-    """What ``set_cut_optimizer`` removed. Opaque; it can be pickled."""
+    """What ``set_cut_optimizer`` removed. Opaque; it can be pickled.
+
+    ``shapes`` are those of the parameters before the cut.
+    """
 
     cut: str
     optimizer: str
     state: dict[str, dict[Path, StateRecord]] = field(default_factory=dict)
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     applied: bool = True
 
     def __repr__(self) -> str:
@@ -85,8 +89,9 @@ def set_cut_optimizer(
     """
     cut = read_cut(cut_dict)
     local = LocalModel(unwrap(model))
-    tracked = _tracked(local, optimizer, cut)
+    tracked = _tracked(local, optimizer, cut, cut.shapes)
     context = OptimizerContext(fingerprint(cut), type(optimizer).__name__)
+    context.shapes = {entry.name: entry.before for entry in tracked}
     writes: list[Callable[[], None]] = []
     for entry in tracked:
         for path, tensor, write in _state_tensors(optimizer, entry.parameter):
@@ -117,7 +122,7 @@ def recovery_optimizer(
     cut = read_cut(cut_dict)
     _check(optimizer, cut, param_context)
     local = LocalModel(unwrap(model))
-    tracked = _tracked(local, optimizer, cut)
+    tracked = _tracked(local, optimizer, cut, param_context.shapes)
     writes: list[Callable[[], None]] = []
     for entry in tracked:
         records = param_context.state.get(entry.name, {})
@@ -144,8 +149,8 @@ def recovery_optimizer(
             writes.append(_later(write, data if tensor.dim() == len(shape) else data.reshape(-1)))
     if _is_flat(optimizer):
         _restore_flat(optimizer, tracked, param_context, writes)
-    for apply in writes:
-        apply()
+    for restore in writes:
+        restore()
     param_context.applied = False
     return optimizer
 
@@ -170,7 +175,13 @@ def _check(optimizer: torch.optim.Optimizer, cut: CutResult, context: Any) -> No
         raise ContextMismatchError("the optimizer's state was put back with this context already")
 
 
-def _tracked(local: LocalModel, optimizer: torch.optim.Optimizer, cut: CutResult) -> list[_Tracked]:
+def _tracked(
+    local: LocalModel,
+    optimizer: torch.optim.Optimizer,
+    cut: CutResult,
+    shapes: Mapping[str, tuple[int, ...]],
+) -> list[_Tracked]:
+    """Return the optimizer's parameters that are cut; ``shapes`` are theirs before, where known."""
     known = {id(p) for group in optimizer.param_groups for p in group["params"]}
     found: dict[int, _Tracked] = {}
     for name, cut_dims in cut.terminal.items():
@@ -182,13 +193,13 @@ def _tracked(local: LocalModel, optimizer: torch.optim.Optimizer, cut: CutResult
             continue
         now = tuple(parameter.shape)
         grown = tuple(size + count for size, count in zip(now, counts, strict=True))
-        if name in cut.shapes:
-            before = tuple(cut.shapes[name])
+        if name in shapes:
+            before = tuple(shapes[name])
         elif is_in_force(local.root, fingerprint(cut)):
             before = grown
         else:
-            shapes = [tuple(t.shape) for _, t, _ in _state_tensors(optimizer, parameter)]
-            before = now if now in shapes and grown not in shapes else grown
+            found_shapes = [tuple(t.shape) for _, t, _ in _state_tensors(optimizer, parameter)]
+            before = now if now in found_shapes and grown not in found_shapes else grown
         axes = slices.read_axes(cut_dims, before, name)
         entry = _Tracked(name, parameter, axes, before)
         if now not in (before, entry.after):
