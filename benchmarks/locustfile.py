@@ -45,13 +45,13 @@ class Analyst(FastHttpUser):
         )
 
 
-@events.request.add_listener
+@events.request.add_listener  # type: ignore[untyped-decorator]
 def _measured(response_time: float, exception: Any = None, **_: Any) -> None:
     SECONDS.append(response_time / 1e3)
     if exception is not None:
         FAILED.append(repr(exception))
 
 
-@events.quitting.add_listener
+@events.quitting.add_listener  # type: ignore[untyped-decorator]
 def _written(**_: Any) -> None:
     Path(os.environ["BENCH_OUT"]).write_text(json.dumps({"seconds": SECONDS, "failed": FAILED}))
