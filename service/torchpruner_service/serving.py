@@ -46,6 +46,18 @@ class _Announced(uvicorn.Server):
         super().__init__(config)
         self._settings = settings
 
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # uvicorn raises a caught signal again when it has shut down, which would end the process
+        # before the running jobs have.
+        caught = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self.handle_exit) for number in caught}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
         await super().startup(sockets)  # type: ignore[arg-type]
         if not self.started:
@@ -79,6 +91,9 @@ def _companions(settings: Settings) -> Iterator[Settings]:
     try:
         yield settings
     finally:
+        # A second signal must not interrupt the draining.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         stopping.set()
         keeper.join(timeout=5)
         for worker in workers:

@@ -114,7 +114,7 @@ class RunningService:
         return self._wait(answer.headers["location"], 120.0)
 
     def processes(self, module: str) -> list[psutil.Process]:
-        """Living processes of this service that run ``python -m <module>``."""
+        """Living processes of this service that run ``python -m <module>``, without their forks."""
         assert self.process is not None
         found = []
         for child in psutil.Process(self.process.pid).children(recursive=True):
@@ -123,7 +123,8 @@ class RunningService:
                     found.append(child)
             except psutil.NoSuchProcess:
                 continue
-        return found
+        known = {process.pid for process in found}
+        return [process for process in found if process.ppid() not in known]
 
     def _wait(self, path: str, seconds: float) -> dict[str, Any]:
         deadline = time.monotonic() + seconds

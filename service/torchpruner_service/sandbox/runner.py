@@ -28,6 +28,9 @@ from torchpruner_service.sandbox.nursery import LENGTH
 
 POLL = 0.25
 
+NURSERY_SECONDS = 60.0
+"""How long a task waits for a nursery that imports torch again."""
+
 
 class TaskFailed(Problem):
     """The sandboxed task ended with an error, which the model caused: final."""
@@ -78,10 +81,10 @@ def run_task(nursery: Path, task: Task) -> dict[str, Any]:
     nursery.
     """
     reader, writer = os.pipe2(os.O_CLOEXEC)
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection: socket.socket | None = None
     try:
         try:
-            connection.connect(str(nursery))
+            connection = _connected(nursery, task.stop)
             body = json.dumps(_request(task)).encode()
             socket.send_fds(connection, [LENGTH.pack(len(body))], [writer])
             connection.sendall(body)
@@ -92,8 +95,26 @@ def run_task(nursery: Path, task: Task) -> dict[str, Any]:
         return _Follower(task, reader, connection).follow()
     finally:
         # Hanging up is what kills a child that still runs.
-        connection.close()
+        if connection is not None:
+            connection.close()
         os.close(reader)
+
+
+def _connected(nursery: Path, stop: Callable[[], bool]) -> socket.socket:
+    """Connect to the nursery; one that is being started again is waited for."""
+    deadline = time.monotonic() + NURSERY_SECONDS
+    while True:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.connect(str(nursery))
+            return connection
+        except OSError:
+            connection.close()
+            if time.monotonic() > deadline:
+                raise
+        if stop():
+            raise TaskCancelled
+        time.sleep(0.1)
 
 
 def _request(task: Task) -> dict[str, Any]:

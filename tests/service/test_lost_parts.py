@@ -1,0 +1,269 @@
+"""Parts of the service are killed for real: no wrong answer, no lost upload, no stuck job."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import httpx
+import psutil
+import pytest
+
+from tests.service.models import ModelFile, small_file
+from tests.service.running import RunningService, running_service
+from torchpruner_client import Client, NoWorkerError, operations
+
+SUPERVISOR = "worker"
+RQ_WORKER = "torchpruner_service.worker.rq_worker"
+NURSERY = "torchpruner_service.sandbox.nursery"
+
+
+@pytest.fixture
+def own() -> Iterator[RunningService]:
+    with running_service(TORCHPRUNER_LEASE_SECONDS="3") as running:
+        yield running
+
+
+def kill(process: psutil.Process) -> None:
+    process.send_signal(signal.SIGKILL)
+
+
+def work_horses(service: RunningService) -> list[psutil.Process]:
+    found = []
+    for worker in service.processes(RQ_WORKER):
+        found += [p for p in psutil.process_iter(["ppid"]) if p.info["ppid"] == worker.pid]
+    return found
+
+
+def start_measuring(service: RunningService, file: ModelFile) -> str:
+    """Start a job that takes some seconds; return where it is."""
+    model = service.upload(file.content, *file.inputs)["id"]
+    answer = service.client.post(
+        f"/v1/models/{model}/latency", json={"runs": 150, "warm_up": 1, "threads": 1}
+    )
+    location = answer.headers["location"]
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if service.client.get(location).json()["stage"] == "measuring":
+            return location
+        time.sleep(0.05)
+    raise AssertionError(service.client.get(location).json())
+
+
+def test_a_killed_work_horse_is_followed_by_another(
+    own: RunningService, torchscript: ModelFile
+) -> None:
+    location = start_measuring(own, torchscript)
+    (horse,) = work_horses(own)
+    kill(horse)
+    job = own.wait_job(location)
+    assert (job["state"], job["attempt"]) == ("ready", 2)
+
+
+def test_a_killed_worker_is_replaced_and_its_job_done(
+    own: RunningService, torchscript: ModelFile
+) -> None:
+    location = start_measuring(own, torchscript)
+    (worker,) = own.processes(RQ_WORKER)
+    kill(worker)
+    job = own.wait_job(location)
+    assert (job["state"], job["attempt"]) == ("ready", 2)
+
+
+def test_a_killed_supervisor_is_replaced_and_its_job_done(
+    own: RunningService, torchscript: ModelFile
+) -> None:
+    location = start_measuring(own, torchscript)
+    (supervisor,) = own.processes("--with-parent")
+    kill(supervisor)
+    job = own.wait_job(location)
+    assert job["state"] == "ready" and job["attempt"] >= 2
+
+
+def test_a_killed_nursery_is_replaced_and_its_job_done(
+    own: RunningService, torchscript: ModelFile
+) -> None:
+    location = start_measuring(own, torchscript)
+    (nursery,) = own.processes(NURSERY)
+    kill(nursery)
+    job = own.wait_job(location)
+    assert job["state"] == "ready" and job["attempt"] >= 2
+
+
+def test_a_job_whose_worker_is_lost_again_and_again_fails(
+    own: RunningService, torchscript: ModelFile
+) -> None:
+    location = start_measuring(own, torchscript)
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        for horse in work_horses(own):
+            kill(horse)
+        job = own.client.get(location).json()
+        if job["state"] == "failed":
+            break
+        time.sleep(0.1)
+    assert job["problem"]["type"] == "worker-lost"
+    assert own.upload(small_file(501).content, "x:1x3x8x8")["state"] == "ready"
+
+
+def test_a_cancelled_job_stops_at_once_and_the_next_one_runs(
+    own: RunningService, torchscript: ModelFile
+) -> None:
+    location = start_measuring(own, torchscript)
+    assert own.client.delete(location).status_code == 204
+    assert own.client.get(location).json()["state"] == "cancelled"
+    started = time.monotonic()
+    assert own.upload(small_file(502).content, "x:1x3x8x8")["state"] == "ready"
+    assert time.monotonic() - started < 10
+
+
+def test_a_killed_valkey_comes_back_with_its_jobs(own: RunningService) -> None:
+    model = own.upload(small_file(503).content, "x:1x3x8x8")["id"]
+    assert own.process is not None
+    for child in psutil.Process(own.process.pid).children():
+        if "valkey-server" in child.name():
+            kill(child)
+    # What is asked meanwhile waits, is answered from memory, or is a 503; never something wrong.
+    for _ in range(20):
+        answer = own.client.post(
+            f"/v1/models/{model}/cut-analysis", json={"node": "self.conv1.weight", "index": [0]}
+        )
+        assert answer.status_code in (200, 503), answer.text
+        if answer.status_code == 200:
+            assert answer.json()["terminal"]["self.conv1.weight"][0] == [0]
+    own.wait_ready(30)
+    assert own.upload(small_file(504).content, "x:1x3x8x8")["state"] == "ready"
+
+
+def test_an_empty_redis_is_rebuilt_from_the_object_store() -> None:
+    files = [small_file(510 + number) for number in range(3)]
+    with running_service() as service:
+        ready = service.upload(files[0].content, *files[0].inputs, params={"name": "kept"})
+        derived_from = service.cut(ready["id"], "self.conv1.weight", [0])
+        derived_from.pop("model")
+        derived = service.client.post(
+            f"/v1/models/{ready['id']}/derive", json={"result": derived_from}
+        ).json()
+        artifact = service.artifact(ready["id"], "pruned-weights", result=derived_from)
+        failed = service.upload(files[1].content, "x:1x5x8x8")
+        assert failed["state"] == "failed"
+        assert service.process is not None
+        # The worker stops first, so that the last upload is acknowledged and not begun.
+        for process in service.processes("--with-parent"):
+            process.suspend()
+        for process in service.processes(RQ_WORKER):
+            process.suspend()
+        waiting = service.client.post(
+            "/v1/models", params={"input": "x:1x3x8x8"}, content=files[2].content
+        ).json()
+        assert waiting["state"] == "queued"
+        os.killpg(service.process.pid, signal.SIGKILL)
+        service.process.wait()
+        time.sleep(1.0)
+        shutil.rmtree(service.data_dir / "valkey")
+        service.start()
+        service.wait_ready()
+        listed = service.client.get("/v1/models").json()["items"]
+        assert {item["id"] for item in listed} == {
+            ready["id"], derived["id"], failed["id"], waiting["id"],
+        }
+        assert {item["id"]: item for item in listed}[ready["id"]]["name"] == "kept"
+        assert service.wait_model(waiting["id"])["state"] == "ready"
+        assert service.wait_model(failed["id"])["problem"] == failed["problem"]
+        assert service.cut(ready["id"], "self.conv1.weight", [0])["terminal"]
+        assert service.cut(derived["id"], "self.conv1.weight", [0])["terminal"]
+        assert service.client.get(artifact["content"]).status_code == 200
+
+
+def test_an_api_process_that_is_killed_loses_no_acknowledged_upload() -> None:
+    with running_service(TORCHPRUNER_LEASE_SECONDS="3") as service:
+        acknowledged: list[str] = []
+        stopping = threading.Event()
+
+        def send() -> None:
+            seed = 600
+            while not stopping.is_set():
+                seed += 1
+                try:
+                    answer = httpx.post(
+                        f"{service.url}/v1/models",
+                        params={"input": "x:1x3x8x8"},
+                        content=small_file(seed).content,
+                        timeout=5,
+                    )
+                    if answer.status_code == 202:
+                        acknowledged.append(answer.json()["id"])
+                except httpx.HTTPError:
+                    return
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        time.sleep(2.0)
+        assert service.process is not None
+        os.kill(service.process.pid, signal.SIGKILL)
+        service.process.wait()
+        stopping.set()
+        sender.join()
+        assert len(acknowledged) > 3
+        time.sleep(1.0)
+        service.start()
+        service.wait_ready()
+        for model in acknowledged:
+            assert service.wait_model(model)["state"] == "ready"
+
+
+def test_without_a_worker_it_is_said_and_the_job_waits() -> None:
+    with running_service("--workers", "0", ready=False) as service:
+        ready = service.client.get("/readyz")
+        assert ready.status_code == 503
+        assert "torchpruner-service worker" in ready.json()["message"]
+        file = small_file(520)
+        shown = service.client.post(
+            "/v1/models", params={"input": "x:1x3x8x8"}, content=file.content
+        ).json()
+        assert shown["state"] == "queued" and "no worker is running" in shown["message"]
+        asked = service.client.get(f"/v1/models/{shown['id']}/modules")
+        assert (asked.status_code, asked.json()["type"]) == (409, "model-not-ready")
+        assert "no worker is running" in asked.json()["detail"]
+        patience, operations.NO_WORKER_PATIENCE = operations.NO_WORKER_PATIENCE, 1.0
+        try:
+            with Client(service.url, progress=False) as client, pytest.raises(NoWorkerError):
+                client.model(shown["id"]).wait()
+        finally:
+            operations.NO_WORKER_PATIENCE = patience
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "torchpruner_service.cli", "worker"],
+            env={
+                **service.environment,
+                "REDIS_URL": f"unix://{service.data_dir}/valkey/valkey.sock",
+                "TORCHPRUNER_DATA_DIR": str(service.data_dir),
+            },
+        )
+        try:
+            assert service.wait_model(shown["id"])["state"] == "ready"
+        finally:
+            worker.terminate()
+            assert worker.wait(30) == 0
+        deadline = time.monotonic() + 5
+        while service.client.get("/readyz").status_code == 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
+def test_stopping_drains_the_running_job(torchscript: ModelFile) -> None:
+    with running_service() as service:
+        location = start_measuring(service, torchscript)
+        job = location.rpartition("/")[2]
+        assert service.process is not None
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(60) == 0
+        ended = [line for line in service.log().splitlines() if '"job ended"' in line]
+        assert [line for line in ended if job in line and '"state": "ready"' in line]
+        left = [p for p in psutil.process_iter(["cmdline"]) if str(service.data_dir) in str(p.info["cmdline"])]
+        assert not left
