@@ -1,0 +1,184 @@
+"""One specimen from building to a row: what was built, what was cut, and whether it was right."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from benchmarks.zoo import module_check, onnx_check, targets
+from benchmarks.zoo.signals import enliven
+from benchmarks.zoo.specimen import Inputs, Specimen
+from torchpruner_core.cut_result import CutResult
+from torchpruner_core.errors import TorchPrunerError
+from torchpruner_core.exporting import export, specs_of
+from torchpruner_core.graph.solving import solve_onnx
+
+Row = dict[str, Any]
+Save = Callable[[Row], None]
+
+ONE_FILE = 1_900_000_000
+"""Bytes of weights beyond which a single ONNX file cannot hold the model."""
+
+
+def examine(specimen: Specimen, save: Save) -> Row:
+    """Return the row of one specimen; ``save`` is given the unfinished row after each step."""
+    torch.set_num_threads(1)
+    row: Row = {
+        "name": specimen.name, "family": specimen.family, "built": False, "error": "",
+        "stage": "building the model", "seconds": {}, "cuts": [],
+    }
+    save(row)
+    try:
+        _Examination(specimen, row, save).run()
+        row["stage"] = "done"
+    except MemoryError:
+        row["error"] = f"out of memory while {row['stage']}"
+    except Exception as error:
+        row["error"] = f"{type(error).__name__} while {row['stage']}: {first_line(error)}"
+    save(row)
+    return row
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an error says, in one line of bounded length."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:400] if lines else type(error).__name__
+
+
+class _Examination:
+    def __init__(self, specimen: Specimen, row: Row, save: Save) -> None:
+        self.specimen, self.row, self.save = specimen, row, save
+
+    def run(self) -> None:
+        row = self.row
+        with self.stage("building the model"):
+            model, inputs = self.specimen.build()
+            enliven(model, inputs)
+            row["params"] = sum(p.numel() for p in model.parameters())
+        with self.stage("exporting"):
+            program = export(self._entrance(model, inputs), inputs)
+            weights = sum(p.numel() * p.element_size() for p in model.parameters())
+            data = program.with_weights() if weights < ONE_FILE else program.weightless()
+        with self.stage("solving"):
+            graph = solve_onnx(data, specs_of(inputs))
+            row["groups"] = len(graph.groups())
+        row["built"] = True
+        row["operators"] = len(graph.operators)
+        if weights >= ONE_FILE:
+            raise ValueError("its weights do not fit into one ONNX file, so no cut was run")
+        with self.stage("running the original"):
+            feeds = _feeds(graph.inputs, inputs)
+            original = onnx_check.run(data, feeds)
+            local = module_check.outputs_of(model, inputs)
+            base = _base_distance(original, local)
+            row["base"] = base
+        for target in targets.choose(model, graph, seed=len(self.specimen.name)):
+            entry: Row = {
+                "kind": target.kind, "node": target.node, "dim": target.dim,
+                "index": list(target.index), "granularity": target.granularity,
+            }
+            with self.stage(f"cutting {target.node}"):
+                self._try(entry, target, graph, data, feeds, original, model, inputs, base)
+            row["cuts"].append(entry)
+            self.save(row)
+
+    def _entrance(self, model: nn.Module, inputs: Inputs) -> Any:
+        if self.specimen.entrance == "module":
+            return model
+        example = tuple(inputs.values()) if isinstance(inputs, Mapping) else inputs
+        fast = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)  # one fused operator that ONNX does not have
+        try:
+            with torch.no_grad():
+                return torch.jit.trace(model, example, check_trace=False)
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        self.row["stage"] = name
+        self.save(self.row)
+        began = time.perf_counter()
+        yield
+        key = name.split()[0]
+        spent = self.row["seconds"].get(key, 0.0) + time.perf_counter() - began
+        self.row["seconds"][key] = round(spent, 3)
+
+    def _try(
+        self, entry: Row, target: targets.Target, graph: Any, data: bytes, feeds: Mapping[str, Any],
+        original: onnx_check.Outputs, model: nn.Module, inputs: Inputs, base: float,
+    ) -> None:
+        try:
+            cut = graph.cut_analysis_many(target.requests(), granularity=target.granularity)
+            cut = CutResult.from_json(cut.to_json())
+        except TorchPrunerError as error:
+            entry.update(status="refused", reason=f"{type(error).__name__}: {first_line(error)}")
+            return
+        entry["params_removed"] = cut.params_removed
+        entry["renormalises"] = len(cut.renormalises)
+        entry["choices"] = [choice.taken for choice in cut.choices]
+        entry["status"] = "approximate" if cut.renormalises else "equal"
+        try:
+            found = onnx_check.check(data, cut, feeds, original)
+        except TorchPrunerError as error:
+            entry.update(status="refused", reason=f"ONNX: {type(error).__name__}: {first_line(error)}")
+            return
+        except Exception as error:
+            entry.update(status="wrong", reason=f"ONNX: {type(error).__name__}: {first_line(error)}")
+            return
+        entry["gap"], entry["onnx_error"] = found.gap, found.error
+        if not found.error <= onnx_check.TOLERANCE:
+            entry.update(status="wrong", reason=f"ONNX: differs by {found.error:.2g} (gap {found.gap:.2g})")
+            return
+        if not found.gap >= onnx_check.VISIBLE:
+            entry.update(status="unproven", reason=f"masking moves the output by {found.gap:.2g} only")
+        self._replay(entry, cut, found, model, inputs, base)
+
+    def _replay(
+        self, entry: Row, cut: CutResult, found: onnx_check.OnnxCheck, model: nn.Module,
+        inputs: Inputs, base: float,
+    ) -> None:
+        fixed = [spec.name for spec in cut.outputs if -1 not in spec.shape]
+        compared = None if found.compared == len(found.masked) else fixed
+        try:
+            replay = module_check.check(model, cut, inputs, found.masked, compared)
+        except TorchPrunerError as error:
+            entry.update(status="refused", reason=f"module: {type(error).__name__}: {first_line(error)}")
+            return
+        except Exception as error:
+            entry.update(status="wrong", reason=f"module: {type(error).__name__}: {first_line(error)}")
+            return
+        entry.update(module_error=replay.error, restored=replay.restored, corrected=replay.corrected)
+        if not replay.restored:
+            entry.update(status="wrong", reason="module: not restored bit for bit")
+        elif not replay.error <= onnx_check.TOLERANCE + 10 * base:
+            entry.update(
+                status="wrong",
+                reason=f"module: differs by {replay.error:.2g} (PyTorch against onnxruntime: {base:.2g})",
+            )
+
+
+def _feeds(names: tuple[str, ...], inputs: Inputs) -> dict[str, Any]:
+    if isinstance(inputs, Mapping):
+        return {name: value.numpy() for name, value in inputs.items()}
+    return {name: value.numpy() for name, value in zip(names, inputs, strict=False)}
+
+
+def _base_distance(original: onnx_check.Outputs, local: list[torch.Tensor]) -> float:
+    """Return how far PyTorch and onnxruntime are apart on the model as it is, relatively."""
+    if len(original) != len(local):
+        raise ValueError(f"the module returns {len(local)} tensors, its ONNX form {len(original)}")
+    worst = 0.0
+    for (name, expected), tensor in zip(original.items(), local, strict=True):
+        got = tensor.numpy()
+        if not np.isfinite(expected.astype(np.float64)).any() and expected.size:
+            raise ValueError("the outputs are not finite")
+        if expected.shape == got.shape:
+            worst = max(worst, onnx_check.distance({name: expected}, {name: got}))
+    return worst

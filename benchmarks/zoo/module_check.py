@@ -1,0 +1,130 @@
+"""The same cut replayed on the ``nn.Module``: its output, and whether it comes back bit for bit."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils._pytree import tree_leaves
+
+from benchmarks.zoo.onnx_check import Outputs, distance
+from benchmarks.zoo.specimen import Inputs, call
+from torchpruner_core.cut_result import CutResult
+from torchpruner_core.pruning import recovery_cut, set_cut
+from torchpruner_core.pruning.errors import ReplayError
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleCheck:
+    """``corrected`` says that a literal in ``forward()`` had to be corrected as it runs."""
+
+    error: float
+    restored: bool
+    corrected: bool = False
+
+
+def outputs_of(model: nn.Module, inputs: Inputs) -> list[torch.Tensor]:
+    """Run the model and return its tensors in order."""
+    torch.manual_seed(0)
+    found = tree_leaves(call(model, inputs))
+    return [x.detach().clone() for x in found if isinstance(x, torch.Tensor)]
+
+
+def check(
+    model: nn.Module, cut: CutResult, inputs: Inputs, reference: Outputs, compared: list[str] | None
+) -> ModuleCheck:
+    """Cut ``model`` in place, run it, and put it back.
+
+    ``reference`` maps outputs, in the order the model returns them, to what they must be;
+    ``compared`` names those that count (all). Raises :class:`ReplayError` where it is refused.
+    """
+    before = snapshot(model)
+    corrected = False
+    try:
+        _, context = set_cut(model, cut, inputs=inputs)
+    except ReplayError:
+        if changed(before, model):
+            return ModuleCheck(float("nan"), restored=False)
+        _, context = set_cut(model, cut, inputs=inputs, correct_forward=True)
+        corrected = True
+    try:
+        received = outputs_of(model, _cut_inputs(cut, inputs))
+    finally:
+        recovery_cut(model, cut, context)
+    names = list(reference)
+    if len(names) != len(received):
+        raise ValueError(f"the module returns {len(received)} tensors, its ONNX form {len(names)}")
+    wanted = set(names if compared is None else compared)
+    got = {n: x.numpy() for n, x in zip(names, received, strict=True) if n in wanted}
+    error = distance({name: reference[name] for name in got}, got)
+    return ModuleCheck(error, restored=not changed(before, model), corrected=corrected)
+
+
+def _cut_inputs(cut: CutResult, inputs: Inputs) -> Inputs:
+    names = [spec.name for spec in cut.inputs]
+
+    def shortened(position: int, name: str, value: torch.Tensor) -> torch.Tensor:
+        key = name if name in cut.iner else names[position] if position < len(names) else name
+        for dim, index in enumerate(cut.iner.get(key, [])):
+            if index is not None:
+                kept = np.setdiff1d(np.arange(value.shape[dim]), index)
+                value = value.index_select(dim, torch.from_numpy(kept))
+        return value
+
+    if isinstance(inputs, tuple):
+        return tuple(shortened(k, "", value) for k, value in enumerate(inputs))
+    return {name: shortened(k, name, value) for k, (name, value) in enumerate(inputs.items())}
+
+
+def snapshot(model: nn.Module) -> dict[str, Any]:
+    """Return every tensor and plain attribute of a model, by name."""
+    found: dict[str, Any] = {}
+    for path, module in model.named_modules():
+        found[f"{path}#type"] = type(module)
+        found[f"{path}#forward"] = "forward" in vars(module)
+        for name, value in vars(module).items():
+            if isinstance(value, bool | int | float | str | tuple | list | torch.Size):
+                found[f"{path}.{name}"] = copy.copy(value)
+    tensors = [
+        *model.named_parameters(remove_duplicate=False),
+        *model.named_buffers(remove_duplicate=False),
+    ]
+    for name, tensor in tensors:
+        found[f"{name}@"] = (id(tensor), tensor.stride())
+        found[name] = tensor.detach().clone()
+    config = getattr(model, "config", None)
+    if hasattr(config, "to_dict"):
+        found["#config"] = config.to_dict()
+    return found
+
+
+def changed(before: dict[str, Any], model: nn.Module) -> list[str]:
+    """Return the names of what differs from a snapshot, bit by bit."""
+    after = snapshot(model)
+    names = list(before.keys() ^ after.keys())
+    for name in before.keys() & after.keys():
+        old, new = before[name], after[name]
+        if isinstance(old, torch.Tensor):
+            same = old.shape == new.shape and old.dtype == new.dtype and _bits_equal(old, new)
+        else:
+            try:
+                same = bool(old == new)
+            except (RuntimeError, ValueError):
+                same = True  # containers of tensors, which are compared by themselves
+        if not same:
+            names.append(name)
+    return sorted(names)
+
+
+def _bits_equal(old: torch.Tensor, new: torch.Tensor) -> bool:
+    if not old.numel():
+        return True
+    if torch.equal(old, new):
+        return True  # NaN, or -0 against 0, need a closer look
+    return bool(
+        torch.equal(old.contiguous().view(torch.uint8), new.contiguous().view(torch.uint8))
+    )

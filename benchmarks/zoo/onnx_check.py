@@ -1,0 +1,95 @@
+"""A cut on the ONNX model: pruned for real against the masked original, both in onnxruntime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from torchpruner_core.cut_result import CutResult
+from torchpruner_core.onnx_pruning import masked_onnx, prune_onnx
+
+Array = NDArray[Any]
+Outputs = dict[str, Array]
+
+TOLERANCE = 1e-4
+"""Largest difference allowed in float32, relative to the reference's largest value."""
+
+VISIBLE = 1e-3
+"""A cut whose masking moves the output by less than this, relatively, proves nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxCheck:
+    """``masked`` is the reference, less what the cut takes from outputs.
+
+    ``gap`` is how far masking moves the output, ``error`` how far the pruned model is from the
+    masked one, both relative.
+    """
+
+    masked: Outputs
+    gap: float
+    error: float
+    compared: int
+
+
+def run(data: bytes, feeds: Mapping[str, Array]) -> Outputs:
+    """Run an ONNX model as it is written, without onnxruntime's own optimisations."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    wanted = {node.name for node in session.get_inputs()}
+    outputs = session.run(None, {name: value for name, value in feeds.items() if name in wanted})
+    return dict(zip([node.name for node in session.get_outputs()], outputs, strict=True))
+
+
+def check(data: bytes, cut: CutResult, feeds: Mapping[str, Array], original: Outputs) -> OnnxCheck:
+    """Prune and mask ``data`` and compare them; raises what the engine or onnxruntime raise."""
+    masked = {name: less(cut, name, value) for name, value in run(masked_onnx(data, cut), feeds).items()}
+    pruned = run(prune_onnx(data, cut), {name: less(cut, name, value) for name, value in feeds.items()})
+    fixed = [spec.name for spec in cut.outputs if -1 not in spec.shape and 0 not in spec.shape]
+    gap = distance({n: less(cut, n, original[n]) for n in fixed}, {n: masked[n] for n in fixed})
+    error = distance({n: masked[n] for n in fixed}, {n: pruned[n] for n in fixed})
+    compared = len(fixed)
+    if gap == 0.0 or not fixed:
+        # Nothing of a known size depends on the cut: then what is found by data must agree too.
+        gap = distance({n: less(cut, n, v) for n, v in original.items()}, masked)
+        error = distance(masked, pruned)
+        compared = len(masked)
+    return OnnxCheck(masked, gap, error, compared)
+
+
+def less(cut: CutResult, name: str, value: Array) -> Array:
+    """Return a tensor without what the cut takes from it."""
+    for dim, index in enumerate(cut.iner.get(name, [])):
+        if index is not None:
+            value = np.delete(value, index, axis=dim)
+    return value
+
+
+def distance(reference: Outputs, received: Outputs) -> float:
+    """Return the largest difference over all outputs, each relative to its reference's largest value."""
+    worst = 0.0
+    for name, expected in reference.items():
+        got = received[name]
+        if expected.shape != got.shape:
+            return float("inf")
+        if not expected.size:
+            continue
+        if expected.dtype.kind not in "fc":
+            worst = max(worst, float((expected != got).mean()))
+            continue
+        if not np.array_equal(np.isfinite(expected), np.isfinite(got)):
+            return float("inf")
+        finite = np.isfinite(expected)
+        if finite.any():
+            scale = float(np.abs(expected[finite]).max())
+            worst = max(worst, float(np.abs(expected[finite] - got[finite]).max()) / (scale + 1e-12))
+    return worst

@@ -1,0 +1,104 @@
+"""The zoo's rows as counts and as a table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+Rows = Sequence[dict[str, Any]]
+
+STATES = ("equal", "approximate", "refused", "wrong", "unproven")
+
+
+def summary(rows: Rows) -> dict[str, int]:
+    """Return how many models there are and were built, and how their cuts ended.
+
+    Every cut is counted once: ``equal`` to the masked original, ``approximate`` where it equals the
+    masked original with normalisations over the kept slices, ``refused``, ``wrong``, or ``unproven``
+    where masking moves the output too little to show anything.
+    """
+    cuts = [cut for row in rows for cut in row["cuts"]]
+    counts = {state: sum(cut["status"] == state for cut in cuts) for state in STATES}
+    built = sum(bool(row["built"]) for row in rows)
+    return {
+        "models": len(rows), "built": built, "cuts": len(cuts), **counts,
+        "corrected": sum(bool(cut.get("corrected")) for cut in cuts),
+    }  # fmt: skip
+
+
+def write_json(path: Path, rows: Rows) -> None:
+    """Write the counts and the rows."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"summary": summary(rows), "rows": list(rows)}, indent=1) + "\n")
+
+
+def write_markdown(path: Path, rows: Rows) -> None:
+    """Write the table, a section a source."""
+    lines = [*_HEADER, *_summary_table(rows), ""]
+    for source in dict.fromkeys(_source(row) for row in rows):
+        lines += [f"## {source}", "", "| model | parameters | groups | cuts |", "| --- | ---: | ---: | --- |"]
+        lines += [_line(row) for row in rows if _source(row) == source]
+        lines.append("")
+    path.write_text("\n".join(lines).rstrip() + "\n")
+
+
+_HEADER = (
+    "# Coverage",
+    "",
+    "Written by `make zoo`. Each model has random weights and small inputs, and runs in its own process. Five",
+    "cuts are spread over its depth and over the kinds of its axes. Each is made on the ONNX model, where the",
+    "pruned one must equal the masked one in onnxruntime, and on the `nn.Module`, which must then come back",
+    "bit for bit. [Is it right?](explanation/oracle.md) says how this is compared.",
+    "",
+    "- **ok**: the pruned network equals the masked original.",
+    "- **approximate**: a normalisation runs over the pruned axis, so its statistics change; the pruned network",
+    "  equals the masked original with those statistics over the kept slices.",
+    "- **refused**: an error says why, and nothing was changed.",
+    "- **wrong**: the outputs differ, or the module did not come back.",
+    "- **unproven**: masking moves the output too little to show anything.",
+    "",
+)  # fmt: skip
+
+
+def _source(row: dict[str, Any]) -> str:
+    return str(row["family"]).partition("/")[0]
+
+
+def _summary_table(rows: Rows) -> list[str]:
+    head = ["source", "models", "built", "cuts", "ok", "approximate", "refused", "wrong", "unproven"]
+    lines = ["| " + " | ".join(head) + " |", "| --- " + "| ---: " * (len(head) - 1) + "|"]
+    groups = {source: [r for r in rows if _source(r) == source] for source in map(_source, rows)}
+    for name, part in [*groups.items(), ("**all**", list(rows))]:
+        counts = summary(part)
+        numbers = [counts[key] for key in ("models", "built", "cuts", *STATES)]
+        lines.append(f"| {name} | " + " | ".join(map(str, numbers)) + " |")
+    return lines
+
+
+def _line(row: dict[str, Any]) -> str:
+    name = row["name"]
+    family = str(row["family"]).partition("/")[2]
+    if family and family != name:
+        name = f"{name} ({family})"
+    counts = {state: sum(cut["status"] == state for cut in row["cuts"]) for state in STATES}
+    words = {"equal": "ok"}
+    cells = [f"{count} {words.get(state, state)}" for state, count in counts.items() if count]
+    reasons = list(dict.fromkeys(_reason(c) for c in row["cuts"] if c["status"] not in ("equal", "approximate")))
+    text = ", ".join(cells) or ("none" if row["built"] else "not built")
+    if row.get("error"):
+        reasons.append(str(row["error"]))
+    if reasons:
+        text += ": " + "; ".join(reasons)
+    params = row.get("params")
+    shown = f"{params / 1e6:.2f} M" if params else ""
+    return f"| {name} | {shown} | {row.get('groups', '')} | {_escape(text)} |"
+
+
+def _reason(cut: dict[str, Any]) -> str:
+    return f"`{cut['node'].removeprefix('self.')}` ({cut['kind']}): {str(cut.get('reason', ''))[:200]}"
+
+
+def _escape(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")

@@ -1,0 +1,75 @@
+"""Weights under which a cut can be seen.
+
+A freshly initialised network hides mistakes: its batch norms are the identity, its layer scales
+1e-6, its attention uniform. So constants become random, small weights are scaled to keep the
+variance of what passes (He et al., 2015, arXiv:1502.01852), and batch norms get statistics near, but
+not equal to, those of the example input.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmarks.zoo.specimen import Inputs, call
+
+
+def enliven(model: nn.Module, inputs: Inputs, seed: int = 0) -> None:
+    """Change ``model``'s parameters and statistics in place."""
+    generator = torch.Generator().manual_seed(seed)
+    done: set[int] = set()
+    with torch.no_grad():
+        for module in model.modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                if id(parameter) not in done and parameter.is_floating_point() and parameter.numel():
+                    done.add(id(parameter))
+                    _enliven_parameter(name, parameter.data, generator)
+    _calibrate(model, inputs, generator)
+
+
+def _enliven_parameter(name: str, values: torch.Tensor, generator: torch.Generator) -> None:
+    first = float(values.flatten()[0])
+    if bool((values == first).all()):
+        if values.numel() == 1:
+            values.fill_(first or 0.5)
+        elif values.squeeze().ndim >= 2:
+            values.normal_(0, max(values[0].numel(), 1) ** -0.5 if first == 0 else 0.3, generator=generator)
+        elif first == 0 and name != "weight":
+            values.normal_(0, 0.1, generator=generator)
+        elif abs(first) < 0.5 and first != 0:
+            values.uniform_(0.2, 0.6, generator=generator)
+        else:
+            values.uniform_(0.5, 1.5, generator=generator).mul_(first or 1.0)
+        return
+    if values.ndim >= 2 and values.shape[0] > 1:
+        wanted = values[0].numel() ** -0.5
+        spread = float(values.std())
+        if 0 < spread < wanted:
+            values.mul_(wanted / spread)
+
+
+def _calibrate(model: nn.Module, inputs: Inputs, generator: torch.Generator) -> None:
+    """Run the model once; each batch norm takes near the statistics of what reaches it."""
+
+    def measure(module: Any, args: tuple[Any, ...]) -> None:
+        x = args[0].detach()
+        over = [dim for dim in range(x.ndim) if dim != 1]
+        mean, variance = x.mean(over), x.var(over, unbiased=False)
+        variance = torch.where(variance < 1e-4, torch.ones_like(variance), variance)
+        noise = torch.rand(2, len(mean), generator=generator).to(mean.dtype)
+        module.running_mean.copy_(mean + 0.2 * (noise[0] - 0.5) * variance.sqrt())
+        module.running_var.copy_(variance * (0.5 + noise[1]))
+
+    handles = [
+        module.register_forward_pre_hook(measure)
+        for module in model.modules()
+        if getattr(module, "running_mean", None) is not None
+        and getattr(module, "running_var", None) is not None
+    ]
+    try:
+        call(model, inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
