@@ -348,8 +348,14 @@ def _mode(model: torch.nn.Module, training: bool) -> Iterator[None]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Silence the exporters' warnings and prints, which speak of their internals."""
+    import torch
+
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
+        # The TorchScript exporter prints whole graphs from C++, and switches that on by itself.
+        native: Any = torch._C
+        log = native._jit_onnx_log
+        native._jit_onnx_log = lambda *parts: None
         levels = {
             name: logging.getLogger(name).level
             for name in ("torch.onnx", "torch.export", "onnxscript")
@@ -359,6 +365,7 @@ def _quiet() -> Iterator[None]:
         try:
             yield
         finally:
+            native._jit_onnx_log = log
             for name, level in levels.items():
                 logging.getLogger(name).setLevel(level)
 
