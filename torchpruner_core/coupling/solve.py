@@ -109,7 +109,7 @@ class _Solver:
                     self.soft.update(view.factors)
                     changed |= len(self.soft) != before
                 free = [f for f in view.factors if f not in self.frozen and f not in self.soft]
-                if view.whole in self.soft:
+                if view.whole in self.soft or not free:
                     free = [f for f in view.factors if f not in self.frozen]
                 if not free:
                     reasons = [self.frozen.get(f, IN_VIEW) for f in view.factors]

@@ -11,6 +11,7 @@ declare here, and the solver reads:
 - ``copy`` and ``source``: an axis made by repeating, and one that carries data of its own;
 - ``change``: a constant or attribute of an operator that counts slices of an axis;
 - ``renormalises``: an operator whose statistics run over an axis;
+- ``contracts``: an operator that sums over an axis, which is exact where the removed slices are zero;
 - ``cost``: the FLOPs of an operator as a product of axis lengths.
 
 Memory is the number of axes plus the number of declared runs, never a product of lengths.
@@ -86,9 +87,40 @@ class Ties:
     changes: list[Change] = field(default_factory=list)
     selections: list[Selection] = field(default_factory=list)
     renormalised: list[tuple[int, Axis]] = field(default_factory=list)
+    contracted: list[tuple[int, tuple[Axis, ...], Axis]] = field(default_factory=list)
     costs: list[tuple[int, int, tuple[Axis, ...]]] = field(default_factory=list)
     operator: int = -1
-    """The operator that is declaring; the graph sets it before each ``ties()``."""
+    """The operator that is declaring."""
+    mentioned: set[Axis] = field(default_factory=set)
+    """The axes that the declaring operator has said something about."""
+    _marks: dict[int, tuple[int, int, int, int]] = field(default_factory=dict)
+
+    def begin(self, operator: int) -> None:
+        """Let ``operator`` declare from here on."""
+        self.operator = operator
+        self.mentioned.clear()
+        self._marks[operator] = (
+            len(self.same_pairs),
+            len(self.runs),
+            len(self.index_pairs),
+            len(self.views),
+        )
+
+    def links(self, operator: int) -> list[tuple[Axis, ...]]:
+        """Return the axes that one operator ties to one another, a tuple for each declaration."""
+        begin = self._marks[operator]
+        end = self._marks.get(operator + 1) or (
+            len(self.same_pairs),
+            len(self.runs),
+            len(self.index_pairs),
+            len(self.views),
+        )
+        return [
+            *self.same_pairs[begin[0] : end[0]],
+            *((run[0], run[2]) for run in self.runs[begin[1] : end[1]]),
+            *((pair[0], pair[2]) for pair in self.index_pairs[begin[2] : end[2]]),
+            *((view.whole, *view.factors) for view in self.views[begin[3] : end[3]]),
+        ]
 
     def new_axis(self, length: int) -> Axis:
         """Return a new axis of ``length`` slices."""
@@ -106,6 +138,7 @@ class Ties:
 
         Axes whose lengths differ (one is not known before the model runs) cannot be shortened.
         """
+        self.mentioned.update((a, b))
         if self.lengths[a] != self.lengths[b]:
             for axis in (a, b):
                 self.opaque(axis, "its size is not known before the model runs")
@@ -114,6 +147,7 @@ class Ties:
 
     def run(self, a: Axis, a_start: int, b: Axis, b_start: int, length: int) -> None:
         """Tie ``a[a_start + i]`` to ``b[b_start + i]`` for ``0 <= i < length``."""
+        self.mentioned.update((a, b))
         if length <= 0:
             return
         if a_start == 0 == b_start and length == self.lengths[a] == self.lengths[b]:
@@ -125,10 +159,13 @@ class Ties:
         self, a: Axis, a_index: NDArray[np.int64], b: Axis, b_index: NDArray[np.int64]
     ) -> None:
         """Tie ``a[a_index[i]]`` to ``b[b_index[i]]``."""
+        self.mentioned.update((a, b))
         self.index_pairs.append((a, a_index, b, b_index))
 
     def view(self, whole: Axis, factors: Sequence[Axis]) -> None:
         """Declare ``whole`` the row-major product of ``factors``; factors of length one drop out."""
+        self.mentioned.add(whole)
+        self.mentioned.update(factors)
         kept = tuple(axis for axis in factors if self.lengths[axis] != 1)
         if not kept:
             return
@@ -139,15 +176,22 @@ class Ties:
 
     def opaque(self, axis: Axis, reason: str) -> None:
         """Declare that no rule can shorten ``axis``."""
+        self.mentioned.add(axis)
         self.opaque_axes.setdefault(axis, reason)
 
     def opaque_at(self, axis: Axis, index: NDArray[np.int64], reason: str) -> None:
         """Declare that ``index`` along ``axis`` cannot be removed."""
+        self.mentioned.add(axis)
         self.opaque_slices.append((axis, index, reason))
 
     def copy(self, axis: Axis) -> None:
         """Declare ``axis`` made by repeating one slice."""
+        self.mentioned.add(axis)
         self.copies.add(axis)
+
+    def free(self, *axes: Axis) -> None:
+        """Declare that ``axes`` can be shortened without consequence for this operator."""
+        self.mentioned.update(axes)
 
     def source(self, axis: Axis) -> None:
         """Declare that ``axis`` carries data of its own."""
@@ -176,7 +220,18 @@ class Ties:
 
     def renormalises(self, axis: Axis) -> None:
         """Declare that the operator computes a statistic over ``axis``."""
+        self.mentioned.add(axis)
         self.renormalised.append((self.operator, axis))
+
+    def contracts(self, *axes: Axis, over: Axis | None = None) -> None:
+        """Declare that the operator sums products over ``axes``, one axis of each factor.
+
+        Removing a slice changes nothing where one of its factors is zero once the parameters
+        that go with it are; elsewhere the operator is one that ``renormalises``. ``over`` is the
+        axis summed over where it is only a part of ``axes``.
+        """
+        self.mentioned.update(axes)
+        self.contracted.append((self.operator, axes, axes[0] if over is None else over))
 
     def cost(self, factor: int, axes: Sequence[Axis]) -> None:
         """Add ``factor`` times the product of the lengths of ``axes`` to the operator's FLOPs."""

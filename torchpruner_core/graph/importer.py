@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 InputSpecs = Mapping[str, TensorSpec] | Sequence[TensorSpec] | None
 
-STANDARD_DOMAINS = ("", "ai.onnx")
-
 SHAPE_OPERATORS = ("Shape", "Size")
 
 
@@ -242,6 +240,7 @@ class _Importer:
     def _node(self, value: str, name: str, kind: NodeKind) -> DataNode:
         shape, dtype = self.shapes.get(value, (None, ""))
         node = DataNode(name, value, () if shape is None else shape, dtype, kind)
+        node.is_shaped = shape is not None
         self.by_value[value] = node
         self.graph.nodes[name] = node
         return node
@@ -337,8 +336,7 @@ class _Importer:
             )
             out.module = module_name
             out_data.append(out)
-        described = node.domain in STANDARD_DOMAINS or op_type in operator_register
-        operator_class = operator_register.get(op_type) if described else OperatorNode
+        operator_class = operator_register.get(op_type, node.domain)
         record = Record(
             name, op_type, module, params, in_data, out_data, position, self.values, node
         )
@@ -348,7 +346,7 @@ class _Importer:
                 read.out_operators.append(operator)
         operator.is_constant = node.op_type in SHAPE_OPERATORS or (
             not node.op_type.startswith(("Random", "Bernoulli", "Multinomial"))
-            and all(self._is_constant(read) for read in in_data)
+            and all(map(self._is_constant, in_data[:1] if op_type == "CastLike" else in_data))
         )
         for out in out_data:
             out.in_operator = operator
@@ -378,7 +376,7 @@ class _Importer:
         for k, part in enumerate(sizes):
             value = read.get(k, read.get(k - len(sizes), f"{node.output[0]}#{k}"))
             outputs.append(value)
-            if value not in self.shapes or self.shapes[value][0] is None:
+            if -1 in (self.shapes.get(value, (None,))[0] or (-1,)):
                 parts = list(shape)
                 parts[axis] = part
                 self.shapes[value] = tuple(parts), self.shapes[node.input[0]][1]

@@ -43,6 +43,8 @@ class DataNode:
         self.in_operator: OperatorNode | None = None
         self.out_operators: list[OperatorNode] = []
         self.first_axis = -1
+        self.is_shaped = True
+        """Whether the rank is known; a sequence has none, and ``shape`` is ``()``."""
         self._is_output = False
 
     def axis(self, dim: int) -> int:
@@ -111,7 +113,7 @@ class Module:
 
     ``nn_object`` is the PyTorch object (``None`` for a file), ``sub_modules`` its children by
     attribute name, ``terminal_node`` the tensor of a parameter or buffer. ``operators`` are the
-    operators that ran inside, ``in_data`` and ``out_data`` the tensors that enter and leave.
+    operators that ran inside and depend on the input, ``in_data`` and ``out_data`` the tensors that enter and leave.
     """
 
     def __init__(self, name: str, graph: ONNXGraph, nn_object: Any = None) -> None:

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from torchpruner_core.cut_result import CutResult
+from torchpruner_core.graph.measured import is_measured
 from torchpruner_core.graph.nodes import DataNode, np_dtype
+from torchpruner_core.graph.values import Values
 from torchpruner_core.onnx_pruning.rewrite import new_constants
 from torchpruner_core.onnx_pruning.sliced import OpenModel, open_model, zero_array
 from torchpruner_core.operators.base import OperatorNode
@@ -39,6 +41,7 @@ class _Masker:
             op.out_data[0].value_name: op for op in opened.graph.operators.values() if op.out_data
         }
         self.renamed: dict[str, str] = {}
+        self.values_after: Values | None = None
 
     def run(self) -> bytes:
         import onnx
@@ -100,14 +103,34 @@ class _Masker:
             if cut is None:
                 small = small.take([0], axis=dim) if small.shape[dim] else small
         mask = self._constant(f"{name}#keep", small if small.any() or not keep.any() else keep)
-        zero = self._constant(f"{name}#zero", np.zeros((), dtype=np_dtype(node.dtype)))
-        self.renamed[name] = self._emit("Where", [mask, name, zero], f"{name}#masked")
+        if node.dtype == "bool":
+            self.renamed[name] = self._emit("And", [mask, name], f"{name}#masked")
+            return
+        # onnxruntime selects in these dtypes only; the others fit into one of them.
+        selected = node.dtype
+        if selected not in ("float32", "float64", "int32", "int64", "uint8"):
+            selected = "int64" if "int" in selected else "float32"
+        zero = self._constant(f"{name}#zero", np.zeros((), dtype=selected))
+        source = self._cast(name, node.dtype, selected, f"{name}#as_{selected}")
+        masked = self._emit("Where", [mask, source, zero], f"{name}#{selected}_masked")
+        self.renamed[name] = self._cast(masked, selected, node.dtype, f"{name}#masked")
+
+    def _cast(self, value: str, dtype: str, wanted: str, output: str) -> str:
+        import onnx
+
+        if dtype == wanted:
+            return value
+        to = onnx.helper.np_dtype_to_tensor_dtype(np_dtype(wanted))
+        return self._emit("Cast", [value], output, to=to)
 
     def _wrap(self, node: Any, operator: OperatorNode) -> None:
         """Run one operator on the kept slices of its inputs; scatter its outputs back."""
         nodes = {n.value_name: n for n in (*operator.in_data, *operator.out_data) if n is not None}
+        values = self.opened.graph.values
         for position, name in enumerate(node.input):
-            if name in self.opened.cuts:
+            if values is not None and name in nodes and is_measured(nodes[name], values):
+                node.input[position] = self._measured(nodes[name], f"{node.output[0]}#in{position}")
+            elif name in self.opened.cuts:
                 node.input[position] = self._gather(
                     name, nodes[name], f"{node.output[0]}#in{position}"
                 )
@@ -125,6 +148,21 @@ class _Masker:
             self._scatter(f"{name}#kept", nodes[name], name)
         for position, name in enumerate(node.output):
             node.output[position] = name.removesuffix("#kept")
+
+    def _measured(self, node: DataNode, name: str) -> str:
+        """Store a number that is computed from sizes as the pruned model computes it."""
+        if self.values_after is None:
+            assert self.opened.graph.values is not None
+            shapes = {
+                other.value_name: self.opened.shape_after(other)
+                for other in self.opened.graph.nodes.values()
+                if other.value_name in self.opened.cuts
+            }
+            self.values_after = self.opened.graph.values.with_shapes(shapes)
+        value = self.values_after.known(node.value_name)
+        if value is None:
+            return node.value_name
+        return self._constant(name, value.astype(np_dtype(node.dtype)))
 
     def _set(self, node: Any, key: int | str, value: Any) -> None:
         import onnx

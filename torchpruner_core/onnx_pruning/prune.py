@@ -13,7 +13,7 @@ import numpy as np
 from torchpruner_core.cut_result import CutResult, TensorSpec
 from torchpruner_core.errors import GraphError
 from torchpruner_core.exporting.wire import strip_weights
-from torchpruner_core.graph.importer import read_graph
+from torchpruner_core.graph.importer import SHAPE_OPERATORS, read_graph
 from torchpruner_core.onnx_pruning.rewrite import new_constants
 from torchpruner_core.onnx_pruning.sliced import (
     OpenModel,
@@ -25,6 +25,8 @@ from torchpruner_core.onnx_pruning.sliced import (
 
 if TYPE_CHECKING:
     import onnx
+
+    from torchpruner_core.operators.base import OperatorNode
 
 
 def prune_onnx(data: bytes, result: CutResult) -> bytes:
@@ -46,7 +48,7 @@ def prune_onnx(data: bytes, result: CutResult) -> bytes:
     set_shapes(opened.model, opened)
     pruned: bytes = opened.model.SerializeToString()
     try:
-        onnx.checker.check_model(opened.model)
+        onnx.checker.check_model(pruned)
     except onnx.checker.ValidationError as error:
         raise GraphError(
             f"the pruned model is not valid ONNX: {str(error).splitlines()[0]}"
@@ -64,7 +66,7 @@ def _cut_constants(opened: OpenModel) -> None:
         for op in opened.graph.operators.values()
         if op.is_constant
         for node in op.out_data
-        if node.value_name in opened.cuts
+        if node.value_name in opened.cuts or _reads_cut(opened, op)
     ]
     stored = opened.stored()
     for node in opened.model.graph.node:
@@ -82,7 +84,14 @@ def _cut_constants(opened: OpenModel) -> None:
             node.output[0] = f"{copy.name}#unused"
     values = constant_values(opened, list(dict.fromkeys(computed)))
     for name, value in values.items():
-        _replace_value(opened.model, name, cut_array(value, opened.cuts[name]))
+        _replace_value(opened.model, name, cut_array(value, opened.cuts.get(name, [])))
+
+
+def _reads_cut(opened: OpenModel, operator: OperatorNode) -> bool:
+    """Return whether an operator that computes a constant reads one that becomes shorter."""
+    if operator.type in SHAPE_OPERATORS:
+        return False
+    return any(node is not None and node.value_name in opened.cuts for node in operator.in_data)
 
 
 def _is_parameter(opened: OpenModel, node: Any) -> bool:
@@ -180,9 +189,9 @@ def _drop_unused(model: onnx.ModelProto) -> None:
     nodes = [_copy(node) for node in reversed(kept)]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
-    tensors = [_copy(tensor) for tensor in model.graph.initializer if tensor.name in wanted]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(tensors)
+    for position in reversed(range(len(model.graph.initializer))):
+        if model.graph.initializer[position].name not in wanted:
+            del model.graph.initializer[position]
 
 
 def _inner_reads(node: Any) -> set[str]:

@@ -14,21 +14,24 @@ from numpy.typing import NDArray
 
 from torchpruner_core.onnx_pruning.sliced import OpenModel
 from torchpruner_core.operators.base import OperatorNode
+from torchpruner_core.operators.registry import STANDARD_DOMAINS
 
-Int = NDArray[np.int64]
 NewConstants = dict[int | str, Any]
 """Input position or attribute name -> the new value."""
+
+Rule = Callable[[OpenModel, OperatorNode], NewConstants]
+Int = NDArray[np.int64]
 
 
 def new_constants(
     opened: OpenModel, operator: OperatorNode, change: dict[str, Any]
 ) -> NewConstants:
     """Return what must be rewritten at ``operator``; ``change`` is the cut's entry for it."""
-    rule = _RULES.get(operator.type)
+    rule = _RULES.get(operator.type) if operator.proto.domain in STANDARD_DOMAINS else None
     found: NewConstants = {} if rule is None else rule(opened, operator)
-    for key in ("group", "num_groups", "hidden_size"):
-        if key in change:
-            found[key] = int(operator.params.get(key, 1)) - int(change[key])
+    for key, amount in change.items():
+        if isinstance(amount, int):
+            found[key] = int(operator.params.get(key, 1)) - amount
     return found
 
 
@@ -67,9 +70,8 @@ def _split(opened: OpenModel, operator: OperatorNode) -> NewConstants:
     x = operator.in_data[0]
     if x is None or not len(opened.removed(x, axis % x.rank)):
         return {}
-    return {
-        1: np.array([opened.shape_after(out)[axis] for out in operator.out_data], dtype=np.int64)
-    }
+    sizes = np.array([opened.shape_after(out)[axis] for out in operator.out_data], dtype=np.int64)
+    return {"split" if operator.opset < 13 else 1: sizes}
 
 
 def _slice(opened: OpenModel, operator: OperatorNode) -> NewConstants:
@@ -78,12 +80,20 @@ def _slice(opened: OpenModel, operator: OperatorNode) -> NewConstants:
     if x is None or starts is None or ends is None or not _touched(opened, operator):
         return {}
     axes = operator.integers(3, "axes") or list(range(len(starts)))
+    steps = operator.integers(4) or [1] * len(axes)
     new_starts, new_ends = list(starts), list(ends)
     for k, axis in enumerate(axes):
         removed, size = opened.removed(x, axis % x.rank), x.shape[axis]
-        if len(removed):
+        if len(removed) and steps[k] == 1:
             new_starts[k] = _bound(starts[k], removed, size)
             new_ends[k] = _bound(ends[k], removed, size)
+        elif len(removed):
+            # Whole strides go, so what is counted from the near end stays.
+            near, far = (new_starts, new_ends) if steps[k] > 0 else (new_ends, new_starts)
+            if near[k] < 0:
+                near[k] += len(removed) if steps[k] > 0 and near[k] >= -size else 0
+            if 0 <= far[k] < size:
+                far[k] -= len(removed)
     if (new_starts, new_ends) == (starts, ends):
         return {}
     keys: tuple[int | str, int | str] = (
@@ -99,7 +109,8 @@ def _bound(bound: int, removed: Int, size: int) -> int:
     if 0 < bound <= size:
         return bound - int(np.searchsorted(removed, bound))
     if -size < bound < 0:
-        return bound + len(removed) - int(np.searchsorted(removed, size + bound))
+        left = bound + len(removed) - int(np.searchsorted(removed, size + bound))
+        return left if left < 0 else size - len(removed)
     return bound
 
 
@@ -136,13 +147,44 @@ def _tile(opened: OpenModel, operator: OperatorNode) -> NewConstants:
     return {1: np.array(new, dtype=np.int64)} if new != repeats else {}
 
 
-def _resize(opened: OpenModel, operator: OperatorNode) -> NewConstants:
-    sizes, out = operator.integers(3), operator.out_data[0]
+def _sizes(position: int) -> Rule:
+    """Return the rule of a constant that holds the output's size along ``axes`` (all)."""
+
+    def rule(opened: OpenModel, operator: OperatorNode) -> NewConstants:
+        sizes, out = operator.integers(position), operator.out_data[0]
+        if not sizes or not _touched(opened, operator):
+            return {}
+        axes = operator.params.get("axes") or list(range(out.rank))
+        after = opened.shape_after(out)
+        return {position: np.array([after[axis] for axis in axes], dtype=np.int64)}
+
+    return rule
+
+
+def _squeeze(opened: OpenModel, operator: OperatorNode) -> NewConstants:
+    """Name the axes that were squeezed: an axis cut to one slice must not follow them."""
+    x = operator.in_data[0]
+    if x is None or operator.integers(1, "axes") is not None or not _touched(opened, operator):
+        return {}
+    axes = np.array([dim for dim, size in enumerate(x.shape) if size == 1], dtype=np.int64)
+    return {1 if operator.opset >= 13 else "axes": axes}
+
+
+def _affine_grid(opened: OpenModel, operator: OperatorNode) -> NewConstants:
+    sizes = operator.integers(1)
     if not sizes or not _touched(opened, operator):
         return {}
-    axes = operator.params.get("axes") or list(range(out.rank))
-    after = opened.shape_after(out)
-    return {3: np.array([after[axis] for axis in axes], dtype=np.int64)}
+    return {1: np.array([opened.shape_after(operator.out_data[0])[0], *sizes[1:]], dtype=np.int64)}
+
+
+def _attention(opened: OpenModel, operator: OperatorNode) -> NewConstants:
+    """Write down the scale that follows from the size of a head, which a cut may change."""
+    query = operator.in_data[0]
+    if query is None or float(operator.params.get("scale", 0.0)) or not _touched(opened, operator):
+        return {}
+    packed = query.rank == 3
+    size = query.shape[-1] // (int(operator.params["q_num_heads"]) if packed else 1)
+    return {"scale": float(1 / np.sqrt(size))}
 
 
 def _gather(opened: OpenModel, operator: OperatorNode) -> NewConstants:
@@ -163,13 +205,28 @@ def _gather(opened: OpenModel, operator: OperatorNode) -> NewConstants:
     return {1: new.astype(old.dtype).reshape(values.shape)}
 
 
-_RULES: dict[str, Callable[[OpenModel, OperatorNode], NewConstants]] = {
+def _compress(opened: OpenModel, operator: OperatorNode) -> NewConstants:
+    x, condition = operator.in_data[0], operator.value(1)
+    if x is None or condition is None or "axis" not in operator.params:
+        return {}
+    removed = opened.removed(x, int(operator.params["axis"]) % x.rank)
+    return {1: np.delete(condition, removed[removed < len(condition)])} if len(removed) else {}
+
+
+_RULES: dict[str, Rule] = {
     "Reshape": _shape,
     "Expand": _expand,
     "Split": _split,
     "Slice": _slice,
     "Pad": _pad,
+    "Squeeze": _squeeze,
     "Tile": _tile,
-    "Resize": _resize,
+    "Resize": _sizes(3),
+    "CenterCropPad": _sizes(1),
+    "MaxUnpool": _sizes(2),
+    "AffineGrid": _affine_grid,
+    "Attention": _attention,
+    "LinearAttention": _attention,
     "Gather": _gather,
+    "Compress": _compress,
 }

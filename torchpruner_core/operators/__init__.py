@@ -1,16 +1,22 @@
 """One family of operators a file; importing the package registers all of them."""
 
 from torchpruner_core.operators import (  # noqa: F401  (imported to register their operators)
+    attention,
     convolution,
     elementwise,
+    indexing,
     matmul,
     normalization,
+    opaque,
     padding,
     pooling,
+    quantization,
     recurrent,
     reduction,
     reshaping,
+    sampling,
     selection,
+    transforms,
 )
 from torchpruner_core.operators.base import OperatorNode
 from torchpruner_core.operators.mask import Mask

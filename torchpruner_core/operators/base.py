@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from torchpruner_core.graph.nodes import DataNode
     from torchpruner_core.graph.values import Values
 
+Products = tuple[tuple[int, ...], ...]
+"""Input positions: a sum of products."""
+
 Analysis = tuple["dict[str, Mask] | None", "dict[str, int] | None"]
 
 
@@ -34,6 +37,8 @@ class OperatorNode:
     device = "CPU"
     is_constant = False
     """Whether what it computes follows from constants and shapes alone, whatever the input."""
+    poles: tuple[int, ...] = ()
+    """Inputs whose zeros make the output infinite or undefined: a divisor."""
 
     def __init__(self, node: Any) -> None:
         """Take over ``node``'s identity: another operator node, or the importer's record of one."""
@@ -57,7 +62,38 @@ class OperatorNode:
 
             ties_from_analysis(self, ties)
         else:
-            self.opaque(ties, f"no rule describes the operator {self.type}")
+            self.opaque(
+                ties,
+                f"no rule describes the operator {self.type}; register a class for it with "
+                f"operator_reg.regist({self.type!r}, ...)",
+            )
+
+    def declare(self, ties: Ties, position: int) -> None:
+        """Let :meth:`ties` declare as the graph's operator number ``position``.
+
+        Axes that it says nothing about cannot be shortened: the operator reads them as a setting
+        (a shape, bounds, a count), or its rule has a gap.
+        """
+        ties.begin(position)
+        nodes = [node for node in (*self.in_data, *self.out_data) if node is not None]
+        described = type(self).ties is not OperatorNode.ties
+        if described and not all(node.is_shaped for node in nodes):
+            self.opaque(ties, "the rank of what it reads or computes is not known")
+            return
+        self.ties(ties)
+        for node in nodes:
+            for dim, size in enumerate(node.shape):
+                if size != 1 and node.first_axis + dim not in ties.mentioned:
+                    self.opaque_axis(ties, node, dim, "it is a setting of the operator")
+
+    def zero_products(self) -> Products | None:
+        """Return products of inputs, by position, that are all zero only where the output is.
+
+        ``((0, 1), (2,))`` reads: the output is zero where input 0 or 1 is, and input 2 is too.
+        ``None``, the default, says that zeros do not stay zeros. Inputs that are left out are
+        skipped. Read by :mod:`torchpruner_core.graph.zeros`.
+        """
+        return None
 
     def flops(self) -> int:
         """Return the FLOPs of this operator, two a multiply-accumulate.
@@ -68,8 +104,7 @@ class OperatorNode:
 
         ties = Ties()
         self._number_axes(ties)
-        ties.operator = 0
-        self.ties(ties)
+        self.declare(ties, 0)
         total = 0
         for _, factor, axes in ties.costs:
             for axis in axes:
@@ -114,6 +149,12 @@ class OperatorNode:
         """Return an input, or ``None`` where it is left out."""
         return self.in_data[position] if position < len(self.in_data) else None
 
+    def output(self, position: int) -> DataNode | None:
+        """Return an output, or ``None`` where it is left out."""
+        names = list(self.proto.output)
+        wanted = names[position] if position < len(names) else ""
+        return next((node for node in self.out_data if node.value_name == wanted), None)
+
     def value(self, position: int) -> NDArray[Any] | None:
         """Return the contents of an input known without running the model, else ``None``."""
         node = self.input(position)
@@ -133,6 +174,14 @@ class OperatorNode:
         """Return which entries of a known input follow from shapes of other tensors."""
         node = self.input(position)
         return None if node is None else self.values.adapts(node.value_name)
+
+    @property
+    def opset(self) -> int:
+        """The version of the operator set that the model asks for in this operator's domain."""
+        domain = self.proto.domain
+        same = ("", "ai.onnx") if domain in ("", "ai.onnx") else (domain,)
+        found = [entry.version for entry in self.values.opsets if entry.domain in same]
+        return int(found[0]) if found else 1
 
     def opaque(
         self, ties: Ties, reason: str, nodes: Sequence[DataNode | None] | None = None

@@ -70,8 +70,7 @@ def analyse_alone(operator: OperatorNode, node: DataNode, mask: Mask) -> Analysi
         for item in nodes:
             item.first_axis = ties.new_axes([max(size, 1) for size in item.shape])
         visible = len(ties.lengths)
-        ties.operator = 0
-        operator.ties(ties)
+        operator.declare(ties, 0)
         coupling = solve(ties, (), visible)
         owner = {id(item): coupling.axis_class[item.first_axis :][: item.rank] for item in nodes}
     finally:

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 
 from torchpruner_core.coupling.ties import Ties
 from torchpruner_core.graph.nodes import UNKNOWN, DataNode
-from torchpruner_core.operators.base import OperatorNode
+from torchpruner_core.operators.base import OperatorNode, Products
 from torchpruner_core.operators.registry import describes
+
+SIZE_UNKNOWN = "its size is not known before the model runs"
 
 
 def tie_broadcast(ties: Ties, operands: Sequence[DataNode | None], out: DataNode) -> None:
@@ -23,96 +25,128 @@ def tie_broadcast(ties: Ties, operands: Sequence[DataNode | None], out: DataNode
             if target < 0 or (size == 1 and out.shape[target] != 1):
                 continue
             if UNKNOWN in (size, out.shape[target]) and size != out.shape[target]:
-                ties.opaque(operand.axis(dim), "its size is not known before the model runs")
-                ties.opaque(out.axis(target), "its size is not known before the model runs")
+                ties.opaque(operand.axis(dim), SIZE_UNKNOWN)
+                ties.opaque(out.axis(target), SIZE_UNKNOWN)
             else:
                 ties.same(operand.axis(dim), out.axis(target))
 
 
-@describes(
-    "Abs",
-    "Acos",
-    "Acosh",
-    "Add",
-    "And",
-    "Asin",
-    "Asinh",
-    "Atan",
-    "Atanh",
-    "BitShift",
-    "BitwiseAnd",
-    "BitwiseNot",
-    "BitwiseOr",
-    "BitwiseXor",
-    "Cast",
-    "CastLike",
-    "Ceil",
-    "Celu",
-    "Clip",
-    "Cos",
-    "Cosh",
-    "Div",
-    "Elu",
-    "Equal",
-    "Erf",
-    "Exp",
-    "Floor",
-    "Gelu",
-    "Greater",
-    "GreaterOrEqual",
-    "HardSigmoid",
-    "HardSwish",
-    "Identity",
-    "IsInf",
-    "IsNaN",
-    "LeakyRelu",
-    "Less",
-    "LessOrEqual",
-    "Log",
-    "Max",
-    "Mean",
-    "Min",
-    "Mish",
-    "Mod",
-    "Mul",
-    "Neg",
-    "Not",
-    "Or",
-    "PRelu",
-    "Pow",
-    "Reciprocal",
-    "Relu",
-    "Round",
-    "Selu",
-    "Shrink",
-    "Sigmoid",
-    "Sign",
-    "Sin",
-    "Sinh",
-    "Softplus",
-    "Softsign",
-    "Sqrt",
-    "Sub",
-    "Sum",
-    "Swish",
-    "Tan",
-    "Tanh",
-    "ThresholdedRelu",
-    "Where",
-    "Xor",
-)
 class Elementwise(OperatorNode):
     """All operands and the output agree on every axis that is not stretched."""
 
     def ties(self, ties: Ties) -> None:
-        operands = self.in_data[:1] if self.type in ("CastLike", "Clip", "Shrink") else self.in_data
-        tie_broadcast(ties, operands, self.out_data[0])
+        tie_broadcast(ties, self.in_data, self.out_data[0])
 
 
-@describes("Dropout")
+@describes(
+    "Acos Acosh Cos Cosh Equal Exp GreaterOrEqual HardSigmoid LessOrEqual Not Sigmoid",
+    "BitwiseNot Softplus",
+)
+class MovesZero(Elementwise):
+    """Functions that are not zero at zero."""
+
+
+@describes(
+    "Abs Asin Asinh Atan Atanh Ceil Celu Elu Erf Floor Gelu HardSwish Identity IsInf",
+    "IsNaN LeakyRelu Mish Neg Relu Round Selu Sign Sin Sinh Softsign Sqrt Swish Tan",
+    "Tanh ThresholdedRelu BitShift PRelu BitCast",
+)
+class KeepsZero(Elementwise):
+    """Functions that are zero where their first operand is."""
+
+    def zero_products(self) -> Products | None:
+        return ((0,),)
+
+
+@describes("Log Reciprocal")
+class Pole(Elementwise):
+    """Functions that are infinite at zero."""
+
+    poles = (0,)
+
+
+@describes("Div Mod")
+class Quotient(Elementwise):
+    """Zero where the first operand is; undefined where the second is."""
+
+    poles = (1,)
+
+    def zero_products(self) -> Products | None:
+        return ((0,),)
+
+
+@describes("Mul And BitwiseAnd SwiGLU")
+class Product(Elementwise):
+    """Zero where any operand is."""
+
+    def zero_products(self) -> Products | None:
+        return (tuple(range(len(self.in_data))),)
+
+
+@describes("Add Sub Sum Mean Max Min Or Xor BitwiseOr BitwiseXor Greater Less")
+class Combination(Elementwise):
+    """Zero where all operands are."""
+
+    def zero_products(self) -> Products | None:
+        return tuple((k,) for k in range(len(self.in_data)))
+
+
+@describes("Where")
+class Where(Elementwise):
+    """Zero where both choices are, or one of them and the condition excludes the other."""
+
+    def zero_products(self) -> Products | None:
+        return ((0, 1), (2,))
+
+
+@describes("Pow")
+class Power(Elementwise):
+    """Zero where the base is, if the exponent is one positive number."""
+
+    def zero_products(self) -> Products | None:
+        exponent = self.value(1)
+        positive = exponent is not None and exponent.size == 1 and exponent.item() > 0
+        return ((0,),) if positive else None
+
+
+@describes("Cast CastLike Clip Shrink")
+class Converted(OperatorNode):
+    """Element by element of the first input; further inputs give a type or scalar bounds."""
+
+    def ties(self, ties: Ties) -> None:
+        tie_broadcast(ties, self.in_data[:1], self.out_data[0])
+        if self.type == "CastLike":
+            like = self.in_data[1]
+            assert like is not None
+            ties.free(*(like.axis(dim) for dim in range(like.rank)))
+
+    def zero_products(self) -> Products | None:
+        if self.type == "Clip" and not self._zero_in_bounds():
+            return None
+        return ((0,),)
+
+    def _zero_in_bounds(self) -> bool:
+        bounds = []
+        for position, key in ((1, "min"), (2, "max")):
+            given = self.value(position)
+            if given is None and self.input(position) is not None:
+                return False
+            bounds.append(self.params.get(key, 0.0) if given is None else float(given.ravel()[0]))
+        return bool(bounds[0] <= 0 <= bounds[1])
+
+
+@describes("RandomNormalLike RandomUniformLike")
+class Noise(Elementwise):
+    """Random numbers of the input's shape; a shorter input draws other numbers."""
+
+
+@describes("Dropout Bernoulli")
 class Dropout(OperatorNode):
     """The output and the optional mask have the input's shape."""
 
     def ties(self, ties: Ties) -> None:
         for out in self.out_data:
             tie_broadcast(ties, self.in_data[:1], out)
+
+    def zero_products(self) -> Products | None:
+        return ((0,),)

@@ -7,7 +7,7 @@ Sources: https://onnx.ai/onnx/operators/onnx__BatchNormalization.html and the pa
 from __future__ import annotations
 
 from torchpruner_core.coupling.ties import Ties
-from torchpruner_core.operators.base import OperatorNode
+from torchpruner_core.operators.base import OperatorNode, Products
 from torchpruner_core.operators.elementwise import tie_broadcast
 from torchpruner_core.operators.registry import describes
 
@@ -25,6 +25,9 @@ class BatchNormalization(OperatorNode):
             if node is not None and node.rank == 1:
                 ties.same(node.axis(0), channel)
 
+    def zero_products(self) -> Products | None:
+        return ((0, 1), (3, 1), (2,))
+
 
 @describes("InstanceNormalization")
 class InstanceNormalization(OperatorNode):
@@ -40,6 +43,9 @@ class InstanceNormalization(OperatorNode):
         for dim in range(2, x.rank):
             ties.renormalises(x.axis(dim))
 
+    def zero_products(self) -> Products | None:
+        return ((0, 1), (2,))
+
 
 @describes("LayerNormalization", "RMSNormalization")
 class LayerNormalization(OperatorNode):
@@ -53,6 +59,9 @@ class LayerNormalization(OperatorNode):
             tie_broadcast(ties, [statistic], out)
         for dim in range(int(self.params.get("axis", -1)) % x.rank, x.rank):
             ties.renormalises(x.axis(dim))
+
+    def zero_products(self) -> Products | None:
+        return ((0, 1), (2,))
 
 
 @describes("GroupNormalization")
@@ -78,20 +87,51 @@ class GroupNormalization(OperatorNode):
         for dim in range(2, x.rank):
             ties.renormalises(x.axis(dim))
 
+    def zero_products(self) -> Products | None:
+        return ((0, 1), (2,))
 
-@describes("Softmax", "LogSoftmax", "Hardmax", "MeanVarianceNormalization", "LpNormalization")
+
+@describes("Softmax", "LogSoftmax", "Hardmax")
 class Softmax(OperatorNode):
-    """Element by element but for the normalised axes."""
+    """Element by element but for the normalised axis; until opset 12, all axes from it on."""
 
     def ties(self, ties: Ties) -> None:
         x, out = self.in_data[0], self.out_data[0]
         assert x is not None
         tie_broadcast(ties, [x], out)
-        default = [0, 2, 3] if self.type == "MeanVarianceNormalization" else None
-        axes = self.params.get("axes", default) or [self.params.get("axis", -1)]
-        for dim in axes:
-            if dim < x.rank:
-                ties.renormalises(x.axis(dim))
+        old = self.opset < 13
+        axis = int(self.params.get("axis", 1 if old else -1)) % x.rank
+        for dim in range(axis, x.rank if old else axis + 1):
+            ties.renormalises(x.axis(dim))
+
+
+@describes("MeanVarianceNormalization")
+class AxesNormalization(OperatorNode):
+    """Element by element but for the axes that the statistics run over."""
+
+    def ties(self, ties: Ties) -> None:
+        x, out = self.in_data[0], self.out_data[0]
+        assert x is not None
+        tie_broadcast(ties, [x], out)
+        for axis in self.axes():
+            if axis < x.rank:
+                ties.renormalises(x.axis(axis))
+
+    def axes(self) -> list[int]:
+        return list(self.params.get("axes") or [0, 2, 3])
+
+    def zero_products(self) -> Products | None:
+        return ((0,),)
+
+
+@describes("LpNormalization")
+class LpNormalization(AxesNormalization):
+    """Divides by a norm, which is zero where everything is."""
+
+    poles = (0,)
+
+    def axes(self) -> list[int]:
+        return [int(self.params.get("axis", -1))]
 
 
 @describes("LRN")
@@ -103,3 +143,6 @@ class LocalResponseNormalization(OperatorNode):
         assert x is not None
         tie_broadcast(ties, [x], self.out_data[0])
         self.opaque_axis(ties, x, 1, "each channel is normalised by its neighbours")
+
+    def zero_products(self) -> Products | None:
+        return ((0,),)

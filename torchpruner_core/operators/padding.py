@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torchpruner_core.coupling.ties import Ties
 from torchpruner_core.graph.nodes import DataNode
-from torchpruner_core.operators.base import OperatorNode
+from torchpruner_core.operators.base import OperatorNode, Products
 from torchpruner_core.operators.registry import describes
 
 
@@ -35,6 +35,12 @@ class Pad(OperatorNode):
                 self._tie_padded(ties, x, out, dim, before, after)
                 self._declare(ties, x, out, dim, before, position, len(pads))
                 self._declare(ties, x, out, dim, after, len(axes) + position, len(pads), end=True)
+
+    def zero_products(self) -> Products | None:
+        given = self.input(2)
+        value = self.value(2) if given is not None else self.params.get("value", 0.0)
+        repeats = self.params.get("mode", "constant") != "constant"
+        return ((0,),) if repeats or (value is not None and float(value) == 0.0) else None
 
     def _tie_padded(
         self, ties: Ties, x: DataNode, out: DataNode, dim: int, before: int, after: int

@@ -5,73 +5,62 @@ Sources: https://onnx.ai/onnx/operators/onnx__AveragePool.html and the pages bes
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torchpruner_core.coupling.ties import Ties
-from torchpruner_core.operators.base import OperatorNode
+from torchpruner_core.graph.nodes import DataNode
+from torchpruner_core.operators.base import OperatorNode, Products
 from torchpruner_core.operators.registry import describes
 
 
-@describes("AveragePool", "MaxPool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
+@describes("AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
 class Pool(OperatorNode):
     """Batch and channel axes pass; spatial axes cannot be shortened."""
 
     def ties(self, ties: Ties) -> None:
-        x = self.in_data[0]
-        assert x is not None
-        for out in self.out_data:
-            ties.same(x.axis(0), out.axis(0))
-            ties.same(x.axis(1), out.axis(1))
-        for node in (x, *self.out_data):
+        self._tie_pooled(ties, [self.in_data[0], *self.out_data])
+
+    def _tie_pooled(self, ties: Ties, nodes: Sequence[DataNode | None]) -> None:
+        first, *others = (node for node in nodes if node is not None)
+        for node in others:
+            ties.same(node.axis(0), first.axis(0))
+            ties.same(node.axis(1), first.axis(1))
+        for node in (first, *others):
             for dim in range(2, node.rank):
                 self.opaque_axis(ties, node, dim, "it is pooled over")
 
-
-@describes("Resize", "Upsample")
-class Resize(OperatorNode):
-    """Axes that keep their size pass; resized axes cannot be shortened."""
-
-    def ties(self, ties: Ties) -> None:
-        x, out = self.in_data[0], self.out_data[0]
-        assert x is not None
-        sizes, adapts = self.integers(3), self.adapts(3)
-        axes = self.params.get("axes") or list(range(x.rank))
-        for dim in range(x.rank):
-            if x.shape[dim] != out.shape[dim]:
-                for node in (x, out):
-                    self.opaque_axis(ties, node, dim, "it is resized")
-                continue
-            ties.same(x.axis(dim), out.axis(dim))
-            if sizes and dim in axes and adapts is not None:
-                position = axes.index(dim)
-                if not adapts[position]:
-                    ties.change("sizes", out.axis(dim), position, len(sizes))
+    def zero_products(self) -> Products | None:
+        return ((0,),)
 
 
-@describes("GridSample")
-class GridSample(OperatorNode):
-    """Batch and channels pass; sampled positions cannot be shortened."""
+@describes("MaxPool")
+class MaxPool(Pool):
+    """The indices count through the whole tensor: only a ``MaxUnpool`` can follow when they shift."""
 
     def ties(self, ties: Ties) -> None:
-        x, grid, out = self.in_data[0], self.in_data[1], self.out_data[0]
-        assert x is not None and grid is not None
-        ties.same(x.axis(0), out.axis(0))
-        ties.same(grid.axis(0), out.axis(0))
-        ties.same(x.axis(1), out.axis(1))
-        for node, first in ((x, 2), (out, 2), (grid, 1)):
-            for dim in range(first, node.rank):
-                self.opaque_axis(ties, node, dim, "it is sampled at positions")
+        super().ties(ties)
+        indices = self.output(1)
+        if indices is not None and (
+            indices.is_output() or any(user.type != "MaxUnpool" for user in indices.out_operators)
+        ):
+            self.opaque(ties, "indices count through it", [indices])
 
 
-@describes("RoiAlign", "MaxRoiPool")
-class RegionPool(OperatorNode):
-    """Channels pass; regions and positions cannot be shortened."""
+@describes("MaxUnpool")
+class MaxUnpool(Pool):
+    """Puts what was pooled back at the indices of the ``MaxPool`` before it."""
 
     def ties(self, ties: Ties) -> None:
-        x, out = self.in_data[0], self.out_data[0]
-        assert x is not None
-        ties.same(x.axis(1), out.axis(1))
-        for node in (*self.in_data, out):
-            if node is None:
-                continue
-            for dim in range(node.rank):
-                if not (node in (x, out) and dim == 1):
-                    self.opaque_axis(ties, node, dim, "regions are pooled over it")
+        x, indices, out = self.in_data[0], self.in_data[1], self.out_data[0]
+        assert indices is not None
+        self._tie_pooled(ties, [x, indices, out])
+        producer = indices.in_operator
+        pools = producer is not None and producer.type == "MaxPool"
+        pooled = producer.in_data[0] if producer is not None and pools else None
+        if pooled is None or pooled.shape != out.shape:
+            self.opaque(ties, "indices count through it", [indices])
+        sizes, adapts = self.integers(2), self.adapts(2)
+        if sizes and adapts is not None:
+            for dim in (0, 1):
+                if not adapts[dim]:
+                    ties.change("output_shape", out.axis(dim), dim, len(sizes))

@@ -7,9 +7,19 @@ Sources: https://onnx.ai/onnx/operators/onnx__LSTM.html, onnx__GRU.html, onnx__R
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torchpruner_core.coupling.ties import Axis, Ties
-from torchpruner_core.operators.base import OperatorNode
+from torchpruner_core.operators.base import OperatorNode, Products
 from torchpruner_core.operators.registry import describes
+
+KEEPS_ZERO = frozenset(
+    {"tanh", "relu", "leakyrelu", "thresholdedrelu", "elu", "softsign", "scaledtanh"}
+)
+"""Activations that are zero at zero."""
+
+CANDIDATES = {"LSTM": (1, 2), "GRU": (1,), "RNN": (0,)}
+"""Which activations of a direction make the state; the others are gates."""
 
 
 @describes("LSTM", "GRU", "RNN")
@@ -19,37 +29,36 @@ class Recurrent(OperatorNode):
     def ties(self, ties: Ties) -> None:
         x, w, r = self.in_data[0], self.in_data[1], self.in_data[2]
         assert x is not None and w is not None and r is not None
-        time, batch = (1, 0) if self.params.get("layout") else (0, 1)
+        batch_first = bool(self.params.get("layout"))
+        time, batch = (1, 0) if batch_first else (0, 1)
         hidden = r.axis(2)
         ties.source(hidden)
-        ties.change("hidden_size", hidden)
+        if "hidden_size" in self.params:
+            ties.change("hidden_size", hidden)
         ties.same(x.axis(2), w.axis(2))
+        ties.contracts(x.axis(2), w.axis(2))
         for weight in (w, r, self.input(3), self.input(7)):
             if weight is not None:
                 self._tie_gates(ties, weight.axis(1), hidden)
                 self.opaque_axis(ties, weight, 0, "it counts directions")
         self.opaque_axis(ties, x, time, "a recurrence runs along it")
-        states = [
-            node for node in (self.input(5), self.input(6), *self.out_data[1:]) if node is not None
-        ]
-        for node in states:
-            ties.same(node.axis(-1), hidden)
-            direction, place = (1, 0) if self.params.get("layout") else (0, 1)
-            ties.same(node.axis(place), x.axis(batch))
-            self.opaque_axis(ties, node, direction, "it counts directions")
-        out = self.out_data[0]
-        if out.rank == 4:
+        lengths, out = self.input(4), self.output(0)
+        if lengths is not None:
+            ties.same(lengths.axis(0), x.axis(batch))
+        direction, place = (1, 0) if batch_first else (0, 1)
+        for node in (self.input(5), self.input(6), self.output(1), self.output(2)):
+            if node is not None:
+                ties.same(node.axis(2), hidden)
+                ties.same(node.axis(place), x.axis(batch))
+                self.opaque_axis(ties, node, direction, "it counts directions")
+        if out is not None:
             ties.same(out.axis(3), hidden)
-            ties.same(out.axis(0 if not self.params.get("layout") else 1), x.axis(time))
-            ties.same(out.axis(2 if not self.params.get("layout") else 0), x.axis(batch))
-            self.opaque_axis(
-                ties, out, 1 if not self.params.get("layout") else 2, "it counts directions"
-            )
-        elif out.rank == 3:
-            ties.same(out.axis(2), hidden)
-        steps = x.shape[time]
+            ties.same(out.axis(time), x.axis(time))
+            ties.same(out.axis(0 if batch_first else 2), x.axis(batch))
+            self.opaque_axis(ties, out, 2 if batch_first else 1, "it counts directions")
         for weight in (w, r):
-            ties.cost(2 * steps, [x.axis(batch), *(weight.axis(dim) for dim in range(3))])
+            axes = (weight.axis(dim) for dim in range(3))
+            ties.cost(2 * x.shape[time], [x.axis(batch), *axes])
 
     def _tie_gates(self, ties: Ties, stacked: Axis, hidden: Axis) -> None:
         """Tie an axis that stacks one block of H a gate."""
@@ -57,3 +66,15 @@ class Recurrent(OperatorNode):
         if ties.lengths[gates] > 1:
             ties.opaque(gates, f"it counts gates ({self.name})")
         ties.view(stacked, [gates, hidden])
+
+    def zero_products(self) -> Products | None:
+        given = [str(name).lower() for name in _strings(self.params.get("activations", ()))]
+        width = {"LSTM": 3, "GRU": 2, "RNN": 1}[self.type]
+        states = [name for k, name in enumerate(given) if k % width in CANDIDATES[self.type]]
+        if not KEEPS_ZERO.issuperset(states):
+            return None
+        return ((1,), (2,), (3,), (5,), (6,))
+
+
+def _strings(values: Sequence[str | bytes]) -> list[str]:
+    return [value.decode() if isinstance(value, bytes) else value for value in values]

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from torchpruner_core.coupling.ties import Ties
 from torchpruner_core.graph.nodes import DataNode
-from torchpruner_core.operators.base import OperatorNode
+from torchpruner_core.operators.base import OperatorNode, Products
 from torchpruner_core.operators.elementwise import tie_broadcast
 from torchpruner_core.operators.registry import describes
 
-SUMS = frozenset({"ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare"})
+SUMS = frozenset({"ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum"})
 """Reductions that a slice of zeros leaves unchanged."""
 
 
@@ -27,15 +27,7 @@ def tie_kept(ties: Ties, x: DataNode, out: DataNode, reduced: set[int], keepdims
 
 
 @describes(
-    "ReduceL1",
-    "ReduceL2",
-    "ReduceLogSum",
-    "ReduceLogSumExp",
-    "ReduceMax",
-    "ReduceMean",
-    "ReduceMin",
-    "ReduceProd",
-    "ReduceSum",
+    "ReduceL1 ReduceL2 ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum",
     "ReduceSumSquare",
 )
 class Reduction(OperatorNode):
@@ -52,9 +44,29 @@ class Reduction(OperatorNode):
             axes = [] if self.params.get("noop_with_empty_axes") else list(range(x.rank))
         reduced = {axis % x.rank for axis in axes}
         tie_kept(ties, x, out, reduced, bool(self.params.get("keepdims", 1)))
-        if self.type not in SUMS:
-            for dim in reduced:
+        for dim in reduced:
+            if self.type in SUMS:
+                ties.contracts(x.axis(dim))
+            else:
                 ties.renormalises(x.axis(dim))
+
+    def zero_products(self) -> Products | None:
+        return ((0,),)
+
+
+@describes("ReduceLogSum")
+class LogReduction(Reduction):
+    """A sum's logarithm is infinite where the sum is zero."""
+
+    poles = (0,)
+
+
+@describes("ReduceLogSumExp")
+class ExpReduction(Reduction):
+    """Not zero where its operand is."""
+
+    def zero_products(self) -> Products | None:
+        return None
 
 
 @describes("ArgMax", "ArgMin")
@@ -67,6 +79,9 @@ class ArgReduction(OperatorNode):
         axis = int(self.params.get("axis", 0)) % x.rank
         self.opaque_axis(ties, x, axis, "its indices are the result")
         tie_kept(ties, x, out, {axis}, bool(self.params.get("keepdims", 1)))
+
+    def zero_products(self) -> Products | None:
+        return ((0,),)
 
 
 @describes("TopK")
@@ -95,4 +110,7 @@ class Cumulative(OperatorNode):
         tie_broadcast(ties, [x], self.out_data[0])
         axis = self.integers(1)
         for dim in range(x.rank) if axis is None else [axis[0] % x.rank]:
-            ties.renormalises(x.axis(dim))
+            if self.type == "CumSum":
+                ties.contracts(x.axis(dim))
+            else:
+                ties.renormalises(x.axis(dim))

@@ -8,10 +8,11 @@ Sources: https://onnx.ai/onnx/operators/onnx__Reshape.html and the pages beside 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 from torchpruner_core.coupling.ties import Axis, Ties
 from torchpruner_core.graph.nodes import DataNode
-from torchpruner_core.operators.base import OperatorNode
+from torchpruner_core.operators.base import OperatorNode, Products
 from torchpruner_core.operators.registry import describes
 
 Sized = list[tuple[int, int]]
@@ -57,7 +58,7 @@ def _tie_block(
 ) -> None:
     edges_in, edges_out = _edges(ins), _edges(outs)
     edges = sorted({*edges_in, *edges_out})
-    if any(b % a for a, b in zip(edges, edges[1:], strict=False)):
+    if any(b % a for a, b in pairwise(edges)):
         for node, dims in ((x, ins), (y, outs)):
             for dim, _ in dims:
                 operator.opaque_axis(ties, node, dim, "a reshape mixes it with its neighbours")
@@ -97,8 +98,7 @@ def _edges(dims: Sized) -> list[int]:
 def _spans(own: Sequence[int], edges: Sequence[int]) -> list[list[int]]:
     """Return, for each axis with the boundaries ``own``, the factors that make it up."""
     return [
-        [k for k in range(len(edges) - 1) if low <= edges[k] < high]
-        for low, high in zip(own, own[1:], strict=False)
+        [k for k in range(len(edges) - 1) if low <= edges[k] < high] for low, high in pairwise(own)
     ]
 
 
@@ -124,6 +124,9 @@ class Reshape(OperatorNode):
         tie_reshape(self, ties, x, out)
         declare_sizes(self, ties, 1, "shape", out)
 
+    def zero_products(self) -> Products | None:
+        return ((0,),)
+
 
 @describes("Flatten")
 class Flatten(OperatorNode):
@@ -133,6 +136,9 @@ class Flatten(OperatorNode):
         x, out = self.in_data[0], self.out_data[0]
         assert x is not None
         tie_reshape(self, ties, x, out)
+
+    def zero_products(self) -> Products | None:
+        return ((0,),)
 
 
 @describes("Squeeze", "Unsqueeze")
@@ -144,6 +150,9 @@ class Squeeze(OperatorNode):
         assert x is not None
         tie_reshape(self, ties, x, out)
 
+    def zero_products(self) -> Products | None:
+        return ((0,),)
+
 
 @describes("Transpose")
 class Transpose(OperatorNode):
@@ -154,6 +163,9 @@ class Transpose(OperatorNode):
         assert x is not None
         for dim, source in enumerate(self.params.get("perm") or reversed(range(x.rank))):
             ties.same(x.axis(source), out.axis(dim))
+
+    def zero_products(self) -> Products | None:
+        return ((0,),)
 
 
 @describes("Expand")
@@ -172,6 +184,9 @@ class Expand(OperatorNode):
         given = self.integers(1)
         if given is not None:
             declare_sizes(self, ties, 1, "shape", out, out.rank - len(given))
+
+    def zero_products(self) -> Products | None:
+        return ((0,),)
 
 
 @describes("Tile")
@@ -198,6 +213,9 @@ class Tile(OperatorNode):
                 ties.copy(copies)
                 ties.view(out.axis(dim), [copies, x.axis(dim)])
 
+    def zero_products(self) -> Products | None:
+        return ((0,),)
+
 
 @describes("DepthToSpace", "SpaceToDepth")
 class PixelShuffle(OperatorNode):
@@ -216,3 +234,6 @@ class PixelShuffle(OperatorNode):
         for node in (x, out):
             for dim in range(2, node.rank):
                 self.opaque_axis(ties, node, dim, "it exchanges positions with channels")
+
+    def zero_products(self) -> Products | None:
+        return ((0,),)

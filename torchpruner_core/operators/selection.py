@@ -9,7 +9,7 @@ import numpy as np
 
 from torchpruner_core.coupling.ties import Ties
 from torchpruner_core.graph.nodes import DataNode
-from torchpruner_core.operators.base import OperatorNode
+from torchpruner_core.operators.base import OperatorNode, Products
 from torchpruner_core.operators.registry import describes
 
 
@@ -35,6 +35,9 @@ class Concat(OperatorNode):
                 continue
             ties.run(node.axis(axis), 0, out.axis(axis), start, node.shape[axis])
             start += node.shape[axis]
+
+    def zero_products(self) -> Products | None:
+        return tuple((k,) for k in range(len(self.in_data)))
 
 
 @describes("Split")
@@ -65,6 +68,9 @@ class Split(OperatorNode):
                     start + out.shape[axis],
                 )
             start += out.shape[axis]
+
+    def zero_products(self) -> Products | None:
+        return ((0,),)
 
 
 @describes("Slice")
@@ -131,6 +137,9 @@ class Slice(OperatorNode):
         elif -size < bound < 0:
             ties.change(key, x.axis(dim), position, len(bounds), size + bound, size, sign=-1)
 
+    def zero_products(self) -> Products | None:
+        return ((0,),)
+
 
 @describes("Gather")
 class Gather(OperatorNode):
@@ -166,3 +175,6 @@ class Gather(OperatorNode):
         if adapts is None or not adapts.any():
             along = [indices.axis(dim) for dim in range(indices.rank)]
             ties.selection("indices", x.axis(axis), along, values)
+
+    def zero_products(self) -> Products | None:
+        return ((0,),)

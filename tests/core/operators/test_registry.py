@@ -1,0 +1,152 @@
+"""Every operator of ONNX's operator sets is described or opaque; there is no third kind."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import onnx
+import pytest
+
+from tests.core.operators.brute_force import model, node
+from torchpruner_core import solve_onnx
+from torchpruner_core.coupling.ties import Ties
+from torchpruner_core.errors import OpaqueAxisError
+from torchpruner_core.operators import operator_register
+from torchpruner_core.operators.base import OperatorNode
+from torchpruner_core.operators.opaque import REASONS, Opaque
+
+SCHEMAS = sorted({(s.domain, s.name) for s in onnx.defs.get_all_schemas_with_history()})
+
+
+@pytest.mark.parametrize(("domain", "name"), SCHEMAS, ids=[f"{d}::{n}" for d, n in SCHEMAS])
+def test_every_operator_is_described_or_opaque(domain, name):
+    family = operator_register.get(name, domain)
+    assert family is not OperatorNode
+    if issubclass(family, Opaque):
+        assert family.reason
+    else:
+        assert family.ties is not OperatorNode.ties
+
+
+def test_no_operator_is_both_described_and_opaque():
+    opaque = [name for names in REASONS.values() for name in names]
+    assert len(opaque) == len(set(opaque))
+    known = {f"{d}::{n}" if d else n for d, n in SCHEMAS}
+    assert set(opaque) <= known and set(operator_register.names()) <= known
+    for name in opaque:
+        domain, _, plain = name.rpartition("::")
+        assert issubclass(operator_register.get(plain, domain), Opaque)
+
+
+def test_every_described_operator_has_a_small_graph_in_these_tests():
+    from pathlib import Path
+
+    text = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    for name in operator_register.names():
+        if not issubclass(operator_register.get(*name.split("::")[::-1]), Opaque):
+            elementwise = operator_register.get(name).__module__.endswith("elementwise")
+            assert elementwise or f'"{name}"' in text or name in text, name
+
+
+def test_another_domain_does_not_inherit_a_rule_by_its_name():
+    assert operator_register.get("Attention", "com.microsoft") is OperatorNode
+    assert operator_register.get("Conv", "ai.onnx") is operator_register.get("Conv")
+
+
+def test_an_undescribed_operator_names_itself_its_module_and_the_way_out():
+    data = model(
+        [
+            node("MatMul", "x w", "h"),
+            node("Mystery", "h", "z", domain="my.domain", name="/block/Mystery"),
+            node("Relu", "h", "y"),
+        ],
+        {"x": (2, 3)},
+        ["y"],
+        {"w": (3, 4)},
+        domains={"my.domain": 1},
+    )
+    graph = solve_onnx(data)
+    with pytest.raises(OpaqueAxisError) as caught:
+        graph.cut_analysis("self.w", [0], 1)
+    for part in ("Mystery", "self.block.Mystery", "operator_reg.regist('Mystery'"):
+        assert part in caught.value.detail
+    assert graph.cut_analysis("self.w", [0], 0).touches_inputs == ("x",)
+
+
+def test_an_operator_of_a_users_own_domain_can_be_registered(caplog):
+    class Doubled(OperatorNode):
+        def ties(self, ties: Ties) -> None:
+            x = self.in_data[0]
+            for dim in range(x.rank):
+                ties.same(x.axis(dim), self.out_data[0].axis(dim))
+
+    operator_register.regist("Doubled", Doubled)
+    try:
+        assert operator_register.get("Doubled", "mine") is Doubled
+        with caplog.at_level(logging.WARNING):
+            operator_register.regist("Doubled", OperatorNode)
+        assert "Doubled" in caplog.text
+        with pytest.raises(TypeError, match="OperatorNode"):
+            operator_register.regist("Doubled", int)
+    finally:
+        operator_register._classes.pop("Doubled")
+
+
+@pytest.mark.parametrize("body", ["If", "Loop", "Scan"])
+def test_subgraphs_are_opaque_and_named(body):
+    h = onnx.helper
+    value = h.make_tensor_value_info("o", onnx.TensorProto.FLOAT, [2, 4])
+    if body == "If":
+        branch = h.make_graph([node("Relu", "h", "o")], "b", [], [value])
+        flow = node("If", "c", "z", then_branch=branch, else_branch=branch)
+    elif body == "Loop":
+        inputs = [
+            h.make_tensor_value_info("i", onnx.TensorProto.INT64, []),
+            h.make_tensor_value_info("k", onnx.TensorProto.BOOL, []),
+            h.make_tensor_value_info("s", onnx.TensorProto.FLOAT, [2, 4]),
+        ]
+        loop = h.make_graph(
+            [node("Identity", "k", "k2"), node("Add", "s h", "o")],
+            "b",
+            inputs,
+            [h.make_tensor_value_info("k2", onnx.TensorProto.BOOL, []), value],
+        )
+        flow = node("Loop", "n c h", "z", body=loop)
+    else:
+        row = h.make_tensor_value_info("s", onnx.TensorProto.FLOAT, [4])
+        step = h.make_graph(
+            [node("Relu", "s", "o")],
+            "b",
+            [row],
+            [h.make_tensor_value_info("o", onnx.TensorProto.FLOAT, [4])],
+        )
+        flow = node("Scan", "h", "z", body=step, num_scan_inputs=1)
+    data = model(
+        [node("MatMul", "x w", "h"), flow, node("MatMul", "z v", "y"), node("MatMul", "x u", "t")],
+        {"x": (2, 3), "c": ((), bool)},
+        ["y", "t"],
+        {"w": (3, 4), "v": (4, 5), "u": (3, 5), "n": np.int64(2)},
+        shapes={"y": (2, 5)},
+    )
+    graph = solve_onnx(data)
+    with pytest.raises(OpaqueAxisError, match=f"self.{body}"):
+        graph.cut_analysis("self.w", [0], 1)
+    assert graph.cut_analysis("self.u", [0], 1).outputs[1].shape == (2, 4)
+
+
+def test_sequences_and_what_comes_out_of_them_are_opaque_not_fatal():
+    data = model(
+        [
+            node("MatMul", "x w", "h"),
+            node("SequenceConstruct", "h h", "s"),
+            node("SequenceAt", "s i", "e"),
+            node("Conv", "e v", "y"),
+        ],
+        {"x": (1, 3, 4, 4), "i": ((), np.int64)},
+        ["y"],
+        {"w": (4, 4), "v": (2, 3, 1, 1)},
+        shapes={"y": (1, 2, 4, 4)},
+    )
+    with pytest.raises(OpaqueAxisError, match="SequenceConstruct"):
+        solve_onnx(data).cut_analysis("self.w", [0], 1)
