@@ -1,0 +1,200 @@
+"""The left side of the cut page: module, axis, slider, indices, granularity."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from nicegui import ui
+
+from torchpruner_dashboard import formatting
+from torchpruner_dashboard.cuts.cut_address import GRANULARITIES, CutAddress
+from torchpruner_dashboard.cuts.index_text import indices_text, parse_indices
+from torchpruner_dashboard.model_graphs import Axis, ModelGraph
+
+MEANINGS = {
+    "auto": "Where an axis splits into heads or groups: whole blocks or strides if that is exactly "
+    "what you chose, else what costs fewer parameters.",
+    "outer": "Whole blocks: heads, groups.",
+    "inner": "The same place in every block.",
+    "strict": "Only exactly aligned choices; anything else is an error that shows both ways.",
+}
+
+
+class CutControls:
+    """Calls ``on_change`` with a new address whenever the person changes something."""
+
+    def __init__(
+        self,
+        graph: ModelGraph,
+        start: CutAddress,
+        on_change: Callable[[CutAddress], Awaitable[None]],
+        on_add: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._graph = graph
+        self._on_change = on_change
+        self._quiet = False
+        self._start = start
+        self._axis = self._first_axis(start)
+        with ui.element("section").classes("tp-card tp-stack").props('aria-label="Cut"'):
+            self._build(start, on_add)
+
+    def address(self, known: CutAddress) -> CutAddress:
+        """``known`` with what the controls say."""
+        return replace(
+            known,
+            node=self._axis.node,
+            dim=self._axis.dim,
+            index=self._index,
+            granularity=str(self._granularity.value),
+            protect_io=bool(self._protect.value),
+        )
+
+    def clear_index(self) -> None:
+        """Choose no slices, without calling back."""
+        self._set_index(())
+
+    def _first_axis(self, start: CutAddress) -> Axis:
+        axes = self._graph.outline.axes
+        for axis in (axis for found in axes.values() for axis in found):
+            if not start.node or (axis.node, axis.dim) == (start.node, start.dim):
+                return axis
+        # A node that no group lists; the service says what is wrong with it, if anything is.
+        tensor = self._graph.tensors.get(start.node)
+        width = tensor.shape[start.dim] if tensor and start.dim < len(tensor.shape) else 1
+        return Axis(start.node, start.dim, width, 1, -1)
+
+    def _build(self, start: CutAddress, on_add: Callable[[], Awaitable[None]]) -> None:
+        outline = self._graph.outline
+        names = {
+            name: f"{name.removeprefix('self.')} · {outline.modules[name].type}"
+            for name in outline.axes
+            if name in outline.modules
+        }
+        holder = outline.holder(self._axis.node)
+        names.setdefault(holder, holder)
+        self._module = ui.select(
+            names, label="Module", value=holder, with_input=True, on_change=self._module_changed
+        )
+        self._axes = ui.select(
+            self._axis_names(holder), label="Axis", value=0, on_change=self._axis_changed
+        )
+        self._axes.set_value(self._axis_position(holder))
+        for field in (self._module, self._axes):
+            field.props("outlined dense options-dense").style("width: 100%")
+        self._index = start.index
+        with ui.column().style("width: 100%; gap: 0"):
+            self._chosen = ui.label().classes("tp-small")
+            self._slider = ui.slider(min=0, max=1, value=0, on_change=self._slider_changed)
+            self._slider.props('aria-label="Slices to remove" color=primary').classes("tp-slider")
+        self._text = ui.input("Indices", placeholder="0-3, 8")
+        self._text.props('outlined dense debounce="120"').style("width: 100%")
+        self._text.on_value_change(self._text_changed)
+        with ui.column().style("width: 100%; gap: 4px"):
+            ui.label("Granularity").classes("tp-small tp-soft")
+            self._granularity = ui.toggle(list(GRANULARITIES), value=start.granularity)
+            self._granularity.props('no-caps dense unelevated spread aria-label="Granularity"')
+            self._granularity.style("width: 100%")
+            self._meaning = ui.label(MEANINGS[start.granularity]).classes("tp-small tp-soft")
+        self._granularity.on_value_change(self._granularity_changed)
+        self._protect = ui.switch("Keep inputs and outputs as they are", value=start.protect_io)
+        self._protect.on_value_change(self._tell)
+        self._add = ui.button("Add to the basket", icon="add", on_click=on_add)
+        self._add.props("outline no-caps").style("width: 100%")
+        self._fit_slider()
+        self._set_index(start.index)
+
+    def _axis_names(self, module: str) -> dict[int, str]:
+        return {
+            position: f"{axis.node.rpartition('.')[2]}, axis {axis.dim} · "
+            f"{formatting.plural(axis.width, 'slice')}"
+            for position, axis in enumerate(self._module_axes(module))
+        }
+
+    def _module_axes(self, module: str) -> list[Axis]:
+        found = self._graph.outline.axes.get(module, [])
+        return found if self._axis in found or module != self._holder() else [self._axis, *found]
+
+    def _holder(self) -> str:
+        return self._graph.outline.holder(self._axis.node)
+
+    def _axis_position(self, module: str) -> int:
+        axes = self._module_axes(module)
+        return axes.index(self._axis) if self._axis in axes else 0
+
+    async def _module_changed(self) -> None:
+        module = str(self._module.value or "")
+        if self._quiet or not self._graph.outline.axes.get(module):
+            return
+        self._axis = self._graph.outline.axes[module][0]
+        self._quiet = True
+        self._axes.set_options(self._axis_names(module), value=0)
+        self._quiet = False
+        await self._axis_chosen()
+
+    async def _axis_changed(self) -> None:
+        if self._quiet or self._axes.value is None:
+            return
+        axes = self._module_axes(str(self._module.value))
+        if self._axis == axes[int(self._axes.value)]:
+            return
+        self._axis = axes[int(self._axes.value)]
+        await self._axis_chosen()
+
+    async def _axis_chosen(self) -> None:
+        self._fit_slider()
+        kept = tuple(index for index in self._index if index < self._axis.width)
+        self._set_index(kept)
+        await self._tell()
+
+    async def _slider_changed(self) -> None:
+        if self._quiet:
+            return
+        self._index = tuple(range(int(self._slider.value or 0)))
+        self._quiet = True
+        self._text.value = indices_text(self._index)
+        self._text.error = None
+        self._quiet = False
+        self._say()
+        await self._tell()
+
+    async def _text_changed(self) -> None:
+        if self._quiet:
+            return
+        try:
+            index = parse_indices(str(self._text.value or ""))
+        except ValueError as error:
+            self._text.error = str(error)
+            return
+        self._text.error = None
+        if index == self._index:
+            return
+        self._index = index
+        self._quiet = True
+        self._slider.value = min(len(index), self._axis.width - 1)
+        self._quiet = False
+        self._say()
+        await self._tell()
+
+    async def _granularity_changed(self) -> None:
+        self._meaning.text = MEANINGS[str(self._granularity.value)]
+        await self._tell()
+
+    def _fit_slider(self) -> None:
+        self._slider.props["max"] = max(1, self._axis.width - 1)
+
+    def _set_index(self, index: tuple[int, ...]) -> None:
+        self._quiet = True
+        self._index = index
+        self._slider.value = min(len(index), self._axis.width - 1)
+        self._text.value = indices_text(index)
+        self._text.error = None
+        self._quiet = False
+        self._say()
+
+    def _say(self) -> None:
+        self._chosen.text = f"Remove {len(self._index)} of {self._axis.width}"
+        self._add.set_enabled(bool(self._index))
+
+    async def _tell(self) -> None:
+        await self._on_change(self.address(self._start))

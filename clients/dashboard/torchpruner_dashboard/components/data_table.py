@@ -1,0 +1,120 @@
+"""Tables: sorted, searched, paged in the browser; rows become cards on narrow screens.
+
+Cells are drawn by one template; a column's ``kind`` says how. Values go through Vue's escaping.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from nicegui import ui
+
+Kind = Literal["name", "text", "number", "measure", "state", "action"]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """``name`` is the key of the raw value, which sorts.
+
+    A row may also have ``<name>_text`` (what is shown), ``<name>_sub`` (a second line),
+    ``<name>_href`` (a link), ``<name>_bar`` (percent, for ``measure``), and for ``state``
+    ``<name>_icon``, ``<name>_colour`` and ``<name>_percent``.
+    """
+
+    name: str
+    label: str
+    kind: Kind = "text"
+    sortable: bool = True
+
+    def to_quasar(self) -> dict[str, Any]:
+        right = self.kind in {"number", "measure"}
+        return {
+            "name": self.name,
+            "label": self.label,
+            "field": self.name,
+            "kind": self.kind,
+            "sortable": self.sortable and self.kind != "action",
+            "align": "right" if right else "left",
+        }
+
+
+_CELL = """
+<q-td :props="props" :data-label="props.col.label"
+      :class="['tp-' + props.col.kind, (props.value == null || props.value === '') ? 'tp-blank' : '']">
+  <template v-if="props.col.kind === 'state'">
+    <span class="tp-state">
+      <q-icon :name="props.row[props.col.name + '_icon']"
+              :style="{color: props.row[props.col.name + '_colour']}"></q-icon>
+      {{ props.row[props.col.name + '_text'] ?? props.value }}
+    </span>
+    <span v-if="props.row[props.col.name + '_percent'] != null" class="tp-track">
+      <i :style="{width: props.row[props.col.name + '_percent'] + '%'}"></i></span>
+  </template>
+  <template v-else-if="props.col.kind === 'action'">
+    <a v-if="props.row[props.col.name + '_href']" :href="props.row[props.col.name + '_href']">
+      {{ props.row[props.col.name + '_text'] }}</a>
+    <q-btn v-else-if="props.row[props.col.name + '_text']" flat dense no-caps size="sm"
+           color="primary" :label="props.row[props.col.name + '_text']"
+           @click.stop="$parent.$emit('action', props.row.id, props.row[props.col.name])"></q-btn>
+  </template>
+  <template v-else>
+    <a v-if="props.row[props.col.name + '_href']" :href="props.row[props.col.name + '_href']">
+      {{ props.row[props.col.name + '_text'] ?? props.value }}</a>
+    <span v-else>{{ props.row[props.col.name + '_text'] ?? props.value }}</span>
+    <span v-if="props.col.kind === 'measure' && props.row[props.col.name + '_bar'] != null"
+          class="tp-track"><i :style="{width: props.row[props.col.name + '_bar'] + '%'}"></i></span>
+  </template>
+  <span v-if="props.row[props.col.name + '_sub']" class="tp-sub">
+    {{ props.row[props.col.name + '_sub'] }}</span>
+</q-td>
+"""
+
+
+def data_table(
+    columns: Sequence[Column],
+    rows: list[dict[str, Any]],
+    *,
+    page_size: int = 25,
+    sort_by: str | None = None,
+    descending: bool = False,
+    selection: Literal["single", "multiple"] | None = None,
+    empty: str = "Nothing to show",
+) -> ui.table:
+    """Return a table of ``rows``, each with a unique ``id``."""
+    pagination: dict[str, Any] = {"rowsPerPage": page_size if len(rows) > page_size else 0}
+    if sort_by:
+        pagination |= {"sortBy": sort_by, "descending": descending}
+    table = ui.table(
+        columns=[column.to_quasar() for column in columns],
+        rows=rows,
+        row_key="id",
+        pagination=pagination,
+        selection=selection,
+    )
+    table.classes("tp-table").props("flat binary-state-sort")
+    table.props["rows-per-page-options"] = [10, 25, 50, 100, 0]
+    table.props["no-data-label"] = empty
+    table.props["no-results-label"] = "Nothing matches the search"
+    table.props["hide-pagination"] = len(rows) <= page_size
+    table.add_slot("body-cell", _CELL)
+    return table
+
+
+def set_rows(table: ui.table, rows: list[dict[str, Any]], page_size: int = 25) -> None:
+    """Replace the rows; the pager appears when they need one."""
+    table.props["hide-pagination"] = len(rows) <= page_size
+    if len(rows) > page_size and not table.pagination.get("rowsPerPage"):
+        table.pagination = {**table.pagination, "rowsPerPage": page_size}
+    table.rows = rows
+
+
+def search_field(table: ui.table, label: str = "Search") -> ui.input:
+    """A field that filters ``table`` as one types; ``/`` reaches it from anywhere."""
+    field = ui.input(label).props('dense outlined clearable debounce="100" type="search"')
+    field.classes("tp-search")
+    with field.add_slot("prepend"):
+        ui.icon("search")
+    field.bind_value_to(table, "filter", forward=lambda text: text or "")
+    return field

@@ -1,0 +1,163 @@
+"""Readiness, workers, rates and latencies of a service."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from nicegui import ui
+
+from torchpruner_client import Job, Readiness, Worker
+from torchpruner_dashboard import formatting, palette
+from torchpruner_dashboard.components.data_table import Column, data_table, set_rows
+from torchpruner_dashboard.components.facts import facts
+from torchpruner_dashboard.service_history import ServiceHistory
+from torchpruner_dashboard.sessions import Session
+
+WORKERS = (
+    Column("name", "Worker", "name"),
+    Column("device", "Device"),
+    Column("queues", "Takes jobs from"),
+    Column("runs_code", "TorchScript and .pt2"),
+    Column("engine", "Engine"),
+)
+
+ROUTES = (
+    Column("route", "Route", "name"),
+    Column("count", "Requests", "number"),
+    Column("rate", "A second", "number"),
+    Column("median", "Median", "number"),
+    Column("p95", "95 %", "number"),
+)
+
+
+class ServiceFigures:
+    """Built once; every reading changes what is in it."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        with ui.element("section").classes("tp-card").props('aria-label="State"'):
+            self._state = ui.row().classes("tp-row")
+            self._facts = ui.column().style("width: 100%")
+        with ui.element("section").classes("tp-stack").props('aria-label="Workers"'):
+            ui.label("Workers").classes("tp-h2")
+            self._workers = data_table(WORKERS, [], empty="No worker is running")
+        with ui.element("section").classes("tp-card").props('aria-label="Load"'):
+            ui.label("Requests a second and jobs waiting, while this page is open").classes("tp-h2")
+            self._chart = ui.echart(_chart_options()).style("height: 200px; width: 100%")
+        with ui.element("section").classes("tp-stack").props('aria-label="Routes"'):
+            ui.label("Time to answer, since the API process started").classes("tp-h2")
+            self._routes = data_table(
+                ROUTES, [], page_size=10, empty="Nobody has asked anything yet"
+            )
+
+    def show(
+        self,
+        readiness: Readiness,
+        workers: Sequence[Worker],
+        jobs: Sequence[Job],
+        history: ServiceHistory,
+    ) -> None:
+        self._show_state(readiness)
+        self._show_facts(workers, jobs, history)
+        set_rows(self._workers, [_worker_row(worker) for worker in workers])
+        set_rows(self._routes, _route_rows(history), 10)
+        times = [round(1000 * moment.at) for moment in history.moments]
+        series = self._chart.options["series"]
+        series[0]["data"] = [
+            [at, round(m.rate, 2)] for at, m in zip(times, history.moments, strict=True)
+        ]
+        series[1]["data"] = [[at, m.waiting] for at, m in zip(times, history.moments, strict=True)]
+        self._chart.update()
+
+    def _show_state(self, readiness: Readiness) -> None:
+        self._state.clear()
+        with self._state:
+            _light("Redis", readiness.redis)
+            _light("Object store", readiness.storage)
+            _light(formatting.plural(readiness.workers, "worker"), readiness.workers > 0)
+            if readiness.message:
+                ui.label(readiness.message).classes("tp-soft tp-wrap")
+
+    def _show_facts(
+        self, workers: Sequence[Worker], jobs: Sequence[Job], history: ServiceHistory
+    ) -> None:
+        running = sum(job.state == "running" for job in jobs)
+        failed = sum(job.state == "failed" for job in jobs)
+        hit = history.hit_rate
+        info = self._session.info
+        depth = history.metrics.samples("torchpruner_queue_depth")
+        queues = ", ".join(f"{s.labels.get('queue')} {s.value:.0f}" for s in depth)
+        devices = ", ".join(sorted({worker.device for worker in workers}))
+        rate = history.moments[-1].rate if history.moments else 0.0
+        self._facts.clear()
+        with self._facts:
+            facts(
+                [
+                    ("Jobs waiting", f"{history.waiting:.0f}", queues),
+                    ("Your jobs", f"{running} running", f"{failed} failed"),
+                    ("Graph cache", f"{hit:.1f} %" if hit is not None else "–", "found in memory"),
+                    ("Requests", f"{rate:.1f} a second", f"{history.errors:.0f} errors in all"),
+                    ("Devices", devices or formatting.NOTHING, ""),
+                    ("Version", info.service if info else formatting.NOTHING, ""),
+                    ("You are", info.tenant if info else formatting.NOTHING, "tenant"),
+                ]
+            )
+
+
+def _light(name: str, good: bool) -> None:
+    sign = palette.STATES["ready" if good else "failed"]
+    with ui.element("span").classes("tp-state"):
+        ui.icon(sign.icon).style(f"color: {sign.colour}")
+        ui.label(f"{name}{'' if good else ': away'}")
+
+
+def _worker_row(worker: Worker) -> dict[str, Any]:
+    return {
+        "id": worker.name,
+        "name": worker.name,
+        "device": "GPU (CUDA)" if worker.device == "cuda" else "CPU",
+        "queues": ", ".join(worker.queues),
+        "runs_code": "in a sandbox" if worker.runs_code else "refused: no sandbox here",
+        "engine": worker.engine,
+    }
+
+
+def _route_rows(history: ServiceHistory) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": f"{figures.method} {figures.route}",
+            "route": f"{figures.method} {figures.route}",
+            "count": figures.count,
+            "count_text": formatting.count(figures.count),
+            "rate": round(figures.rate, 2),
+            "median": figures.median,
+            "median_text": formatting.duration(figures.median),
+            "p95": figures.p95,
+            "p95_text": formatting.duration(figures.p95),
+        }
+        for figures in history.routes()
+    ]
+
+
+def _chart_options() -> dict[str, Any]:
+    text = {"color": palette.CHART_TEXT}
+    grid = {"lineStyle": {"color": "#8a8f9840"}}
+    line = {"type": "line", "showSymbol": False, "data": []}
+    return {
+        "animation": False,
+        "legend": {"textStyle": text, "top": 0},
+        "grid": {"left": 8, "right": 16, "top": 30, "bottom": 4, "containLabel": True},
+        "xAxis": {"type": "time", "axisLabel": text},
+        "yAxis": {"type": "value", "min": 0, "axisLabel": text, "splitLine": grid},
+        "series": [
+            {**line, "name": "Requests a second", "color": palette.BLUE},
+            {
+                **line,
+                "name": "Jobs waiting",
+                "step": "end",
+                "color": palette.ORANGE,
+                "lineStyle": {"type": "dashed"},
+            },
+        ],
+    }

@@ -1,0 +1,145 @@
+"""Upload by drag and drop: a file, its input shapes, a progress bar, the server's word on it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from nicegui import events, run, ui
+
+from torchpruner_client import ModelInfo, TensorSpec
+from torchpruner_dashboard import formatting
+from torchpruner_dashboard.components.notices import error_panel, toast
+from torchpruner_dashboard.failures import failure_of
+from torchpruner_dashboard.visit import Visit
+
+
+class UploadDialog:
+    """``on_uploaded`` is awaited with the model as the service took it, its build still ahead."""
+
+    def __init__(self, visit: Visit, on_uploaded: Callable[[ModelInfo], Awaitable[None]]) -> None:
+        self._visit = visit
+        self._on_uploaded = on_uploaded
+        self._sent = Sent()
+        with ui.dialog() as self._dialog, ui.card().classes("tp-card").style("max-width: 560px"):
+            self._build()
+
+    def open(self) -> None:
+        if not self._visit.session.may("write"):
+            toast("Your key may only read, so it cannot upload", "info")
+            return
+        self._dialog.open()
+
+    def _build(self) -> None:
+        ui.html('<h2 class="tp-title">Upload a model</h2>', sanitize=False)
+        ui.label("TorchScript (.pt), ONNX (.onnx) or torch.export (.pt2).").classes("tp-soft")
+        self._name = ui.input("Name", placeholder="resnet50").props("outlined dense")
+        self._shapes = ui.textarea(
+            "Input shapes", placeholder="1x3x224x224\nor  tokens:1x16:int64"
+        ).props(
+            'outlined dense autogrow hint="One input a line. ONNX and .pt2 files have their own."'
+        )
+        self._weights = ui.switch("Keep the weights on the service", value=True)
+        self._weights.tooltip(
+            "Needed for pruned weights, pruned ONNX and latency. Off: of an ONNX file only the "
+            "graph is sent, which is enough for cuts."
+        )
+        for field in (self._name, self._shapes):
+            field.style("width: 100%")
+        self._picker = ui.upload(
+            label="Drop a file here, or press +", auto_upload=True, on_upload=self._received
+        )
+        self._picker.props('accept=".pt,.pth,.onnx,.pt2,.ts,.zip" flat bordered no-thumbnails')
+        self._picker.style("width: 100%")
+        self._picker.on("start", lambda: self._say("Reading the file"))
+        self._progress = ui.linear_progress(0.0, show_value=False, size="8px")
+        self._progress.props('rounded aria-label="Upload"').set_visibility(False)
+        self._status = ui.label().classes("tp-soft")
+        self._problem = ui.column().style("width: 100%")
+        ui.button("Close", on_click=self._dialog.close).props("flat no-caps")
+        self._timer = ui.timer(0.15, self._advance, active=False)
+
+    def _say(self, text: str) -> None:
+        self._problem.clear()
+        self._status.text = text
+
+    def _advance(self) -> None:
+        sent = self._sent
+        self._progress.value = sent.done / sent.total if sent.total else 0.0
+        if sent.total:
+            self._status.text = (
+                f"Sending {formatting.size(sent.done)} of {formatting.size(sent.total)}"
+            )
+
+    async def _received(self, event: events.UploadEventArguments) -> None:
+        """The browser's file is here: send it on in a thread, so that the page stays alive."""
+        self._sent = Sent()
+        self._problem.clear()
+        self._progress.set_visibility(True)
+        self._timer.active = True
+        try:
+            specs = parse_shapes(str(self._shapes.value or ""))
+            name = str(self._name.value or "").strip() or Path(event.file.name).stem
+            with tempfile.TemporaryDirectory(prefix="tp-dashboard-") as folder:
+                path = Path(folder, "upload")
+                await event.file.save(path)
+                info = await run.io_bound(self._send, path, specs, name)
+            if info is None:
+                return
+        except Exception as error:
+            self._status.text = ""
+            with self._problem:
+                error_panel(failure_of(error))
+        else:
+            self._status.text = ""
+            self._dialog.close()
+            toast(f"{name} is uploaded; its graph is being built")
+            await self._on_uploaded(info)
+        finally:
+            self._timer.active = False
+            self._progress.set_visibility(False)
+            self._picker.reset()
+
+    def _send(self, path: Path, specs: list[TensorSpec] | None, name: str) -> ModelInfo:
+        with self._visit.session.blocking_client(self._sent) as client:
+            weights = True if self._weights.value else None
+            model = client.upload(path, specs, name=name, weights=weights, wait=False)
+            return model.info
+
+
+@dataclass
+class Sent:
+    """What the SDK tells while it sends; read by the page's timer."""
+
+    done: float = 0.0
+    total: float = 0.0
+
+    def update(self, label: str, done: float, total: float, unit: str) -> None:
+        self.done, self.total = done, total
+
+    def close(self) -> None: ...
+
+
+def parse_shapes(text: str) -> list[TensorSpec] | None:
+    """Read one input a line: ``1x3x224x224``, ``name:1x16:int64``. Nothing is ``None``.
+
+    >>> parse_shapes("tokens:1x16:int64")
+    [TensorSpec(name='tokens', shape=(1, 16), dtype='int64')]
+
+    Raises ``ValueError`` that names the line.
+    """
+    specs = []
+    for line in filter(None, (line.strip() for line in text.splitlines())):
+        parts = [part.strip() for part in line.split(":")]
+        if len(parts) == 1:
+            parts = ["", *parts]
+        sizes = parts[1].lower().replace("×", "x").replace(",", "x").replace(" ", "").split("x")
+        if len(parts) > 3 or not all(size.isdecimal() for size in sizes):
+            raise ValueError(
+                f"{line!r} is not an input shape; write it like 1x3x224x224 or tokens:1x16:int64"
+            )
+        dtype = parts[2] if len(parts) == 3 else "float32"
+        specs.append(TensorSpec(parts[0], tuple(map(int, sizes)), dtype))
+    return specs or None

@@ -1,0 +1,1 @@
+"""One page a file. Each has ``install(desk)``, which registers its address."""

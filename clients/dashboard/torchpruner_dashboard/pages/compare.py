@@ -1,0 +1,98 @@
+"""Models side by side: parameters, FLOPs, latency, and the widths that differ."""
+
+from __future__ import annotations
+
+import asyncio
+
+from nicegui import ui
+
+from torchpruner_client import AsyncRemoteModel, ModelInfo
+from torchpruner_dashboard.components.comparison import Side, comparison_chart, comparison_table
+from torchpruner_dashboard.components.frame import frame
+from torchpruner_dashboard.components.model_rows import display_name
+from torchpruner_dashboard.components.notices import Region, empty_state, toast_failure
+from torchpruner_dashboard.components.width_table import width_table
+from torchpruner_dashboard.visit import Desk, Visit
+
+MOST = 6
+
+
+def install(desk: Desk) -> None:
+    @ui.page("/compare")
+    def page(models: str = "") -> None:
+        visit = desk.visit()
+        with frame(visit, "Compare", "Compare"):
+            chosen = list(dict.fromkeys(filter(None, models.split(","))))[:MOST]
+            ComparePage(visit, chosen)
+
+
+class ComparePage:
+    """Chosen models are in the address; the first is what the others are compared with."""
+
+    def __init__(self, visit: Visit, chosen: list[str]) -> None:
+        self._visit = visit
+        self._chosen = chosen
+        ui.html('<h1 class="tp-title">Compare</h1>', sanitize=False)
+        self._picker = ui.column().classes("tp-stack")
+        self._region = Region(self._fetch, self._show, "Loading the models")
+
+    async def _fetch(self) -> tuple[list[ModelInfo], list[Side]]:
+        session = self._visit.session
+        await session.check()
+        known = await session.client.models()
+        models = await asyncio.gather(*(session.client.model(name) for name in self._chosen))
+        sides = await asyncio.gather(*(self._side(model) for model in models))
+        return known, list(sides)
+
+    async def _side(self, model: AsyncRemoteModel) -> Side:
+        session = self._visit.session
+        graph = await session.shelf.graph(model) if model.info.state == "ready" else None
+        return Side(model, graph, session.latencies.get(model.id))
+
+    def _show(self, found: tuple[list[ModelInfo], list[Side]]) -> None:
+        known, sides = found
+        self._pick(known)
+        ready = [side for side in sides if side.graph is not None]
+        if len(ready) < 2:
+            empty_state(
+                "Choose two models or more",
+                "Pick them above. Derived models and what they came from compare best: their "
+                "modules have the same names.",
+                "compare_arrows",
+            )
+            return
+        comparison_table(ready, self._measure if self._visit.session.may("write") else None)
+        comparison_chart(ready)
+        width_table(ready)
+
+    def _pick(self, known: list[ModelInfo]) -> None:
+        ready = {info.id: display_name(info) for info in known if info.state == "ready"}
+        for info in known:
+            if info.id in ready and info.parent:
+                ready[info.id] += f"  ← {ready.get(info.parent, info.parent[:9])}"
+        self._picker.clear()
+        with self._picker:
+            field = ui.select(
+                ready,
+                label="Models",
+                multiple=True,
+                with_input=True,
+                value=[name for name in self._chosen if name in ready],
+            )
+            field.props(f"outlined dense use-chips options-dense max-values={MOST}")
+            field.style("width: 100%").on_value_change(lambda event: self._choose(event.value))
+
+    async def _choose(self, chosen: list[str]) -> None:
+        self._chosen = list(chosen)
+        ui.navigate.history.replace("/compare?models=" + ",".join(self._chosen))
+        await self._region.reload()
+
+    async def _measure(self, side: Side) -> None:
+        """Measure one model and show the page again with the number."""
+        try:
+            latency = await side.model.latency(None)
+        except Exception as error:
+            toast_failure(error)
+            return
+        self._visit.session.latencies[side.model.id] = latency
+        await self._region.reload()

@@ -1,0 +1,151 @@
+"""Try a cut: choose an axis, move the slider, see at once what else must go and what it saves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated
+
+from fastapi import Query
+from nicegui import ui
+
+from torchpruner_client import AsyncRemoteModel, CutResult
+from torchpruner_dashboard.components.basket import Basket
+from torchpruner_dashboard.components.build_progress import build_progress
+from torchpruner_dashboard.components.cut_actions import CutActions
+from torchpruner_dashboard.components.cut_controls import CutControls
+from torchpruner_dashboard.components.cut_outcome import CutOutcome
+from torchpruner_dashboard.components.frame import frame
+from torchpruner_dashboard.components.model_rows import display_name
+from torchpruner_dashboard.components.notices import Region, empty_state, error_panel
+from torchpruner_dashboard.cuts.cut_address import CutAddress
+from torchpruner_dashboard.failures import failure_of
+from torchpruner_dashboard.model_graphs import ModelGraph
+from torchpruner_dashboard.visit import Desk, Visit
+
+ADDRESS_SECONDS = 0.4
+"""How often the browser's address follows: browsers refuse hundreds of changes a minute."""
+
+
+def install(desk: Desk) -> None:
+    @ui.page("/models/{model}/cut")
+    def page(
+        model: str,
+        node: str = "",
+        dim: int = 0,
+        index: str = "",
+        granularity: str = "auto",
+        protect: bool = False,
+        add: Annotated[list[str] | None, Query()] = None,
+    ) -> None:
+        visit = desk.visit()
+        with frame(visit, "Cut", "Models"):
+            try:
+                address = CutAddress.of_query(node, dim, index, granularity, protect, add or ())
+            except ValueError as error:
+                error_panel(failure_of(error))
+                address = CutAddress()
+            CutPage(visit, model, address)
+
+
+class CutPage:
+    """Holds the address; every change of it is analysed, the latest one last."""
+
+    def __init__(self, visit: Visit, model: str, address: CutAddress) -> None:
+        self._visit = visit
+        self._id = model
+        self._address = address
+        self._written = address
+        self._busy = False
+        self._again = False
+        self._region = Region(self._fetch, self._show, "Loading the graph")
+
+    async def _fetch(self) -> tuple[AsyncRemoteModel, ModelGraph | None]:
+        session = self._visit.session
+        await session.check()
+        model = await session.client.model(self._id)
+        if model.info.state != "ready":
+            return model, None
+        return model, await session.shelf.graph(model)
+
+    async def _show(self, found: tuple[AsyncRemoteModel, ModelGraph | None]) -> None:
+        model, graph = found
+        name = display_name(model.info)
+        ui.page_title(f"Cut {name} · torchpruner")
+        with ui.row().classes("tp-row"):
+            ui.label(f"Cut {name}").classes("tp-title").props('role="heading" aria-level="1"')
+            ui.link("All about this model", f"/models/{model.id}")
+        if graph is None:
+            build_progress(model, self._region.reload)
+            return
+        if not graph.outline.axes and not self._address.node:
+            empty_state("Nothing to cut", "No axis of this model can be pruned.", "block")
+            return
+        self._model, self._graph = model, graph
+        with ui.element("div").classes("tp-two"):
+            with ui.element("div").classes("tp-stack tp-sticky"):
+                self._controls = CutControls(graph, self._address, self._changed, self._to_basket)
+                self._basket = Basket(self._address.basket, self._basket_changed)
+            with ui.element("div").classes("tp-stack"):
+                self._outcome = CutOutcome(graph)
+                self._actions = CutActions(self._visit, model, self._outcome)
+        self._address = self._controls.address(self._address)
+        ui.timer(ADDRESS_SECONDS, self._write_address)
+        await self._analyse()
+
+    async def _changed(self, address: CutAddress) -> None:
+        self._address = address.with_basket(self._address.basket)
+        await self._analyse()
+
+    async def _to_basket(self) -> None:
+        current = self._address.current
+        if current is None:
+            return
+        self._basket.add(current)
+        self._controls.clear_index()
+        self._address = replace(self._address, index=(), basket=self._basket.requests)
+        await self._analyse()
+
+    async def _basket_changed(self) -> None:
+        self._address = self._address.with_basket(self._basket.requests)
+        await self._analyse()
+
+    async def _analyse(self) -> None:
+        """Ask about the address as it is now; one question at a time, so that the slider never
+        queues up answers that nobody waits for."""
+        self._again = True
+        if self._busy:
+            return
+        self._busy = True
+        try:
+            while self._again:
+                self._again = False
+                await self._ask(self._address)
+        finally:
+            self._busy = False
+
+    async def _ask(self, address: CutAddress) -> None:
+        if not address.requests:
+            self._outcome.show_nothing()
+            self._actions.show(address, None)
+            return
+        self._outcome.wait()
+        result: CutResult | None = None
+        try:
+            result = await self._model.cut_analysis_many(
+                address.requests,
+                granularity=address.granularity,
+                protect_io=address.protect_io,
+            )
+        except Exception as error:
+            if not self._again:
+                self._outcome.show_failure(failure_of(error), self._analyse)
+        else:
+            self._outcome.show(result, address)
+        self._actions.show(address, result)
+
+    def _write_address(self) -> None:
+        if self._address == self._written:
+            return
+        self._written = self._address
+        query = self._address.query()
+        ui.navigate.history.replace(f"/models/{self._id}/cut{'?' if query else ''}{query}")

@@ -1,0 +1,124 @@
+"""Every model of the tenant; the place to upload one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nicegui import ui
+
+from torchpruner_client import ModelInfo, ServiceError, ServiceUnreachable
+from torchpruner_dashboard.components.data_table import data_table, search_field, set_rows
+from torchpruner_dashboard.components.frame import frame
+from torchpruner_dashboard.components.model_rows import COLUMNS, model_rows
+from torchpruner_dashboard.components.notices import Region, empty_state
+from torchpruner_dashboard.components.upload_dialog import UploadDialog
+from torchpruner_dashboard.visit import Desk, Visit
+
+FIRST, REST = 50, 1000
+"""The first rows are there at once; the others follow while one looks at them."""
+
+POLL = 1.0
+ENDED = {"ready", "failed", "cancelled"}
+
+
+def install(desk: Desk) -> None:
+    @ui.page("/")
+    def page() -> None:
+        visit = desk.visit()
+        with frame(visit, "Models", "Models"):
+            ModelsPage(visit)
+
+
+class ModelsPage:
+    """The list, its search, its upload, and what is chosen for comparison."""
+
+    def __init__(self, visit: Visit) -> None:
+        self._visit = visit
+        self._models: dict[str, ModelInfo] = {}
+        self._table: ui.table | None = None
+        self._upload = UploadDialog(visit, self._uploaded)
+        with ui.row().classes("tp-row"):
+            ui.html('<h1 class="tp-title">Models</h1>', sanitize=False)
+            self._counted = ui.label().classes("tp-soft")
+            ui.element("div").classes("tp-grow")
+            self._tools = ui.row().classes("tp-row").style("width: auto")
+            self._compare = ui.button("Compare", icon="compare_arrows", on_click=self._to_compare)
+            self._compare.props("outline no-caps").set_enabled(False)
+            self._compare.tooltip("Select two models or more")
+            add = ui.button("Upload a model", icon="upload", on_click=self._upload.open)
+            add.props("unelevated no-caps")
+        self._region = Region(self._fetch, self._show, "Loading the models")
+        ui.timer(POLL, self._poll)
+
+    async def _fetch(self) -> str | None:
+        await self._visit.session.check()
+        page, cursor = await self._visit.session.client.models_page(FIRST)
+        self._models = {info.id: info for info in page}
+        return cursor
+
+    async def _show(self, cursor: str | None) -> None:
+        self._tools.clear()
+        self._table = None
+        if not self._models:
+            self._counted.text = ""
+            with empty_state(
+                "No models yet",
+                "Upload a TorchScript, ONNX or torch.export file to see what is coupled in it.",
+                "hub",
+            ):
+                ui.button("Upload a model", icon="upload", on_click=self._upload.open).props(
+                    "unelevated no-caps"
+                )
+            return
+        self._table = data_table(
+            COLUMNS,
+            model_rows(self._models),
+            sort_by="created_at",
+            descending=True,
+            selection="multiple",
+        )
+        self._table.on_select(lambda: self._chosen_changed())
+        with self._tools:
+            search_field(self._table, "Search models")
+        self._count()
+        while cursor is not None:
+            page, cursor = await self._visit.session.client.models_page(REST, cursor)
+            self._models |= {info.id: info for info in page}
+            self._redraw()
+
+    async def _poll(self) -> None:
+        """Ask about the models that are still being built; the others do not change."""
+        moving = [info for info in self._models.values() if info.state not in ENDED]
+        for info in moving[:20]:
+            try:
+                model = await self._visit.session.client.model(info.id)
+            except (ServiceError, ServiceUnreachable):
+                return
+            self._models[info.id] = model.info
+        if moving:
+            self._redraw()
+
+    async def _uploaded(self, info: ModelInfo) -> None:
+        known = bool(self._models)
+        self._models = {info.id: info, **self._models}
+        if known and self._table is not None:
+            self._redraw()
+        else:
+            await self._region.reload()
+
+    def _redraw(self) -> None:
+        if self._table is not None:
+            set_rows(self._table, model_rows(self._models))
+            self._count()
+
+    def _count(self) -> None:
+        self._counted.text = f"{len(self._models)}"
+
+    def _chosen(self) -> list[dict[str, Any]]:
+        return [] if self._table is None else self._table.selected
+
+    def _chosen_changed(self) -> None:
+        self._compare.set_enabled(len(self._chosen()) > 1)
+
+    def _to_compare(self) -> None:
+        ui.navigate.to("/compare?models=" + ",".join(row["id"] for row in self._chosen()))

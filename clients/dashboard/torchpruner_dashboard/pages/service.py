@@ -1,0 +1,84 @@
+"""The service: what it waits for, who works, what failed, how quick it is."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from nicegui import ui
+
+from torchpruner_client import Job, Readiness, Worker
+from torchpruner_dashboard.components.frame import frame
+from torchpruner_dashboard.components.job_table import JobTable
+from torchpruner_dashboard.components.notices import Region, error_panel
+from torchpruner_dashboard.components.service_figures import ServiceFigures
+from torchpruner_dashboard.failures import failure_of
+from torchpruner_dashboard.service_history import ServiceHistory
+from torchpruner_dashboard.visit import Desk, Visit
+
+POLL = 2.0
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One look at the service."""
+
+    readiness: Readiness
+    workers: list[Worker]
+    jobs: list[Job]
+    metrics: str
+
+
+def install(desk: Desk) -> None:
+    @ui.page("/service")
+    def page() -> None:
+        visit = desk.visit()
+        with frame(visit, "Service", "Service"):
+            ServicePage(visit)
+
+
+class ServicePage:
+    """Looks every two seconds while it is open."""
+
+    def __init__(self, visit: Visit) -> None:
+        self._visit = visit
+        self._history = ServiceHistory()
+        self._figures: ServiceFigures | None = None
+        self._jobs: JobTable | None = None
+        ui.html('<h1 class="tp-title">Service</h1>', sanitize=False)
+        self._trouble = ui.column().classes("tp-stack")
+        self._region = Region(self._read, self._show, "Asking the service")
+        ui.timer(POLL, self._again)
+
+    async def _read(self) -> Reading:
+        session = self._visit.session
+        await session.check()
+        client = session.client
+        readiness, workers, jobs, metrics = await asyncio.gather(
+            client.readiness(), client.workers(), client.jobs(), client.metrics()
+        )
+        return Reading(readiness, workers, jobs, metrics)
+
+    def _show(self, reading: Reading) -> None:
+        self._figures = ServiceFigures(self._visit.session)
+        self._jobs = JobTable(self._visit.session, self._again)
+        self._put(reading)
+
+    def _put(self, reading: Reading) -> None:
+        self._history.add(reading.metrics)
+        if self._figures is not None and self._jobs is not None:
+            self._figures.show(reading.readiness, reading.workers, reading.jobs, self._history)
+            self._jobs.show(reading.jobs)
+
+    async def _again(self) -> None:
+        if self._figures is None:
+            return
+        try:
+            reading = await self._read()
+        except Exception as error:
+            self._trouble.clear()
+            with self._trouble:
+                error_panel(failure_of(error))
+            return
+        self._trouble.clear()
+        self._put(reading)
