@@ -236,7 +236,11 @@ def _run_custom(
             )
         _, removed = slices.cut_data(original[0], target.axes)
         if original[1] is not None:
-            _, removed.grad = slices.cut_data(original[1], target.axes)
+            grad, removed.grad = slices.cut_data(original[1], target.axes)
+            if target.tensor.grad is None and tuple(target.tensor.shape) == target.after:
+                target.tensor.grad = grad
+            if target.tensor.grad is not None:
+                slices.remember_gradient(removed.grad, target.tensor.grad)
         context.tensors[target.name] = TensorRecord(removed, target.before, target.after)
     names = {id(each): other for other, each in reversed(plan.local.modules.items())}
     context.attributes.extend(snapshot.changes(names))

@@ -70,7 +70,7 @@ def find_changes(
     Attributes only, unless ``correct_forward`` allows to correct calls as they run. Raises
     :class:`LiteralInForwardError` where there are none.
     """
-    if stage.failure and not stage.before.calls:
+    if stage.failure and not stage.everything:
         if not stage.plan.untaken:
             return []
         raise _refusal(
@@ -278,15 +278,15 @@ class _Search:
         In a module whose operators change, an integer with the name of a size whose every
         occurrence among the module's shapes became the same smaller number.
         """
-        outcome_calls = list(zip(self.stage.before.calls, self._final_calls(changes), strict=False))
+        pairs = self._pairs(changes)
         described = []
         taken = {
             (c.module, c.path) for c in [*changes, *self.declared] if isinstance(c, AttributeChange)
         }
         for name in sorted(self.stage.owners & self.modules.keys()):
             became: dict[int, set[int]] = {}
-            for old, new in outcome_calls:
-                if old.module == name:
+            for old, new in pairs:
+                if old.module == name or old.module.rpartition(".")[0] == name:
                     for before, now in zip(old.shapes, new.shapes, strict=True):
                         for x, y in zip(before, now, strict=False):
                             became.setdefault(x, set()).add(y)
@@ -310,8 +310,12 @@ class _Search:
                 changes = [*changes, change]
         return changes
 
-    def _final_calls(self, changes: Sequence[Change]) -> list[Any]:
-        return self.stage.calls_of(self.stage.candidate([*self.declared, *changes]))
+    def _pairs(self, changes: Sequence[Change]) -> list[tuple[Call, Call]]:
+        """Return each call before the cut with the same one after it, as far as they go together."""
+        after = self.stage.calls_of(self.stage.candidate([*self.declared, *changes]))
+        pairs = list(zip(self.stage.everything, after, strict=False))
+        together = [(x, y) for x, y in pairs if (x.module, x.function) == (y.module, y.function)]
+        return together if len(together) == len(pairs) else []
 
 
 def _sizes_after(call: Call, less: list[int]) -> Iterator[tuple[int, ...]]:
@@ -368,7 +372,7 @@ def _declares(module: nn.Module) -> bool:
 def _sizes_by_module(stage: Stage) -> dict[str, set[int]]:
     """Return the sizes and integer arguments seen in each module and below it."""
     sizes: dict[str, set[int]] = {"self": set()}
-    for call in stage.before.calls:
+    for call in stage.everything:
         seen = set(call.integers)
         for shape in call.shapes:
             seen.update(shape)

@@ -62,7 +62,11 @@ class VerifyReport:
             f"{verdict}: largest difference {self.max_abs_difference:.3g}, relative "
             f"{self.max_rel_difference:.3g} (tolerance {self.tolerance:g}), against the {self.reference}",
             f"masking moved the outputs by {self.effect:.3g}, relative"
-            + ("" if self.effect > self.tolerance else ": too little to prove much; try other inputs"),
+            + (
+                ""
+                if self.effect > self.tolerance
+                else ": too little to prove much; try other inputs"
+            ),
             "outputs "
             + ", ".join(map(str, self.output_shapes))
             + " -> "

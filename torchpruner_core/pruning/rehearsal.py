@@ -72,6 +72,7 @@ class Stage:
         self.attempts = 0
         self._given = inputs
         self.before: Trace = Trace()
+        self.everything: list[Call] = []
         if inputs is None and not plan.cut.inputs:
             self.failure = "the cut does not say what inputs the model takes, and set_cut got none"
             return
@@ -82,6 +83,7 @@ class Stage:
             for args, kwargs in self._calls():
                 trace = record(self._shadow({}), args, kwargs, device)
                 if trace.error is None:
+                    self.everything = trace.calls
                     trace.calls = self._outside(trace)
                     self.before, self._call = trace, (args, kwargs)
                     return
@@ -116,9 +118,9 @@ class Stage:
         return comparison.conclude(trace)
 
     def calls_of(self, shadow: nn.Module) -> list[Call]:
-        """Run a candidate and return its calls."""
+        """Run a candidate and return its calls, those inside layers with a pruner included."""
         args, kwargs = cut_inputs(self.cut, *self._call)
-        return self._outside(record(shadow, args, kwargs, self.device))
+        return record(shadow, args, kwargs, self.device).calls
 
     def _outside(self, trace: Trace) -> list[Call]:
         return [call for call in trace.calls if call.module not in self.inside]

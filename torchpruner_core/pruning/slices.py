@@ -233,9 +233,14 @@ def cut_gradient(
     if grad is None:
         return None
     left, removed.grad = cut_data(_dense(grad), axes)
-    removed.grad.token = uuid.uuid4().hex
-    _left[removed.grad.token] = left
+    remember_gradient(removed.grad, left)
     return left
+
+
+def remember_gradient(pieces: RemovedSlices, left: torch.Tensor) -> None:
+    """Note that ``left`` is the gradient from which ``pieces`` were taken."""
+    pieces.token = uuid.uuid4().hex
+    _left[pieces.token] = left
 
 
 def restored_gradient(

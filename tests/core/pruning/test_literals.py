@@ -1,0 +1,232 @@
+"""A constant in ``forward()`` that must change is found among the attributes, or refused."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from tests.core.pruning import attentions
+from tests.core.pruning.nets import assert_same, state
+from torchpruner_core import ONNXGraph, recovery_cut, set_cut, verify_cut
+from torchpruner_core.pruning.errors import LiteralInForwardError
+from torchpruner_core.pruning.rehearsal import Stage
+
+
+def analysed(
+    model: nn.Module, node: str, index: list[int], *shape: int, traced: bool = True
+) -> Any:
+    x = torch.randn(*shape)
+    # The TorchScript exporter names everything as torch.export does, and takes a tenth of the time.
+    graph = ONNXGraph(torch.jit.trace(model, x, check_trace=False) if traced else model)
+    graph.build_graph((x,), fill_value=False)
+    return graph.solved.cut_analysis(node, index, 0)
+
+
+def check(model: nn.Module, result: Any, shape: tuple[int, ...], **options: Any) -> None:
+    x = torch.randn(*shape)
+    report = verify_cut(model, result, x, **options)
+    assert report.equal, str(report)
+    before = state(model)
+    _, context = set_cut(model, result, **options)
+    recovery_cut(model, result, pickle.loads(pickle.dumps(context)))
+    assert_same(before, state(model))
+
+
+HEAD = list(range(6, 12))
+
+ATTRIBUTES = {
+    "HeadsByAttribute": {"num_heads": 3, "head_dim": 6},
+    "HiddenBehindMinusOne": {"num_heads": 3, "head_dim": 6},
+    "InnerWidthToo": {"num_heads": 3, "head_dim": 6, "all_head_size": 18},
+    "HeadsInATuple": {"head_shape": (3, 6)},
+    "HeadsFromShapes": {},
+    "ScaleFromTheSize": {"num_heads": 3, "head_dim": 6},
+    "ScaleInsideTheFunction": {"num_heads": 3, "head_dim": 6},
+}
+
+
+@pytest.mark.parametrize("name", ATTRIBUTES)
+def test_the_attribute_that_counts_heads_follows_when_a_head_goes(name: str) -> None:
+    model = attentions.block(getattr(attentions, name)())
+    result = analysed(model, "self.1.q.weight", HEAD, 2, 7, 5)
+    check(model, result, (2, 7, 5))
+    set_cut(model, result)
+    attributes = ATTRIBUTES[name]
+    assert {key: getattr(model[1], key) for key in attributes} == attributes
+    assert model(torch.randn(3, 4, 5)).shape == (3, 4, 3), "another batch and length run too"
+
+
+def test_a_config_object_of_a_module_follows() -> None:
+    model = attentions.block(attentions.HeadsInAConfig())
+    result = analysed(model, "self.1.q.weight", HEAD, 2, 7, 5)
+    check(model, result, (2, 7, 5))
+    _, context = set_cut(model, result)
+    assert model[1].config.heads == 3 and model[1].config.sizes == [6, 6]
+    recovery_cut(model, result, context)
+    assert model[1].config.heads == 4
+
+
+def test_a_fused_projection_follows_in_heads_and_in_its_parts() -> None:
+    model = attentions.block(attentions.FusedProjection())
+    result = analysed(model, "self.1.qkv.weight", HEAD, 2, 7, 5)
+    check(model, result, (2, 7, 5))
+    set_cut(model, result)
+    assert (model[1].num_heads, model[1].split_size) == (3, 18)
+
+
+def test_a_key_head_takes_its_query_heads_along_and_no_attribute_changes() -> None:
+    model = attentions.block(attentions.GroupedQueries())
+    result = analysed(model, "self.1.k.weight", [4, 5, 6, 7], 2, 7, 5)
+    check(model, result, (2, 7, 5))
+    set_cut(model, result)
+    assert (model[1].q.out_features, model[1].k.out_features, model[1].groups) == (24, 12, 2)
+
+
+class TestALiteral:
+    def test_is_refused_before_anything_changes(self) -> None:
+        model = attentions.block(attentions.HeadsAsALiteral())
+        result = analysed(model, "self.1.q.weight", HEAD, 2, 7, 5)
+        before = state(model)
+        with pytest.raises(LiteralInForwardError) as caught:
+            set_cut(model, result)
+        assert_same(before, state(model))
+        problem = caught.value.to_problem()
+        assert problem["module"] == "self.1"
+        assert problem["received"]["shape"] == [2, 7, 4, 6]
+        assert problem["expected"]["shape"] == [2, 7, 3, 6]
+        assert "module_pruner_reg.regist(HeadsAsALiteral" in str(caught.value)
+
+    def test_is_corrected_as_it_runs_where_that_is_asked(self) -> None:
+        model = attentions.block(attentions.HeadsAsALiteral())
+        result = analysed(model, "self.1.q.weight", HEAD, 2, 7, 5)
+        check(model, result, (2, 7, 5), correct_forward=True)
+        set_cut(model, result, correct_forward=True)
+        assert model(torch.randn(3, 4, 5)).shape == (3, 4, 3)
+        twin = pickle.loads(pickle.dumps(model))
+        x = torch.randn(3, 4, 5)
+        torch.testing.assert_close(twin(x), model(x))
+        torch.testing.assert_close(copy.deepcopy(model)(x), model(x))
+
+    def test_can_be_corrected_twice(self) -> None:
+        model = attentions.block(attentions.HeadsAsALiteral())
+        before = state(model)
+        first = analysed(model, "self.1.q.weight", HEAD, 2, 7, 5)
+        _, one = set_cut(model, first, correct_forward=True)
+        second = analysed(model, "self.1.q.weight", HEAD, 2, 7, 5)
+        assert verify_cut(model, second, torch.randn(2, 7, 5), correct_forward=True).equal
+        _, two = set_cut(model, second, correct_forward=True)
+        assert model(torch.randn(1, 4, 5)).shape == (1, 4, 3)
+        recovery_cut(model, second, two)
+        recovery_cut(model, first, one)
+        assert_same(before, state(model))
+
+
+class TestANumberComputedFromASize:
+    """Half of every head goes: the scale that the network was trained with must stay."""
+
+    HALVES = [head * 6 + i for head in range(4) for i in range(3)]
+
+    @pytest.mark.parametrize("name", ["ScaleFromTheSize", "ScaleInsideTheFunction"])
+    def test_does_not_follow_silently(self, name: str) -> None:
+        model = attentions.block(getattr(attentions, name)())
+        result = analysed(model, "self.1.q.weight", self.HALVES, 2, 7, 5)
+        with pytest.raises(LiteralInForwardError):
+            set_cut(model, result)
+
+    @pytest.mark.parametrize("name", ["ScaleFromTheSize", "ScaleInsideTheFunction"])
+    def test_is_kept_where_corrections_are_asked(self, name: str) -> None:
+        model = attentions.block(getattr(attentions, name)())
+        # The scale inside the function is a computation in the one exporter, a constant in the other.
+        result = analysed(model, "self.1.q.weight", self.HALVES, 2, 7, 5, traced=False)
+        check(model, result, (2, 7, 5), correct_forward=True)
+
+
+class LooksAtValues(nn.Module):
+    """A forward that cannot run without values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = attentions.HeadsByAttribute()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x) if bool((x.abs() >= 0).all()) else x
+
+
+def test_a_forward_that_looks_at_values_is_rehearsed_with_values() -> None:
+    inner = attentions.HeadsByAttribute()
+    result = analysed(inner, "self.q.weight", HEAD, 2, 7, 24)
+    model = LooksAtValues()
+    renamed = {
+        key: {k.replace("self", "self.inner", 1): v for k, v in result[key].items()}
+        for key in ("terminal", "iner", "operator")
+    }
+    shapes = {k.replace("self", "self.inner", 1): v for k, v in result.shapes.items()}
+    from torchpruner_core import CutResult
+
+    moved = CutResult(**renamed, shapes=shapes, inputs=result.inputs, outputs=result.outputs)
+    set_cut(model, moved)
+    assert model.inner.num_heads == 3
+
+
+def test_cuts_without_operator_changes_are_not_rehearsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("a convolutional cut must not run the model")
+
+    monkeypatch.setattr(Stage, "__init__", never)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, groups=1), nn.Conv2d(8, 8, 3, groups=8))
+    result = analysed(model, "self.0.weight", [0], 1, 3, 9, 9)
+    assert result.operator
+    set_cut(model, result)
+
+
+def test_operator_changes_without_inputs_ask_for_them() -> None:
+    model = attentions.block(attentions.HeadsByAttribute())
+    result = analysed(model, "self.1.q.weight", HEAD, 2, 7, 5)
+    plain = {key: result[key] for key in ("terminal", "iner", "operator")}
+    with pytest.raises(LiteralInForwardError, match="pass inputs= to set_cut"):
+        set_cut(model, plain)
+    set_cut(model, plain, inputs=torch.randn(2, 7, 5))
+    assert model[1].num_heads == 3
+
+
+class NormWithoutParameters(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.norm, self.b = nn.Linear(5, 8), nn.LayerNorm(8, elementwise_affine=False), nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b(self.norm(self.a(x)))
+
+
+def test_a_layer_norm_without_parameters_follows() -> None:
+    model = NormWithoutParameters()
+    result = analysed(model, "self.a.weight", [0, 3], 4, 5)
+    set_cut(model, result)
+    assert model.norm.normalized_shape == (6,)
+    assert model(torch.randn(4, 5)).shape == (4, 3)
+
+
+class OwnNorm(nn.Module):
+    """An unregistered layer that repeats its weight's shape in an attribute."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(width))
+        self.normalized_shape = (width,)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.layer_norm(x, self.normalized_shape, self.weight)
+
+
+def test_an_unregistered_layer_that_repeats_a_size_follows() -> None:
+    model = nn.Sequential(nn.Linear(5, 8), OwnNorm(8), nn.Linear(8, 3))
+    result = analysed(model, "self.0.weight", [0, 3], 4, 5)
+    set_cut(model, result)
+    assert model[1].normalized_shape == (6,)
+    assert model(torch.randn(4, 5)).shape == (4, 3)
