@@ -12,13 +12,13 @@ from torchpruner_core.operators.normalization import BatchNormalization as onnx_
 from torchpruner_core.operators.normalization import Softmax as onnx_softmax
 from torchpruner_core.operators.padding import Pad as onnx_pad
 from torchpruner_core.operators.pooling import Pool as onnx_local_pool
-from torchpruner_core.operators.pooling import Resize as onnx_resize
 from torchpruner_core.operators.reduction import Reduction as onnx_reduce
 from torchpruner_core.operators.reshaping import Expand as onnx_expand
 from torchpruner_core.operators.reshaping import Flatten as onnx_flatten
 from torchpruner_core.operators.reshaping import Reshape as onnx_reshape
 from torchpruner_core.operators.reshaping import Squeeze as onnx_squeeze
 from torchpruner_core.operators.reshaping import Transpose as onnx_transpose
+from torchpruner_core.operators.sampling import Resize as onnx_resize
 from torchpruner_core.operators.selection import Concat as onnx_concat
 from torchpruner_core.operators.selection import Gather as onnx_gather
 from torchpruner_core.operators.selection import Slice as onnx_slice

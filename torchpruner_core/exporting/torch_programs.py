@@ -18,6 +18,7 @@ from torchpruner_core.cut_result import TensorSpec
 from torchpruner_core.errors import ExportError, InputSpecError, InvalidModelError
 from torchpruner_core.exporting.formats import ModelFormat
 from torchpruner_core.exporting.program import METADATA_KEY, Origin, Program
+from torchpruner_core.exporting.tidying import tidy
 
 if TYPE_CHECKING:
     import onnx
@@ -107,11 +108,12 @@ def _from_exported(exported: torch.export.ExportedProgram, origin: Origin) -> Pr
             program = torch.onnx.export(
                 exported, dynamo=True, optimize=False, verbose=False, opset_version=OPSET
             )
+            assert program is not None
+            tidy(program.model)
         except Exception as error:
             raise ExportError(
                 f"torch.onnx could not translate the program: {_first_line(error)}"
             ) from error
-    assert program is not None
     model = program.model
     model.metadata_props.clear()
     model.metadata_props[METADATA_KEY] = origin.to_json()

@@ -1,0 +1,55 @@
+"""The torch.export dialect, less what the exporter computes in the graph although it is constant.
+
+Around each layer ``torch.onnx`` leaves operators that only compute shapes, bounds and the zeros of
+a bias that is not there: three of five in a ResNet. They are folded here; whatever depends on a
+parameter, a buffer or an input stays, under its own name.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+FOLDED_ELEMENTS = 1 << 16
+"""Larger constants are left as they are computed: folding them would only make the file larger."""
+
+_OPTIONAL_BIAS = {"Conv": 2, "ConvTranspose": 2}
+
+
+def tidy(model: ir.Model) -> None:
+    """Fold what is constant in ``model``, in place, and drop biases of zeros that nobody stored.
+
+    Postcondition: initializers of the program keep their names and contents, and every value that
+    is left is computed as before.
+    """
+    import onnxscript.optimizer
+    from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+    stored = set(model.graph.initializers)
+
+    def foldable(node: ir.Node) -> bool | None:
+        reads = any(value is not None and value.name in stored for value in node.inputs)
+        return False if reads and node.op_type not in ("Shape", "Size") else None
+
+    onnxscript.optimizer.fold_constants(
+        model,
+        should_fold=foldable,
+        input_size_limit=FOLDED_ELEMENTS,
+        output_size_limit=FOLDED_ELEMENTS,
+    )
+    for node in model.graph:
+        position = _OPTIONAL_BIAS.get(node.op_type)
+        if position is None or len(node.inputs) != position + 1:
+            continue
+        bias = node.inputs[position]
+        if bias is None or bias.name in stored or bias.const_value is None:
+            continue
+        if not np.any(bias.const_value.numpy()):
+            node.resize_inputs(position)
+    RemoveUnusedNodesPass()(model)
+    for name in [n for n, v in model.graph.initializers.items() if n not in stored and not v.uses()]:
+        del model.graph.initializers[name]
