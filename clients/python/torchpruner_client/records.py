@@ -86,8 +86,8 @@ class ModuleRecord:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Axes that are pruned together. ``members`` are ``(node, dim)``; ``step`` slices go at
-    once."""
+    """Axes that are pruned together. ``members`` are ``(node, dim)``; ``step`` slices go at once;
+    ``touches`` names the graph's inputs and outputs whose shape would change."""
 
     id: int
     width: int
@@ -97,6 +97,7 @@ class Group:
     step: int
     params_per_slice: int
     flops_per_slice: int
+    touches: tuple[str, ...] = ()
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Group:
@@ -109,6 +110,7 @@ class Group:
             int(data["step"]),
             int(data["params_per_slice"]),
             int(data["flops_per_slice"]),
+            tuple(data.get("touches", ())),
         )
 
 

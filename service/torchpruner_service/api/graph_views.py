@@ -57,10 +57,24 @@ def group_view(graph: SolvedGraph, group: Group) -> dict[str, Any]:
         "prunable": cost.reason is None and cost.step < group.width,
         "reason": cost.reason
         or ("its slices only go all together" if cost.step >= group.width else None),
+        "touches": touched_ends(graph, group),
         "step": cost.step,
         "params_per_slice": cost.params,
         "flops_per_slice": cost.flops,
     }
+
+
+def touched_ends(graph: SolvedGraph, group: Group) -> list[str]:
+    """The graph's inputs and outputs whose shape changes with the group, sorted."""
+    kind, classes = graph.coupling.kinds
+    starts, axes = graph.coupling.axes_of_class
+    reached = classes[kind[group.components[0]]]
+    owners = {
+        graph.axis_owner[axis][0]
+        for reached_class in reached
+        for axis in axes[starts[reached_class] : starts[reached_class + 1]].tolist()
+    }
+    return sorted(owners & {*graph.inputs, *graph.outputs})
 
 
 def flops_by_module(graph: SolvedGraph) -> dict[str, int]:

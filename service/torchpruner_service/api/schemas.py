@@ -321,13 +321,15 @@ class GroupMember(BaseModel):
 
 
 class GroupView(BaseModel):
-    """Axes that are pruned together. ``step`` slices go at once; ``reason`` says why none can."""
+    """Axes that are pruned together. ``step`` slices go at once; ``reason`` says why none can;
+    ``touches`` names the graph's inputs and outputs whose shape would change."""
 
     id: int
     width: int
     members: list[GroupMember]
     prunable: bool
     reason: str | None
+    touches: list[str]
     step: int
     params_per_slice: int
     flops_per_slice: int
