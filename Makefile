@@ -40,7 +40,7 @@ demo: $(STAMP) ## start the service, prune ResNet-50 through it, stop it
 	$(BIN)/python examples/demo.py
 
 serve: $(STAMP) ## the service on its embedded default, in the foreground
-	$(BIN)/torchpruner-service serve $(ARGS)
+	TORCHPRUNER_LOG_FORMAT=$${TORCHPRUNER_LOG_FORMAT:-console} $(BIN)/torchpruner-service serve $(ARGS)
 
 test: $(STAMP) browser ## the whole test suite
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
