@@ -29,6 +29,7 @@ from torchpruner_core.coupling.ties import Ties
 
 Int = NDArray[np.int64]
 
+ALL_OF_AN_AXIS = "every slice of another axis would go with it"
 IN_VIEW = "is one of the axes that a Reshape-like split combines, and the others cannot be pruned"
 
 
@@ -196,7 +197,22 @@ class _Solver:
         for owner, indices, reason in self.frozen_slices:
             for slice_ in at(np.full(len(indices), owner), indices):
                 reason_of.setdefault(int(component[slice_]), reason)
+        for whole in self._unremovable(component, starts, width, is_frozen):
+            reason_of.setdefault(whole, ALL_OF_AN_AXIS)
         return starts, component, reason_of
+
+    def _unremovable(
+        self, component: Int, starts: Int, width: Int, is_frozen: NDArray[np.bool_]
+    ) -> list[int]:
+        """Return the components that hold every slice of one axis and a slice of a longer one."""
+        if not len(component):
+            return []
+        first = np.minimum.reduceat(component, starts)
+        whole = first[(first == np.maximum.reduceat(component, starts)) & ~is_frozen]
+        long = np.zeros(int(component.max()) + 1, dtype=np.bool_)
+        long[component[np.repeat((width > 1) & ~is_frozen, width)]] = True
+        found: list[int] = np.unique(whole[long[whole]]).tolist()
+        return found
 
     def _frozen_by_slices(
         self, starts: Int, component: Int, reason_of: dict[int, str]

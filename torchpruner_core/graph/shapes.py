@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from torchpruner_core.errors import GraphError, InvalidModelError
-from torchpruner_core.graph.values import Values
+from torchpruner_core.graph.values import Values, attributes
 
 if TYPE_CHECKING:
     import onnx
@@ -46,11 +46,23 @@ def infer_shapes(model: onnx.ModelProto, values: Values) -> dict[str, tuple[Shap
         types[tensor.name] = onnx.helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
     shapes = values.shapes
     shapes.update({name: shape for name, (shape, _) in found.items()})
+    values.dtypes.update({name: dtype for name, (_, dtype) in found.items()})
+    parts: dict[str, list[Shape]] = {}
     versions = {entry.domain: entry.version for entry in model.opset_import}
     for node in model.graph.node:
         if all(_complete(found.get(name)) for name in node.output if name):
             continue
-        for name, type_proto in _infer_node(node, types, values, versions).items():
+        if node.op_type == "SplitToSequence":
+            parts[node.output[0]] = _sequence_parts(node, values)
+        inferred_types = _infer_node(node, types, values, versions)
+        if node.op_type == "SequenceAt" and parts.get(node.input[0]):
+            at = values.known(node.input[1])
+            if at is not None and int(at) < len(parts[node.input[0]]):
+                element = inferred_types[node.output[0]].tensor_type.elem_type
+                shape = parts[node.input[0]][int(at)]
+                typed = onnx.helper.make_tensor_type_proto(element, list(shape))
+                inferred_types = {node.output[0]: typed}
+        for name, type_proto in inferred_types.items():
             read = _read(type_proto)
             if read[0] is not None or name not in found:
                 types[name] = type_proto
@@ -67,6 +79,25 @@ def infer_shapes(model: onnx.ModelProto, values: Values) -> dict[str, tuple[Shap
                         onnx.helper.np_dtype_to_tensor_dtype(value.dtype), list(value.shape)
                     )
     return found
+
+
+def _sequence_parts(node: Any, values: Values) -> list[Shape]:
+    """Return the shapes of a split's parts; none where they are not known."""
+    given = attributes(node)
+    shape = values.shapes.get(node.input[0])
+    if shape is None or UNKNOWN in shape:
+        return []
+    axis = given.get("axis", 0) % len(shape)
+    split = values.known(node.input[1]) if len(node.input) > 1 and node.input[1] else None
+    if split is None:
+        if len(node.input) > 1 and node.input[1]:
+            return []
+        kept = [1] if given.get("keepdims", 1) else []
+        return [(*shape[:axis], *kept, *shape[axis + 1 :])] * shape[axis]
+    sizes = [int(n) for n in split.ravel().tolist()]
+    if split.ndim == 0:
+        sizes = [min(sizes[0], shape[axis] - at) for at in range(0, shape[axis], sizes[0])]
+    return [(*shape[:axis], size, *shape[axis + 1 :]) for size in sizes]
 
 
 SHAPE_OPERANDS = {

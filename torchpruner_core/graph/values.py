@@ -7,12 +7,15 @@ those adapt by themselves when that tensor is cut, the others are literals of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from torchpruner_core.graph.nodes import np_dtype
 
 Array = NDArray[Any]
 
@@ -36,12 +39,13 @@ class Values:
     """Constants of one graph, by value name.
 
     ``stored`` gives a stored tensor's contents or ``None``; ``producers`` the operator of a
-    computed value; ``shapes`` what is known of each value's shape.
+    computed value; ``shapes`` and ``dtypes`` what is known of each value's shape and dtype.
     """
 
     stored: Callable[[str], Array | None]
     producers: dict[str, Any] = field(default_factory=dict)
-    shapes: dict[str, tuple[int, ...] | None] = field(default_factory=dict)
+    shapes: MutableMapping[str, tuple[int, ...] | None] = field(default_factory=dict)
+    dtypes: dict[str, str] = field(default_factory=dict)
     opsets: Sequence[Any] = ()
     _memo: dict[str, Known | None] = field(default_factory=dict)
 
@@ -86,7 +90,7 @@ class Values:
                 for output in producer.output:
                     self._memo.setdefault(output, None)
                 continue
-            needed = [i for i in producer.input if i]
+            needed = operands(producer)
             if any(self._memo.get(i, _PENDING) is None for i in needed):
                 for output in producer.output:
                     self._memo[output] = None
@@ -97,6 +101,23 @@ class Values:
                 continue
             self._evaluate(producer)
         return self._memo[name]
+
+    def with_shapes(self, shapes: Mapping[str, tuple[int, ...] | None]) -> Values:
+        """Return the constants as they are when some tensors have other shapes."""
+        return replace(self, shapes=ChainMap(dict(shapes), self.shapes), _memo={})
+
+    def rerun(self, producer: Any, given: Mapping[int, Array]) -> Array | None:
+        """Return what one operator gives when the inputs at some positions are others."""
+        inputs = [
+            _literal(given[k]) if k in given else self._find(name) if name else None
+            for k, name in enumerate(producer.input)
+        ]
+        if any(k is None and n for k, n in zip(inputs, producer.input, strict=True)):
+            return None
+        try:
+            return _run(producer, inputs)[0].value
+        except (ValueError, TypeError, IndexError, KeyError):
+            return None
 
     def _is_small(self, name: str) -> bool:
         shape = self.shapes.get(name)
@@ -116,6 +137,9 @@ class Values:
         return Known(value, np.ones(value.shape, dtype=np.bool_))
 
     def _evaluate(self, producer: Any) -> None:
+        if producer.op_type == "CastLike":
+            self._cast_like(producer)
+            return
         inputs = [self._memo[i] if i else None for i in producer.input]
         outputs: Sequence[Known] | None = None
         if all(
@@ -128,6 +152,20 @@ class Values:
                 outputs = None
         for position, output in enumerate(producer.output):
             self._memo[output] = outputs[position] if outputs and position < len(outputs) else None
+
+
+    def _cast_like(self, producer: Any) -> None:
+        """A cast to the dtype of a tensor whose contents do not matter."""
+        known, dtype = self._memo[producer.input[0]], self.dtypes.get(producer.output[0])
+        if known is None or not dtype or dtype == "undefined":
+            self._memo[producer.output[0]] = None
+        else:
+            self._memo[producer.output[0]] = Known(known.value.astype(np_dtype(dtype)), known.adapts)
+
+
+def operands(producer: Any) -> list[str]:
+    """Return the inputs whose contents an operator reads."""
+    return [i for i in producer.input[: 1 if producer.op_type == "CastLike" else None] if i]
 
 
 def attributes(node: Any) -> dict[str, Any]:
@@ -335,7 +373,7 @@ _RULES: dict[str, tuple[Any, Callable[..., Any]]] = {
     "Range": (None, _range),
     "Identity": (_MOVES, _on_values(lambda x: x)),
     "Cast": ("all", _cast),
-    "CastLike": ("all", _on_values(lambda x, like: x.astype(like.dtype))),
+    "CastLike": ("all", _on_values(lambda x: x)),
     "Reshape": (_MOVES, _reshape),
     "Unsqueeze": (_MOVES, _unsqueeze),
     "Squeeze": (_MOVES, _squeeze),
@@ -364,6 +402,7 @@ _RULES: dict[str, tuple[Any, Callable[..., Any]]] = {
     "Neg": ("all", _on_values(np.negative)),
     "Abs": ("all", _on_values(np.abs)),
     "Sqrt": ("all", _on_values(np.sqrt)),
+    "Reciprocal": ("all", _on_values(np.reciprocal)),
     "Floor": ("all", _on_values(np.floor)),
     "Ceil": ("all", _on_values(np.ceil)),
     "Round": ("all", _on_values(np.round)),

@@ -118,7 +118,7 @@ def _replace_value(model: onnx.ModelProto, name: str, value: Any) -> None:
         for position, output in enumerate(node.output):
             if output == name:
                 node.output[position] = f"{name}#unused"
-    model.graph.initializer.append(onnx.numpy_helper.from_array(np.ascontiguousarray(value), name))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(value, order="C"), name))
 
 
 def _cut_initializers(opened: OpenModel) -> None:

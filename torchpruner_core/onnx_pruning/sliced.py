@@ -85,7 +85,7 @@ def cut_array(value: Array, axes: AxisCuts) -> Array:
     for dim, indices in enumerate(axes):
         if indices is not None and len(indices):
             value = np.delete(value, indices, axis=dim)
-    return np.ascontiguousarray(value)
+    return np.asarray(value, order="C")
 
 
 def zero_array(value: Array, axes: AxisCuts) -> Array:
