@@ -91,7 +91,8 @@ def _reads_cut(opened: OpenModel, operator: OperatorNode) -> bool:
     """Return whether an operator that computes a constant reads one that becomes shorter."""
     if operator.type in SHAPE_OPERATORS:
         return False
-    return any(node is not None and node.value_name in opened.cuts for node in operator.in_data)
+    read = operator.in_data[:1] if operator.type == "CastLike" else operator.in_data
+    return any(node is not None and node.value_name in opened.cuts for node in read)
 
 
 def _is_parameter(opened: OpenModel, node: Any) -> bool:
