@@ -1,7 +1,8 @@
 # syntax=docker/dockerfile:1
-# Two images from one file:
+# Three images from one file:
 #   docker build --target api    -t torchpruner-api .       no torch, no onnx: answers from solved graphs
 #   docker build --target worker -t torchpruner-worker .    torch, onnx, onnxruntime-gpu: builds graphs, measures
+#   docker build --target dashboard -t torchpruner-dashboard .    the web page
 # A CPU-only worker, several GB smaller:
 #   docker build --target worker --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cpu -t torchpruner-worker .
 
@@ -49,6 +50,25 @@ COPY torchpruner_core torchpruner_core
 COPY service service
 COPY clients clients
 RUN pip install --no-build-isolation --no-deps --force-reinstall .
+
+FROM api-dependencies AS dashboard-build
+RUN pip install --no-build-isolation -c constraints.txt '.[dashboard]'
+COPY torchpruner_core torchpruner_core
+COPY service service
+COPY clients clients
+RUN pip install --no-build-isolation --no-deps --force-reinstall .
+
+FROM base AS dashboard
+COPY --from=dashboard-build /opt/venv /opt/venv
+ENV TORCHPRUNER_DASHBOARD_HOST=0.0.0.0 \
+    TORCHPRUNER_DASHBOARD_PORT=8080 \
+    TORCHPRUNER_URL=http://api:8000
+USER 10001:10001
+EXPOSE 8080
+HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 \
+  CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8080/login', timeout=4)"]
+ENTRYPOINT ["torchpruner-dashboard"]
+CMD []
 
 FROM base AS api
 COPY --from=api-build /opt/venv /opt/venv

@@ -50,14 +50,14 @@ def test_the_compose_file_fits_the_schema() -> None:
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("stage", ["api", "worker"])
+@pytest.mark.parametrize("stage", ["api", "worker", "dashboard"])
 def test_images_do_not_run_as_root_and_watch_themselves(stage: str) -> None:
     assert one(stage, "USER") == "10001:10001"
     assert "CMD" in one(stage, "HEALTHCHECK")
 
 
 def test_the_api_image_is_built_without_torch() -> None:
-    built_from = {"api": "api-build", "worker": "worker-build"}
+    built_from = {name: f"{name}-build" for name in ("api", "worker", "dashboard")}
     for stage, source in built_from.items():
         assert f"--from={source} " in one(stage, "COPY")
     lines = " ".join(
@@ -79,7 +79,7 @@ def test_what_the_dockerfile_copies_is_in_the_repository_and_not_ignored() -> No
                     assert source in allowed, source
 
 
-@pytest.mark.parametrize("stage", ["api", "worker"])
+@pytest.mark.parametrize("stage", ["api", "worker", "dashboard"])
 def test_the_images_command_is_one_the_service_has(stage: str) -> None:
     entry = json.loads(one(stage, "ENTRYPOINT")) + json.loads(one(stage, "CMD"))
     done = subprocess.run(
@@ -89,7 +89,7 @@ def test_the_images_command_is_one_the_service_has(stage: str) -> None:
     assert "Usage" in done.stdout
 
 
-@pytest.mark.parametrize("extra", ["api", "worker"])
+@pytest.mark.parametrize("extra", ["api", "worker", "dashboard"])
 def test_the_images_pip_command_resolves_with_the_pinned_versions(extra: str) -> None:
     lines = " ".join(i["value"] for items in stages().values() for i in items)
     arguments = ["--no-build-isolation", "-c", "constraints.txt", f".[{extra}]"]
@@ -128,7 +128,15 @@ def test_compose_brings_up_what_a_deployment_needs() -> None:
     assert services["worker-gpu"]["profiles"] == ["gpu"]
     (device,) = services["worker-gpu"]["deploy"]["resources"]["reservations"]["devices"]
     assert device["capabilities"] == ["gpu"]
-    assert {"gateway", "redis", "storage", "prometheus", "grafana", "worker"} <= services.keys()
+    assert {
+        "gateway",
+        "redis",
+        "storage",
+        "prometheus",
+        "grafana",
+        "worker",
+        "dashboard",
+    } <= services.keys()
     assert "--appendonly" in services["redis"]["command"]
 
 

@@ -152,6 +152,7 @@ def test_the_wheel_holds_every_package_and_its_type_marker(tmp_path: Path) -> No
         str(path.relative_to(parent))
         for parent in (ROOT, ROOT / "service", ROOT / "clients/python", ROOT / "clients/dashboard")
         for package in PACKAGES
-        for path in (parent / package).rglob("*.py")
+        for path in (parent / package).rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
     }
     assert sources <= names
