@@ -13,7 +13,6 @@ from torchpruner_core.coupling.ties import Ties
 from torchpruner_core.errors import GraphError, TorchPrunerError
 from torchpruner_core.exporting.wire import Buffer, strip_weights
 from torchpruner_core.graph.importer import ImportedGraph, InputSpecs, read_graph
-from torchpruner_core.graph.measured import declare_measured
 from torchpruner_core.graph.naming import self_name
 from torchpruner_core.graph.zeros import declare_inexact_sums
 
@@ -140,8 +139,6 @@ def declare(graph: ImportedGraph) -> Ties:
                 module=operator.module,
             ) from error
     declare_inexact_sums(graph.nodes.values(), graph.operators.values(), ties)
-    if graph.values is not None:
-        declare_measured(graph.nodes.values(), graph.operators.values(), graph.values, ties)
     return ties
 
 

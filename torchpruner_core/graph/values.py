@@ -90,7 +90,7 @@ class Values:
                 for output in producer.output:
                     self._memo.setdefault(output, None)
                 continue
-            needed = operands(producer)
+            needed = _operands(producer)
             if any(self._memo.get(i, _PENDING) is None for i in needed):
                 for output in producer.output:
                     self._memo[output] = None
@@ -105,19 +105,6 @@ class Values:
     def with_shapes(self, shapes: Mapping[str, tuple[int, ...] | None]) -> Values:
         """Return the constants as they are when some tensors have other shapes."""
         return replace(self, shapes=ChainMap(dict(shapes), self.shapes), _memo={})
-
-    def rerun(self, producer: Any, given: Mapping[int, Array]) -> Array | None:
-        """Return what one operator gives when the inputs at some positions are others."""
-        inputs = [
-            _literal(given[k]) if k in given else self._find(name) if name else None
-            for k, name in enumerate(producer.input)
-        ]
-        if any(k is None and n for k, n in zip(inputs, producer.input, strict=True)):
-            return None
-        try:
-            return _run(producer, inputs)[0].value
-        except (ValueError, TypeError, IndexError, KeyError):
-            return None
 
     def _is_small(self, name: str) -> bool:
         shape = self.shapes.get(name)
@@ -163,7 +150,7 @@ class Values:
             self._memo[producer.output[0]] = Known(known.value.astype(np_dtype(dtype)), known.adapts)
 
 
-def operands(producer: Any) -> list[str]:
+def _operands(producer: Any) -> list[str]:
     """Return the inputs whose contents an operator reads."""
     return [i for i in producer.input[: 1 if producer.op_type == "CastLike" else None] if i]
 

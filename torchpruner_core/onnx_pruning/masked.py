@@ -12,9 +12,7 @@ from typing import Any
 import numpy as np
 
 from torchpruner_core.cut_result import CutResult
-from torchpruner_core.graph.measured import is_measured
 from torchpruner_core.graph.nodes import DataNode, np_dtype
-from torchpruner_core.graph.values import Values
 from torchpruner_core.onnx_pruning.rewrite import new_constants
 from torchpruner_core.onnx_pruning.sliced import OpenModel, open_model, zero_array
 from torchpruner_core.operators.base import OperatorNode
@@ -41,7 +39,6 @@ class _Masker:
             op.out_data[0].value_name: op for op in opened.graph.operators.values() if op.out_data
         }
         self.renamed: dict[str, str] = {}
-        self.values_after: Values | None = None
 
     def run(self) -> bytes:
         import onnx
@@ -126,11 +123,8 @@ class _Masker:
     def _wrap(self, node: Any, operator: OperatorNode) -> None:
         """Run one operator on the kept slices of its inputs; scatter its outputs back."""
         nodes = {n.value_name: n for n in (*operator.in_data, *operator.out_data) if n is not None}
-        values = self.opened.graph.values
         for position, name in enumerate(node.input):
-            if values is not None and name in nodes and is_measured(nodes[name], values):
-                node.input[position] = self._measured(nodes[name], f"{node.output[0]}#in{position}")
-            elif name in self.opened.cuts:
+            if name in self.opened.cuts:
                 node.input[position] = self._gather(
                     name, nodes[name], f"{node.output[0]}#in{position}"
                 )
@@ -148,21 +142,6 @@ class _Masker:
             self._scatter(f"{name}#kept", nodes[name], name)
         for position, name in enumerate(node.output):
             node.output[position] = name.removesuffix("#kept")
-
-    def _measured(self, node: DataNode, name: str) -> str:
-        """Store a number that is computed from sizes as the pruned model computes it."""
-        if self.values_after is None:
-            assert self.opened.graph.values is not None
-            shapes = {
-                other.value_name: self.opened.shape_after(other)
-                for other in self.opened.graph.nodes.values()
-                if other.value_name in self.opened.cuts
-            }
-            self.values_after = self.opened.graph.values.with_shapes(shapes)
-        value = self.values_after.known(node.value_name)
-        if value is None:
-            return node.value_name
-        return self._constant(name, value.astype(np_dtype(node.dtype)))
 
     def _set(self, node: Any, key: int | str, value: Any) -> None:
         import onnx

@@ -14,6 +14,7 @@ from torchpruner_core.cut_result import CutResult, TensorSpec
 from torchpruner_core.errors import GraphError
 from torchpruner_core.exporting.wire import strip_weights
 from torchpruner_core.graph.importer import SHAPE_OPERATORS, read_graph
+from torchpruner_core.graph.nodes import DataNode, np_dtype
 from torchpruner_core.onnx_pruning.rewrite import new_constants
 from torchpruner_core.onnx_pruning.sliced import (
     OpenModel,
@@ -26,6 +27,7 @@ from torchpruner_core.onnx_pruning.sliced import (
 if TYPE_CHECKING:
     import onnx
 
+    from torchpruner_core.graph.values import Values
     from torchpruner_core.operators.base import OperatorNode
 
 
@@ -44,6 +46,7 @@ def prune_onnx(data: bytes, result: CutResult) -> bytes:
     _cut_constants(opened)
     _cut_initializers(opened)
     _rewrite_operators(opened, result)
+    _keep_measured(opened)
     _drop_unused(opened.model)
     set_shapes(opened.model, opened)
     pruned: bytes = opened.model.SerializeToString()
@@ -176,6 +179,41 @@ def _rewrite_operators(opened: OpenModel, result: CutResult) -> None:
             kept = [a for a in node.attribute if a.name not in ("num_outputs", "split")]
             del node.attribute[:]
             node.attribute.extend(kept)
+
+
+def _keep_measured(opened: OpenModel) -> None:
+    """Store numbers that are computed from the sizes of tensors, where a cut would change them.
+
+    The scale of attention, one over the root of a head's size, is often read off the tensor as it
+    runs; what is left must be computed as before.
+    """
+    values = opened.graph.values
+    if values is None:
+        return
+    after = values.with_shapes(
+        {
+            node.value_name: opened.shape_after(node)
+            for node in opened.graph.nodes.values()
+            if node.value_name in opened.cuts
+        }
+    )
+    for node in opened.graph.nodes.values():
+        if not _is_measured(node, values):
+            continue
+        before, changed = values.known(node.value_name), after.known(node.value_name)
+        if before is not None and (changed is None or not np.array_equal(before, changed)):
+            _replace_value(opened.model, node.value_name, before.astype(np_dtype(node.dtype)))
+
+
+def _is_measured(node: DataNode, values: Values) -> bool:
+    """Return whether data meets a real number that follows from the sizes of tensors."""
+    producer = node.in_operator
+    if producer is None or not producer.is_constant or not node.dtype.startswith(("float", "bfloat")):
+        return False
+    if any(size != 1 for size in node.shape) or all(op.is_constant for op in node.out_operators):
+        return False
+    adapts = values.adapts(node.value_name)
+    return adapts is not None and bool(adapts.any())
 
 
 def _drop_unused(model: onnx.ModelProto) -> None:
