@@ -53,7 +53,7 @@ def make_plan(model: nn.Module, cut: CutResult) -> Plan:
     """
     local = LocalModel(model)
     targets = local.find(cut)
-    plan = Plan(local, under_every_name(cut, targets), targets)
+    plan = Plan(local, _at_every_module_name(under_every_name(cut, targets), local), targets)
     handled: set[int] = set()
     for name in _modules_of(plan):
         module = local.modules[name]
@@ -104,6 +104,22 @@ def under_every_name(cut: CutResult, targets: list[Target]) -> CutResult:
         for name in target.names:
             terminal[name] = list(target.axes)
     return replace(cut, terminal=terminal)
+
+
+def _at_every_module_name(cut: CutResult, local: LocalModel) -> CutResult:
+    """Return the cut with its operators' changes under each name of a module that has several.
+
+    An operator is named by the call that ran it, a parameter by where it was registered first.
+    """
+    operators = dict(cut.operator)
+    for operator, change in cut.operator.items():
+        owner, _ = operator_owner(operator)
+        module = local.modules.get(owner)
+        for other in local.names_of(module) if module is not None else ():
+            key = other + operator.removeprefix(owner)
+            while other != owner and operators.setdefault(key, change) != change:
+                key += "_0"
+    return replace(cut, operator=operators)
 
 
 def _modules_of(plan: Plan) -> list[str]:
