@@ -27,6 +27,9 @@ from torchpruner_core.pruning.trace import SHAPING, Call
 ATTEMPTS = 600
 """Rehearsals at most; a 32-layer model whose layers all change needs about 100."""
 
+RANGES = ("__getitem__", "narrow")
+"""Functions that take a position, which need not equal a size."""
+
 TOLERANCE = 1e-3
 """Relative difference from the masked model below which values confirm what shapes leave open."""
 
@@ -174,7 +177,8 @@ class _Search:
                         yield Correction(*place, SIZES, None, sizes)
         told = self._told(old)
         for path, value in call.numbers:
-            amounts = [x - y for x, y in told if x == value] if told else self.amounts["self"]
+            amounts = [x - y for x, y in told if x == value or call.function in RANGES]
+            amounts = amounts if told else self.amounts["self"]
             for amount in amounts:
                 if type(value) is int and value - amount >= 1:
                     yield Correction(*place, path, value, value - amount)
