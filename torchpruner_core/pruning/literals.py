@@ -155,9 +155,14 @@ class _Search:
         return None
 
     def _corrections(self, outcome: Outcome) -> Iterator[Correction]:
-        """Yield ways to correct the call at which a rehearsal fails."""
-        call, old = outcome.failing, outcome.call
-        if call is None or old is None or call.function != old.function:
+        """Yield ways to correct the call at which a rehearsal fails, or one that led there."""
+        if outcome.failing is not None and outcome.call is not None:
+            yield from self._corrections_of(outcome.call, outcome.failing)
+        for old, call in outcome.suspects:
+            yield from self._corrections_of(old, call)
+
+    def _corrections_of(self, old: Call, call: Call) -> Iterator[Correction]:
+        if call.function != old.function:
             return
         place = (call.module, call.function, call.nth)
         if old.scalars != call.scalars:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -43,7 +43,8 @@ class Outcome:
     ``position`` is the number of calls before the first disagreement, ``module`` where that is,
     ``call`` what was called there before the cut, ``failing`` what is called there now, and
     ``unexplained`` the number of shapes that changed in no way the cut knows of. ``diverged`` tells that
-    the forward takes another path there, after which shapes cannot be compared.
+    the forward takes another path there, after which shapes cannot be compared. ``suspects`` are
+    earlier calls, before and now, whose shape stayed though the cut shortens tensors of that shape.
     """
 
     good: bool
@@ -54,6 +55,7 @@ class Outcome:
     reason: str = ""
     unexplained: int = 0
     diverged: bool = False
+    suspects: tuple[tuple[Call, Call], ...] = ()
 
 
 class Stage:
@@ -214,6 +216,7 @@ class _Comparison:
         self.position = 0
         self.unexplained = 0
         self.outcome: Outcome | None = None
+        self.suspects: list[tuple[Call, Call]] = []
 
     def see(self, call: Call) -> None:
         """Take the next call into account; stops the run at the first disagreement."""
@@ -244,6 +247,8 @@ class _Comparison:
             return Outcome(False, i, call.module, old, call, reason)
         shaping = call.function in SHAPING and call.module in self.stage.owners
         for before, now in zip(old.shapes, call.shapes, strict=True):
+            if shaping and before == now and self.stage.allowed.becomes(before):
+                self.suspects.append((old, call))
             if before == now or self.stage.allowed.exactly(before, now):
                 continue
             if shaping:
@@ -254,6 +259,9 @@ class _Comparison:
 
     def conclude(self, trace: Trace) -> Outcome:
         """Return the outcome of a finished run."""
+        return replace(self._outcome(trace), suspects=tuple(reversed(self.suspects)))
+
+    def _outcome(self, trace: Trace) -> Outcome:
         if self.outcome is not None:
             return self.outcome
         i = self.position
