@@ -64,6 +64,17 @@ def worker(
     run_worker(settings)
 
 
+@app.command()
+def openapi() -> None:
+    """Print the OpenAPI document of this version."""
+    import json
+
+    from torchpruner_service.api.app import create_app
+
+    document = create_app(Settings(redis_url="redis://unused", storage_url=None)).openapi()
+    typer.echo(json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False))
+
+
 @keys_app.command("create")
 def create(
     tenant: Annotated[str, typer.Option(help="Whose models the key sees")] = "default",

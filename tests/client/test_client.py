@@ -33,7 +33,9 @@ def client(service: RunningService) -> Client:
 
 
 def test_a_module_is_sent_without_its_weights(client: Client) -> None:
-    module = torch.nn.Sequential(torch.nn.Linear(512, 512), torch.nn.ReLU(), torch.nn.Linear(512, 512))
+    module = torch.nn.Sequential(
+        torch.nn.Linear(512, 512), torch.nn.ReLU(), torch.nn.Linear(512, 512)
+    )
     remote = client.upload(module.eval(), [torch.zeros(1, 512)])
     assert remote.info.weightless and not remote.info.has_weights
     sent, full = remote.bytes_sent or (0, 1)
@@ -72,7 +74,9 @@ def test_other_weights_are_refused(client: Client, tmp_path: Path) -> None:
 
 def test_a_model_on_the_meta_device_is_analysed(client: Client) -> None:
     with torch.device("meta"):
-        module = torch.nn.Sequential(torch.nn.Linear(8192, 28672), torch.nn.ReLU(), torch.nn.Linear(28672, 8192))
+        module = torch.nn.Sequential(
+            torch.nn.Linear(8192, 28672), torch.nn.ReLU(), torch.nn.Linear(28672, 8192)
+        )
     remote = client.upload(module.eval(), [(1, 8192)])
     result = remote.modules["self.0"].cut_analysis("weight", index=[7], dim=0)
     assert result.params_before == 2 * 8192 * 28672 + 8192 + 28672
@@ -141,7 +145,10 @@ def test_a_build_that_fails_raises_its_reason(client: Client) -> None:
 
 
 def test_no_service_is_said_within_seconds() -> None:
-    with Client("http://127.0.0.1:9", retries=1) as client, pytest.raises(ServiceUnreachable) as caught:
+    with (
+        Client("http://127.0.0.1:9", retries=1) as client,
+        pytest.raises(ServiceUnreachable) as caught,
+    ):
         client.models()
     assert "torchpruner-service serve" in str(caught.value)
 
@@ -199,7 +206,8 @@ def test_the_async_client_does_the_same(service: RunningService, tmp_path: Path)
     async def main() -> None:
         async with AsyncClient(service.url, progress=False) as client:
             uploads = [
-                client.upload(small_file(310 + seed).content, {"x": (1, 3, 8, 8)}) for seed in range(3)
+                client.upload(small_file(310 + seed).content, {"x": (1, 3, 8, 8)})
+                for seed in range(3)
             ]
             remotes = await asyncio.gather(*uploads)
             assert len({remote.id for remote in remotes}) == 3

@@ -83,8 +83,9 @@ class Small(torch.nn.Module):
         return self.conv2(torch.relu(self.bn(self.conv1(x))))
 
 
+@lru_cache(maxsize=64)
 def small_file(seed: int = 0, width: int = 8) -> ModelFile:
-    """A small model; another seed gives other bytes."""
+    """A small model; another seed gives other bytes, and so would saving the same one again."""
     module = Small(seed, width).eval()
     example = torch.zeros(1, 3, 8, 8)
     return ModelFile(torchscript_of(module, example), module, example, ("x:1x3x8x8",))

@@ -45,7 +45,9 @@ def test_the_worker_process_that_holds_credentials_imports_no_torch(
 def test_the_nursery_that_imports_torch_has_no_credentials(service: RunningService) -> None:
     (nursery,) = service.processes("torchpruner_service.sandbox.nursery")
     names = set(nursery.environ())
-    assert not {name for name in names if name.startswith(("REDIS", "STORAGE", "AWS", "TORCHPRUNER"))}
+    assert not {
+        name for name in names if name.startswith(("REDIS", "STORAGE", "AWS", "TORCHPRUNER"))
+    }
 
 
 def test_liveness_readiness_and_documentation_answer(service: RunningService) -> None:

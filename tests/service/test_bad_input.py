@@ -110,9 +110,7 @@ def test_a_model_that_does_not_export_fails_and_is_not_tried_again(
     shown = service.upload(content, "x:3x3")
     assert shown["state"] == "failed"
     assert shown["problem"]["type"] == "export-failed"
-    again = service.client.post(
-        "/v1/models", params={"input": "x:3x3"}, content=content
-    )
+    again = service.client.post("/v1/models", params={"input": "x:3x3"}, content=content)
     assert again.json()["state"] == "failed"
     asked = service.client.post(
         f"/v1/models/{shown['id']}/cut-analysis", json={"node": "self.w", "index": [0]}

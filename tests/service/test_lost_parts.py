@@ -171,7 +171,10 @@ def test_an_empty_redis_is_rebuilt_from_the_object_store() -> None:
         service.wait_ready()
         listed = service.client.get("/v1/models").json()["items"]
         assert {item["id"] for item in listed} == {
-            ready["id"], derived["id"], failed["id"], waiting["id"],
+            ready["id"],
+            derived["id"],
+            failed["id"],
+            waiting["id"],
         }
         assert {item["id"]: item for item in listed}[ready["id"]]["name"] == "kept"
         assert service.wait_model(waiting["id"])["state"] == "ready"
@@ -265,5 +268,9 @@ def test_stopping_drains_the_running_job(torchscript: ModelFile) -> None:
         assert service.process.wait(60) == 0
         ended = [line for line in service.log().splitlines() if '"job ended"' in line]
         assert [line for line in ended if job in line and '"state": "ready"' in line]
-        left = [p for p in psutil.process_iter(["cmdline"]) if str(service.data_dir) in str(p.info["cmdline"])]
+        left = [
+            p
+            for p in psutil.process_iter(["cmdline"])
+            if str(service.data_dir) in str(p.info["cmdline"])
+        ]
         assert not left

@@ -58,7 +58,9 @@ def test_the_pruned_onnx_runs_and_equals_the_pruned_module(
 ) -> None:
     artifact = service.artifact(model_id, "pruned-onnx", result=result)
     assert artifact["state"] == "ready", artifact
-    session = onnxruntime.InferenceSession(content(service, artifact), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        content(service, artifact), providers=["CPUExecutionProvider"]
+    )
     from tests.service.models import torchvision_model
 
     module, _ = torchvision_model("resnet18")
@@ -69,9 +71,7 @@ def test_the_pruned_onnx_runs_and_equals_the_pruned_module(
         np.testing.assert_allclose(received, pruned(x).numpy(), rtol=1e-3, atol=1e-4)
 
 
-def test_without_a_result_the_whole_state_comes(
-    service: RunningService, model_id: str
-) -> None:
+def test_without_a_result_the_whole_state_comes(service: RunningService, model_id: str) -> None:
     artifact = service.artifact(model_id, "pruned-weights")
     from tests.service.models import torchvision_model
 

@@ -37,7 +37,9 @@ def test_an_upload_answers_202_with_a_location(service: RunningService) -> None:
 def test_an_onnx_file_brings_its_own_shapes(service: RunningService, onnx_file: ModelFile) -> None:
     shown = service.upload(onnx_file.content)
     assert (shown["state"], shown["format"], shown["weightless"]) == ("ready", "onnx", False)
-    names = [m["name"] for m in service.client.get(f"/v1/models/{shown['id']}/modules").json()["items"]]
+    names = [
+        m["name"] for m in service.client.get(f"/v1/models/{shown['id']}/modules").json()["items"]
+    ]
     assert "self.layer1.0.conv1" in names
 
 
@@ -127,7 +129,16 @@ def test_the_same_file_twice_at_once_is_built_once(service: RunningService) -> N
         line for line in service.log().splitlines() if '"job started"' in line and model in line
     ]
     assert len(started) == 1
-    assert len(list((service.data_dir / "objects" / "blobs").rglob(hashlib.sha256(file.content).hexdigest()))) == 1
+    assert (
+        len(
+            list(
+                (service.data_dir / "objects" / "blobs").rglob(
+                    hashlib.sha256(file.content).hexdigest()
+                )
+            )
+        )
+        == 1
+    )
 
 
 def test_nothing_stays_in_the_staging_folder(service: RunningService, model_id: str) -> None:
@@ -141,9 +152,12 @@ def test_a_removed_model_is_gone_and_can_be_uploaded_again(service: RunningServi
     model = service.upload(file.content, *file.inputs)["id"]
     assert service.client.delete(f"/v1/models/{model}").status_code == 204
     assert service.client.get(f"/v1/models/{model}").status_code == 404
-    assert service.client.post(
-        f"/v1/models/{model}/cut-analysis", json={"node": "self.conv1.weight", "index": [0]}
-    ).status_code == 404
+    assert (
+        service.client.post(
+            f"/v1/models/{model}/cut-analysis", json={"node": "self.conv1.weight", "index": [0]}
+        ).status_code
+        == 404
+    )
     assert service.upload(file.content, *file.inputs)["id"] == model
 
 

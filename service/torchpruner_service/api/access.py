@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Depends, Request, Response, Security
+from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from torchpruner_service.api.app_state import AppState, app_state
+from torchpruner_service.api.extra_headers import add_headers
 from torchpruner_service.auth.api_keys import Principal
 from torchpruner_service.auth.rate_limit import check_rate
 from torchpruner_service.problems import Forbidden
@@ -23,7 +24,6 @@ State = Annotated[AppState, Depends(app_state)]
 
 async def principal(
     request: Request,
-    response: Response,
     state: State,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
 ) -> Principal:
@@ -35,8 +35,7 @@ async def principal(
     limit = state.settings.rate_limit if who.rate_limit is None else who.rate_limit
     if limit:
         headers = await check_rate(state.redis, state.keys, f"{who.tenant}:{who.key}", limit)
-        # Responses that a route makes itself do not carry these; the middleware adds them.
-        request.state.rate_headers = headers
+        add_headers(request, headers)
     request.state.tenant = who.tenant
     return who
 

@@ -46,7 +46,7 @@ class Observed:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                extra = {"x-request-id": identifier, **scope["state"].get("rate_headers", {})}
+                extra = {"x-request-id": identifier, **scope["state"].get("extra_headers", {})}
                 present = {key.lower() for key, _ in message["headers"]}
                 message["headers"] = [
                     *message["headers"],

@@ -31,8 +31,8 @@ def sniff_file(path: Path, max_unpacked: int) -> str:
                 "torch.jit.trace(...).save(path), torch.export.save or torch.onnx.export",
                 slug="unsupported-model",
             )
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-            return _sniff_onnx(view)
+        # Not closed by hand: an error's traceback may still hold a view into it.
+        return _sniff_onnx(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def _sniff_onnx(view: mmap.mmap) -> str:
@@ -59,8 +59,6 @@ def _sniff_onnx(view: mmap.mmap) -> str:
                 )
     except (InvalidModelError, IndexError, RecursionError) as error:
         raise InvalidUpload(f"the ONNX file is damaged: {error}") from error
-    finally:
-        data.release()
     return "onnx"
 
 

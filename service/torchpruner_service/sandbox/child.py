@@ -14,6 +14,7 @@ from torchpruner_service.sandbox.confinement import Limits, confine
 from torchpruner_service.sandbox.frames import FrameWriter
 
 MAX_DETAIL = 2000
+OUT_OF_MEMORY = ("not enough memory", "allocate memory", "bad_alloc", "Failed to allocate")
 
 
 def run_child(request: dict[str, Any], pipe: int) -> None:
@@ -48,11 +49,14 @@ def _limit_threads(count: int) -> None:
 def describe(error: BaseException) -> dict[str, Any]:
     """An error of a task as problem members."""
     text = str(error) or type(error).__name__
+    cause = _last_line(error.__cause__) if error.__cause__ is not None else ""
     if len(text) > MAX_DETAIL:
         text = text[:MAX_DETAIL] + " ..."
     if isinstance(error, Problem):
         return error.to_dict()
-    if isinstance(error, MemoryError) or "not enough memory" in text or "bad_alloc" in text:
+    if isinstance(error, MemoryError) or any(
+        words in text or words in cause for words in OUT_OF_MEMORY
+    ):
         return {
             "type": "memory-limit",
             "title": "The model needs more memory than a job may use",
@@ -60,7 +64,8 @@ def describe(error: BaseException) -> dict[str, Any]:
             "detail": f"{text} Use a smaller input, or raise TORCHPRUNER_SANDBOX_MEMORY.",
         }
     if isinstance(error, TorchPrunerError):
-        return {**jsonable(error.to_problem()), "status": 422}
+        problem = {**jsonable(error.to_problem()), "status": 422}
+        return {**problem, "cause": cause} if cause else problem
     if isinstance(error, RecursionError):
         text = "the model is nested too deeply"
     return {
@@ -69,3 +74,9 @@ def describe(error: BaseException) -> dict[str, Any]:
         "status": 422,
         "detail": f"{type(error).__name__}: {text}",
     }
+
+
+def _last_line(error: BaseException) -> str:
+    """The end of a message: TorchScript's errors have a traceback first and the reason last."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip()[:500] if lines else ""

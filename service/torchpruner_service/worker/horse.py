@@ -14,7 +14,7 @@ from pathlib import Path
 
 import structlog
 
-from torchpruner_service.observability.tracing import job_span
+from torchpruner_service.observability.tracing import flush_traces, job_span
 from torchpruner_service.problems import Problem, StorageFull, Unavailable, problem_of
 from torchpruner_service.sandbox.runner import SandboxGone, TaskCancelled
 from torchpruner_service.settings import Settings
@@ -60,6 +60,7 @@ def run_job(job: str, attempt: int) -> None:
     finally:
         lease.release()
         shutil.rmtree(folder, ignore_errors=True)
+        flush_traces()
 
 
 def _attempt(
