@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -152,8 +152,12 @@ class CorrectedForward:
 
 
 def correct(modules: Mapping[str, nn.Module], corrections: Sequence[Correction]) -> dict[str, Any]:
-    """Return a corrected forward for each module that corrections name."""
+    """Return a corrected forward for each module that corrections name, under one of its names."""
     by_module: dict[str, list[Correction]] = {}
+    first: dict[int, str] = {}
     for correction in corrections:
-        by_module.setdefault(correction.module, []).append(correction)
+        name = first.setdefault(id(modules[correction.module]), correction.module)
+        mine = by_module.setdefault(name, [])
+        if not any(replace(correction, module=other.module) == other for other in mine):
+            mine.append(correction)
     return {name: CorrectedForward(modules[name], mine) for name, mine in by_module.items()}
