@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 
 from benchmarks.zoo import report, runner
@@ -16,7 +15,6 @@ ROOT = Path(__file__).resolve().parents[2]
 def main() -> int:
     """Run what is missing; return 1 where a cut is wrong."""
     options = _options()
-    os.nice(10)
     wanted = [s for s in every() if not options.only or any(part in s.key for part in options.only)]
     if options.list:
         print("\n".join(f"{specimen.family}\t{specimen.name}" for specimen in wanted))
@@ -28,9 +26,11 @@ def main() -> int:
     rows = runner.run(
         wanted, options.build / "zoo", seconds=options.seconds, memory_gb=options.memory, redo=redo
     )
+    if options.peer:
+        rows = runner.run_peer(wanted, options.build / "zoo", seconds=20, memory_gb=options.memory)
     summary = report.summary(rows)
     print(json.dumps(summary, indent=1))
-    if not options.only:
+    if not options.only or options.report:
         report.write_json(options.build / "zoo.json", rows)
         report.write_markdown(options.docs / "coverage.md", rows)
     return 1 if summary["wrong"] else 0
@@ -39,12 +39,16 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.zoo", description=__doc__)
     parser.add_argument("only", nargs="*", help="parts of the names to run (all); writes no report")
+    parser.add_argument("--report", action="store_true", help="write the report all the same")
     parser.add_argument("--list", action="store_true", help="list the specimens and stop")
     parser.add_argument("--fresh", action="store_true", help="forget what is known already")
     parser.add_argument(
         "--redo", nargs="*", default=[], help="run again rows with these states", metavar="STATE",
         choices=["wrong", "refused", "unproven", "failed"],
     )  # fmt: skip
+    parser.add_argument(
+        "--peer", action=argparse.BooleanOptionalAction, default=True, help="try Torch-Pruning too"
+    )
     parser.add_argument("--seconds", type=float, default=600, help="time limit a model")
     parser.add_argument("--memory", type=float, default=10, help="memory limit a model, in GB")
     parser.add_argument("--build", type=Path, default=ROOT / "build")

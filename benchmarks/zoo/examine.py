@@ -18,6 +18,7 @@ from torchpruner_core.cut_result import CutResult
 from torchpruner_core.errors import TorchPrunerError
 from torchpruner_core.exporting import export, specs_of
 from torchpruner_core.graph.solving import solve_onnx
+from torchpruner_core.pruning.errors import ReplayError
 
 Row = dict[str, Any]
 Save = Callable[[Row], None]
@@ -30,8 +31,13 @@ def examine(specimen: Specimen, save: Save) -> Row:
     """Return the row of one specimen; ``save`` is given the unfinished row after each step."""
     torch.set_num_threads(1)
     row: Row = {
-        "name": specimen.name, "family": specimen.family, "built": False, "error": "",
-        "stage": "building the model", "seconds": {}, "cuts": [],
+        "name": specimen.name,
+        "family": specimen.family,
+        "built": False,
+        "error": "",
+        "stage": "building the model",
+        "seconds": {},
+        "cuts": [],
     }
     save(row)
     try:
@@ -80,8 +86,11 @@ class _Examination:
             row["base"] = base
         for target in targets.choose(model, graph, seed=len(self.specimen.name)):
             entry: Row = {
-                "kind": target.kind, "node": target.node, "dim": target.dim,
-                "index": list(target.index), "granularity": target.granularity,
+                "kind": target.kind,
+                "node": target.node,
+                "dim": target.dim,
+                "index": list(target.index),
+                "granularity": target.granularity,
             }
             with self.stage(f"cutting {target.node}"):
                 self._try(entry, target, graph, data, feeds, original, model, inputs, base)
@@ -111,8 +120,16 @@ class _Examination:
         self.row["seconds"][key] = round(spent, 3)
 
     def _try(
-        self, entry: Row, target: targets.Target, graph: Any, data: bytes, feeds: Mapping[str, Any],
-        original: onnx_check.Outputs, model: nn.Module, inputs: Inputs, base: float,
+        self,
+        entry: Row,
+        target: targets.Target,
+        graph: Any,
+        data: bytes,
+        feeds: Mapping[str, Any],
+        original: onnx_check.Outputs,
+        model: nn.Module,
+        inputs: Inputs,
+        base: float,
     ) -> None:
         try:
             cut = graph.cut_analysis_many(target.requests(), granularity=target.granularity)
@@ -127,41 +144,62 @@ class _Examination:
         try:
             found = onnx_check.check(data, cut, feeds, original)
         except TorchPrunerError as error:
-            entry.update(status="refused", reason=f"ONNX: {type(error).__name__}: {first_line(error)}")
+            entry.update(
+                status="refused", reason=f"ONNX: {type(error).__name__}: {first_line(error)}"
+            )
             return
         except Exception as error:
-            entry.update(status="wrong", reason=f"ONNX: {type(error).__name__}: {first_line(error)}")
+            entry.update(
+                status="wrong", reason=f"ONNX: {type(error).__name__}: {first_line(error)}"
+            )
             return
         entry["gap"], entry["onnx_error"] = found.gap, found.error
         if not found.error <= onnx_check.TOLERANCE:
-            entry.update(status="wrong", reason=f"ONNX: differs by {found.error:.2g} (gap {found.gap:.2g})")
+            entry.update(
+                status="wrong", reason=f"ONNX: differs by {found.error:.2g} (gap {found.gap:.2g})"
+            )
             return
         if not found.gap >= onnx_check.VISIBLE:
-            entry.update(status="unproven", reason=f"masking moves the output by {found.gap:.2g} only")
+            entry.update(
+                status="unproven", reason=f"masking moves the output by {found.gap:.2g} only"
+            )
         self._replay(entry, cut, found, model, inputs, base)
 
     def _replay(
-        self, entry: Row, cut: CutResult, found: onnx_check.OnnxCheck, model: nn.Module,
-        inputs: Inputs, base: float,
+        self,
+        entry: Row,
+        cut: CutResult,
+        found: onnx_check.OnnxCheck,
+        model: nn.Module,
+        inputs: Inputs,
+        base: float,
     ) -> None:
         fixed = [spec.name for spec in cut.outputs if -1 not in spec.shape]
         compared = None if found.compared == len(found.masked) else fixed
+        entry["module"] = "wrong"
         try:
             replay = module_check.check(model, cut, inputs, found.masked, compared)
-        except TorchPrunerError as error:
-            entry.update(status="refused", reason=f"module: {type(error).__name__}: {first_line(error)}")
+        except ReplayError as error:
+            # The pruned ONNX model is there all the same; nothing was changed.
+            text = f"{type(error).__name__}: {first_line(error)}"
+            entry.update(module="refused", module_reason=text)
             return
         except Exception as error:
-            entry.update(status="wrong", reason=f"module: {type(error).__name__}: {first_line(error)}")
+            text = f"{type(error).__name__}: {first_line(error)}"
+            entry.update(status="wrong", reason=f"module: {text}")
             return
-        entry.update(module_error=replay.error, restored=replay.restored, corrected=replay.corrected)
+        entry.update(module_error=replay.error, restored=replay.restored)
         if not replay.restored:
-            entry.update(status="wrong", reason="module: not restored bit for bit")
+            entry.update(
+                status="wrong", reason=f"module: not restored bit for bit: {replay.reason}"
+            )
         elif not replay.error <= onnx_check.TOLERANCE + 10 * base:
             entry.update(
                 status="wrong",
                 reason=f"module: differs by {replay.error:.2g} (PyTorch against onnxruntime: {base:.2g})",
             )
+        else:
+            entry["module"] = "corrected" if replay.corrected else "equal"
 
 
 def _feeds(names: tuple[str, ...], inputs: Inputs) -> dict[str, Any]:

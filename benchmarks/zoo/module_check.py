@@ -25,6 +25,7 @@ class ModuleCheck:
     error: float
     restored: bool
     corrected: bool = False
+    reason: str = ""
 
 
 def outputs_of(model: nn.Module, inputs: Inputs) -> list[torch.Tensor]:
@@ -47,10 +48,14 @@ def check(
     try:
         _, context = set_cut(model, cut, inputs=inputs)
     except ReplayError:
-        if changed(before, model):
-            return ModuleCheck(float("nan"), restored=False)
-        _, context = set_cut(model, cut, inputs=inputs, correct_forward=True)
         corrected = True
+        try:
+            _, context = set_cut(model, cut, inputs=inputs, correct_forward=True)
+        except ReplayError:
+            left = changed(before, model)
+            if left:
+                return ModuleCheck(float("nan"), False, reason=f"refused, and left {left[:3]}")
+            raise
     try:
         received = outputs_of(model, _cut_inputs(cut, inputs))
     finally:
@@ -61,7 +66,8 @@ def check(
     wanted = set(names if compared is None else compared)
     got = {n: x.numpy() for n, x in zip(names, received, strict=True) if n in wanted}
     error = distance({name: reference[name] for name in got}, got)
-    return ModuleCheck(error, restored=not changed(before, model), corrected=corrected)
+    left = changed(before, model)
+    return ModuleCheck(error, not left, corrected, f"{left[:3]} differ" if left else "")
 
 
 def _cut_inputs(cut: CutResult, inputs: Inputs) -> Inputs:
@@ -96,7 +102,7 @@ def snapshot(model: nn.Module) -> dict[str, Any]:
     for name, tensor in tensors:
         found[f"{name}@"] = (id(tensor), tensor.stride())
         found[name] = tensor.detach().clone()
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     if hasattr(config, "to_dict"):
         found["#config"] = config.to_dict()
     return found
@@ -125,6 +131,4 @@ def _bits_equal(old: torch.Tensor, new: torch.Tensor) -> bool:
         return True
     if torch.equal(old, new):
         return True  # NaN, or -0 against 0, need a closer look
-    return bool(
-        torch.equal(old.contiguous().view(torch.uint8), new.contiguous().view(torch.uint8))
-    )
+    return bool(torch.equal(old.contiguous().view(torch.uint8), new.contiguous().view(torch.uint8)))

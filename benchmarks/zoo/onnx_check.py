@@ -52,8 +52,12 @@ def run(data: bytes, feeds: Mapping[str, Array]) -> Outputs:
 
 def check(data: bytes, cut: CutResult, feeds: Mapping[str, Array], original: Outputs) -> OnnxCheck:
     """Prune and mask ``data`` and compare them; raises what the engine or onnxruntime raise."""
-    masked = {name: less(cut, name, value) for name, value in run(masked_onnx(data, cut), feeds).items()}
-    pruned = run(prune_onnx(data, cut), {name: less(cut, name, value) for name, value in feeds.items()})
+    masked = {
+        name: less(cut, name, value) for name, value in run(masked_onnx(data, cut), feeds).items()
+    }
+    pruned = run(
+        prune_onnx(data, cut), {name: less(cut, name, value) for name, value in feeds.items()}
+    )
     fixed = [spec.name for spec in cut.outputs if -1 not in spec.shape and 0 not in spec.shape]
     gap = distance({n: less(cut, n, original[n]) for n in fixed}, {n: masked[n] for n in fixed})
     error = distance({n: masked[n] for n in fixed}, {n: pruned[n] for n in fixed})
@@ -91,5 +95,7 @@ def distance(reference: Outputs, received: Outputs) -> float:
         finite = np.isfinite(expected)
         if finite.any():
             scale = float(np.abs(expected[finite]).max())
-            worst = max(worst, float(np.abs(expected[finite] - got[finite]).max()) / (scale + 1e-12))
+            worst = max(
+                worst, float(np.abs(expected[finite] - got[finite]).max()) / (scale + 1e-12)
+            )
     return worst

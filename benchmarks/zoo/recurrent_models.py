@@ -76,7 +76,9 @@ def _summary(layer: Callable[..., nn.Module]) -> tuple[nn.Module, Inputs]:
 def _encoder() -> tuple[nn.Module, Inputs]:
     torch.manual_seed(0)
     layer = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True)
-    return nn.TransformerEncoder(layer, 2, enable_nested_tensor=False).eval(), (torch.randn(2, 5, 32),)
+    return nn.TransformerEncoder(layer, 2, enable_nested_tensor=False).eval(), (
+        torch.randn(2, 5, 32),
+    )
 
 
 def _decoder() -> tuple[nn.Module, Inputs]:

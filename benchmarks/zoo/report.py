@@ -9,6 +9,9 @@ from typing import Any
 
 Rows = Sequence[dict[str, Any]]
 
+MODULE_STATES = ("equal", "corrected", "refused", "wrong")
+"""How the same cuts ended on the ``nn.Module``."""
+
 STATES = ("equal", "approximate", "refused", "wrong", "unproven")
 
 
@@ -24,7 +27,7 @@ def summary(rows: Rows) -> dict[str, int]:
     built = sum(bool(row["built"]) for row in rows)
     return {
         "models": len(rows), "built": built, "cuts": len(cuts), **counts,
-        "corrected": sum(bool(cut.get("corrected")) for cut in cuts),
+        **{f"module_{s}": sum(c.get("module") == s for c in cuts) for s in MODULE_STATES},
     }  # fmt: skip
 
 
@@ -38,28 +41,35 @@ def write_markdown(path: Path, rows: Rows) -> None:
     """Write the table, a section a source."""
     lines = [*_HEADER, *_summary_table(rows), ""]
     for source in dict.fromkeys(_source(row) for row in rows):
-        lines += [f"## {source}", "", "| model | parameters | groups | cuts |", "| --- | ---: | ---: | --- |"]
+        lines += [f"## {source}", "", "| model | parameters | groups | cuts | Torch-Pruning |"]
+        lines += ["| --- | ---: | ---: | --- | ---: |"]
         lines += [_line(row) for row in rows if _source(row) == source]
         lines.append("")
     path.write_text("\n".join(lines).rstrip() + "\n")
 
 
-_HEADER = (
-    "# Coverage",
-    "",
-    "Written by `make zoo`. Each model has random weights and small inputs, and runs in its own process. Five",
-    "cuts are spread over its depth and over the kinds of its axes. Each is made on the ONNX model, where the",
-    "pruned one must equal the masked one in onnxruntime, and on the `nn.Module`, which must then come back",
-    "bit for bit. [Is it right?](explanation/oracle.md) says how this is compared.",
-    "",
-    "- **ok**: the pruned network equals the masked original.",
-    "- **approximate**: a normalisation runs over the pruned axis, so its statistics change; the pruned network",
-    "  equals the masked original with those statistics over the kept slices.",
-    "- **refused**: an error says why, and nothing was changed.",
-    "- **wrong**: the outputs differ, or the module did not come back.",
-    "- **unproven**: masking moves the output too little to show anything.",
-    "",
-)  # fmt: skip
+_HEADER = """\
+# Coverage
+
+Written by `make zoo`. Each model has random weights and small inputs, and runs in its own process.
+Five cuts are spread over its depth and over the kinds of its axes: channels, whole blocks (attention
+heads, groups of a convolution), strides (head dimensions), hidden features, embeddings. Each is made
+on the ONNX model, where the pruned one must equal the masked one in onnxruntime, and on the
+`nn.Module`, which must give the same and then come back bit for bit.
+[Is it right?](explanation/oracle.md) says how this is compared.
+
+- **ok**: the pruned network equals the masked original.
+- **approximate**: a normalisation runs over the pruned axis, so its statistics change; the pruned
+  network equals the masked original with those statistics over the kept slices.
+- **refused**: an error says why, and nothing was changed.
+- **wrong**: the outputs differ, or the module did not come back.
+- **unproven**: masking moves the output too little to show anything.
+
+On the `nn.Module` a cut may need a literal in a `forward()` changed. **Corrected** counts those where
+`set_cut(correct_forward=True)` did so, **ONNX only** those that `set_cut` declines, where the pruned
+ONNX model is what there is. The last column is what Torch-Pruning makes of the same requests: equal to
+its own masked reference, of those tried.
+""".splitlines()
 
 
 def _source(row: dict[str, Any]) -> str:
@@ -67,14 +77,32 @@ def _source(row: dict[str, Any]) -> str:
 
 
 def _summary_table(rows: Rows) -> list[str]:
-    head = ["source", "models", "built", "cuts", "ok", "approximate", "refused", "wrong", "unproven"]
+    head = [
+        "source",
+        "models",
+        "built",
+        "cuts",
+        "ok",
+        "approximate",
+        "refused",
+        "wrong",
+        "unproven",
+    ]
+    head += ["module: equal", "corrected", "ONNX only", "Torch-Pruning"]
     lines = ["| " + " | ".join(head) + " |", "| --- " + "| ---: " * (len(head) - 1) + "|"]
     groups = {source: [r for r in rows if _source(r) == source] for source in map(_source, rows)}
     for name, part in [*groups.items(), ("**all**", list(rows))]:
         counts = summary(part)
-        numbers = [counts[key] for key in ("models", "built", "cuts", *STATES)]
-        lines.append(f"| {name} | " + " | ".join(map(str, numbers)) + " |")
+        keys = ("models", "built", "cuts", *STATES)
+        keys += ("module_equal", "module_corrected", "module_refused")
+        numbers = [str(counts[key]) for key in keys]
+        lines.append(f"| {name} | " + " | ".join([*numbers, _peer(part)]) + " |")
     return lines
+
+
+def _peer(rows: Rows) -> str:
+    tried = [result for row in rows for result in row.get("peer", [])]
+    return f"{tried.count('equal')} of {len(tried)}" if tried else ""
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -82,22 +110,29 @@ def _line(row: dict[str, Any]) -> str:
     family = str(row["family"]).partition("/")[2]
     if family and family != name:
         name = f"{name} ({family})"
-    counts = {state: sum(cut["status"] == state for cut in row["cuts"]) for state in STATES}
+    cuts = row["cuts"]
+    counts = {state: sum(cut["status"] == state for cut in cuts) for state in STATES}
     words = {"equal": "ok"}
     cells = [f"{count} {words.get(state, state)}" for state, count in counts.items() if count]
-    reasons = list(dict.fromkeys(_reason(c) for c in row["cuts"] if c["status"] not in ("equal", "approximate")))
-    text = ", ".join(cells) or ("none" if row["built"] else "not built")
+    for state, word in (("corrected", "corrected"), ("refused", "ONNX only")):
+        count = sum(cut.get("module") == state for cut in cuts)
+        cells += [f"{count} {word}"] if count else []
+    bad = [cut for cut in cuts if cut["status"] not in ("equal", "approximate")]
+    reasons = list(dict.fromkeys(_reason(cut) for cut in bad))
+    text = ", ".join(cells) or ("no cut" if row["built"] else "not built")
     if row.get("error"):
-        reasons.append(str(row["error"]))
+        reasons.append(str(row["error"])[:200])
     if reasons:
         text += ": " + "; ".join(reasons)
     params = row.get("params")
     shown = f"{params / 1e6:.2f} M" if params else ""
-    return f"| {name} | {shown} | {row.get('groups', '')} | {_escape(text)} |"
+    return f"| {name} | {shown} | {row.get('groups', '')} | {_escape(text)} | {_peer([row])} |"
 
 
 def _reason(cut: dict[str, Any]) -> str:
-    return f"`{cut['node'].removeprefix('self.')}` ({cut['kind']}): {str(cut.get('reason', ''))[:200]}"
+    return (
+        f"`{cut['node'].removeprefix('self.')}` ({cut['kind']}): {str(cut.get('reason', ''))[:200]}"
+    )
 
 
 def _escape(text: str) -> str:

@@ -21,7 +21,12 @@ PRELOADED = (
 
 
 def run(
-    specimens: Sequence[Specimen], folder: Path, *, seconds: float, memory_gb: float, redo: frozenset[str]
+    specimens: Sequence[Specimen],
+    folder: Path,
+    *,
+    seconds: float,
+    memory_gb: float,
+    redo: frozenset[str],
 ) -> list[dict[str, Any]]:
     """Return the rows of ``specimens``, from ``folder`` where they are there.
 
@@ -49,7 +54,12 @@ def _run_one(
     child = context.Process(target=_child, args=(specimen.key, str(path), memory_gb), daemon=True)
     child.start()
     child.join(seconds)
-    row = read(path) or {"name": specimen.name, "family": specimen.family, "built": False, "cuts": []}
+    row = read(path) or {
+        "name": specimen.name,
+        "family": specimen.family,
+        "built": False,
+        "cuts": [],
+    }
     if child.is_alive():
         child.kill()
         child.join()
@@ -70,6 +80,49 @@ def _child(key: str, path: str, memory_gb: float) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     specimen = next(s for s in every() if s.key == key)
     examine(specimen, lambda row: write(Path(path), row))
+
+
+def run_peer(
+    specimens: Sequence[Specimen], folder: Path, *, seconds: float, memory_gb: float
+) -> list[dict[str, Any]]:
+    """Return the rows with what Torch-Pruning makes of their cuts under ``peer``, tried where missing."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(PRELOADED))
+    rows = []
+    for specimen in specimens:
+        path = folder / f"{specimen.key}.json"
+        row = read(path)
+        if row is None:
+            continue
+        if "peer" not in row and row["cuts"]:
+            arguments = (specimen.key, str(path), memory_gb, seconds)
+            child = context.Process(target=_child_peer, args=arguments, daemon=True)
+            child.start()
+            child.join(4 * seconds + 60)
+            if child.is_alive():
+                child.kill()
+                child.join()
+            row = read(path) or row
+            row.setdefault("peer", ["not finished"] * len(row["cuts"]))
+            write(path, row)
+            print(f"{row['family']} {row['name']}: {row['peer']}", flush=True)
+        rows.append(row)
+    return rows
+
+
+def _child_peer(key: str, path: str, memory_gb: float, seconds: float) -> None:
+    from benchmarks.zoo.catalogue import every
+    from benchmarks.zoo.peer_check import try_cuts
+    from benchmarks.zoo.signals import enliven
+
+    limit = int(memory_gb * 1e9)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    row = read(Path(path))
+    assert row is not None
+    model, inputs = next(s for s in every() if s.key == key).build()
+    enliven(model, inputs)
+    row["peer"] = try_cuts(model, inputs, row["cuts"], seconds)
+    write(Path(path), row)
 
 
 def read(path: Path) -> dict[str, Any] | None:
@@ -105,6 +158,8 @@ def describe(row: dict[str, Any]) -> str:
         + f" ({row.get('total_seconds', 0):.0f} s) {row.get('error', '')}"
     ]
     for cut in row["cuts"]:
+        if cut.get("module") == "refused":
+            lines.append(f"    ONNX only: {cut['node']}: {cut['module_reason']}")
         if cut["status"] not in ("equal", "approximate"):
             lines.append(
                 f"    {cut['status']}: {cut['kind']} {cut['node']} axis {cut['dim']} {cut['index']}"

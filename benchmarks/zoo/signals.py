@@ -23,7 +23,11 @@ def enliven(model: nn.Module, inputs: Inputs, seed: int = 0) -> None:
     with torch.no_grad():
         for module in model.modules():
             for name, parameter in module.named_parameters(recurse=False):
-                if id(parameter) not in done and parameter.is_floating_point() and parameter.numel():
+                if (
+                    id(parameter) not in done
+                    and parameter.is_floating_point()
+                    and parameter.numel()
+                ):
                     done.add(id(parameter))
                     _enliven_parameter(name, parameter.data, generator)
     _calibrate(model, inputs, generator)
@@ -35,7 +39,9 @@ def _enliven_parameter(name: str, values: torch.Tensor, generator: torch.Generat
         if values.numel() == 1:
             values.fill_(first or 0.5)
         elif values.squeeze().ndim >= 2:
-            values.normal_(0, max(values[0].numel(), 1) ** -0.5 if first == 0 else 0.3, generator=generator)
+            values.normal_(
+                0, max(values[0].numel(), 1) ** -0.5 if first == 0 else 0.3, generator=generator
+            )
         elif first == 0 and name != "weight":
             values.normal_(0, 0.1, generator=generator)
         elif abs(first) < 0.5 and first != 0:

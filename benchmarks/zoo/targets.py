@@ -59,7 +59,7 @@ def choose(model: nn.Module, graph: SolvedGraph, seed: int = 0) -> list[Target]:
     kinds = [kind for kind in KINDS if kind in by_kind]
     if not kinds:
         return []
-    share = {kind: 0 for kind in kinds}
+    share = dict.fromkeys(kinds, 0)
     for turn in range(COUNT):
         share[kinds[turn % len(kinds)]] += 1
     found = []
@@ -79,7 +79,9 @@ def choose(model: nn.Module, graph: SolvedGraph, seed: int = 0) -> list[Target]:
 def _target(kind: str, axis: _Axis, rng: random.Random) -> Target:
     if kind in ("block", "stride"):
         granularity: Granularity = "outer" if kind == "block" else "inner"
-        return Target(kind, axis.node, axis.dim, (rng.randrange(axis.size),), granularity, axis.also)
+        return Target(
+            kind, axis.node, axis.dim, (rng.randrange(axis.size),), granularity, axis.also
+        )
     count = max(1, min(4, axis.size // 8))
     index = tuple(sorted(rng.sample(range(axis.size), count)))
     return Target(kind, axis.node, axis.dim, index, "auto", axis.also)
@@ -144,5 +146,3 @@ def _kind(graph: SolvedGraph, module: nn.Module, component: int) -> str:
     ]
     members = len({name for name, _, _, is_terminal in owners if is_terminal})
     return "embedding" if isinstance(module, nn.Embedding) or members > 6 else "hidden"
-
-

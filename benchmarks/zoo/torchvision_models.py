@@ -99,7 +99,9 @@ def _detector(name: str) -> tuple[nn.Module, Inputs]:
     if not name.startswith("ssd"):
         options["rpn_post_nms_top_n_test" if "rcnn" in name else "detections_per_img"] = 20
     model = _make(name, weights_backbone=None, **options)
-    return Detector(model), (torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)),)
+    return Detector(model), (
+        torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)),
+    )
 
 
 class _Last(nn.Module):
@@ -126,7 +128,8 @@ class Detector(nn.Module):
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         maps: list[torch.Tensor] = []
-        head = getattr(self.model, "head", None) or self.model.rpn.head  # type: ignore[union-attr]
+        model: Any = self.model
+        head = model.head if hasattr(model, "head") else model.rpn.head
         handle = head.register_forward_hook(lambda _module, _args, out: maps.extend(_tensors(out)))
         try:
             detections = self.model([images[0]])

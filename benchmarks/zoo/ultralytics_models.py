@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,9 +23,10 @@ def specimens() -> Iterator[Specimen]:
 
 
 def _build(name: str) -> tuple[nn.Module, Inputs]:
-    from ultralytics import YOLO
+    import ultralytics
 
     torch.manual_seed(0)
-    model: nn.Module = YOLO(f"{name}.yaml", verbose=False).model
+    made: Any = ultralytics
+    model: nn.Module = made.YOLO(f"{name}.yaml", verbose=False).model
     # The detection head keeps the anchors of the first image size it sees.
     return model.eval(), image(64)
