@@ -91,7 +91,8 @@ def figures_of(case: Case, facts: Facts, ended: str) -> Iterator[Figure]:
         yield Figure.at_most(f"{name}: ONNX bytes to all groups", ours, case.seconds, "s")
     if "peer_all" in facts:
         peer_seconds = facts["peer_all"]["seconds"]
-        note = f"Torch-Pruning {1e3 * peer_seconds:.0f} ms, {facts['peer_all']['groups']} groups"
+        count = facts["peer_groups"]["count"]
+        note = f"Torch-Pruning {1e3 * peer_seconds:.0f} ms, {count} groups"
     else:
         peer_seconds = PEER_LIMIT
         note = f"{ended}; a lower bound" if "did not finish" in ended else f"Torch-Pruning: {ended}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import nn
 import torchpruner_core
 from benchmarks import peer
 from benchmarks.models import CASES
-from benchmarks.timing import timed, timed_many
+from benchmarks.timing import Timing, timed_in_turn, timed_many
 
 INDEX = [0, 1, 2, 3]
 CUTS = 5
@@ -36,34 +36,38 @@ def main(name: str) -> None:
     graph = torchpruner_core.solve_onnx(data)
     roots = spread(graph, model)
     say("cuts", modules=[name for name, _ in roots])
-    # Once unmeasured above: the first call imports onnx and scipy, as the peer's first call below
-    # imports nothing more than this process already holds.
-    measured: dict[str, Callable[[], object]] = {
+    # Once unmeasured above: the first call imports onnx and scipy.
+    ours: dict[str, Callable[[], object]] = {
         "all": lambda: torchpruner_core.solve_onnx(data).groups(),
         "all_weightless": lambda: torchpruner_core.solve_onnx(light).groups(),
     }
-    for key, call in measured.items():
-        time = timed(call, rounds=7, budget=4.0)
-        say(key, seconds=time.median, calls=time.calls)
+    say_timings(timed_in_turn(ours, rounds=5, budget=4.0))
     say("groups", count=len(graph.groups()))
-    query = timed_many([query_of(graph, name) for name, _ in roots])
-    say("query", seconds=query.median, p99=query.p99, calls=query.calls)
+    queries = [query_of(graph, name) for name, _ in roots]
+    say_timings({"query": timed_many(queries)})
 
     say("peer_begins")
     peer_graph = peer.build(model, inputs)
     count = peer.all_groups(peer_graph)
-    time = timed(lambda: peer.all_groups(peer.build(model, inputs)), rounds=5, budget=8.0)
-    say("peer_all", seconds=time.median, calls=time.calls, groups=count)
-    calls: list[Callable[[], object]] = []
+    say("peer_groups", count=count)
+    # All again, in turn with the peer: what was said above stands only where the peer has no answer.
+    both = {**ours, "peer_all": lambda: peer.all_groups(peer.build(model, inputs))}
+    say_timings(timed_in_turn(both, rounds=5, budget=12.0))
+    peer_queries: list[Callable[[], object]] = []
     for _, module in roots:
         try:
             peer.one_group(peer_graph, module, INDEX)
         except Exception:
             continue
-        calls.append(partial(peer.one_group, peer_graph, module, INDEX))
-    if calls:
-        query = timed_many(calls)
-        say("peer_query", seconds=query.median, p99=query.p99, calls=query.calls)
+        peer_queries.append(partial(peer.one_group, peer_graph, module, INDEX))
+    if peer_queries:
+        say_timings({"query": timed_many(queries), "peer_query": timed_many(peer_queries)})
+
+
+def say_timings(timings: Mapping[str, Timing]) -> None:
+    """Tell the parent what was measured."""
+    for name, timing in timings.items():
+        say(name, seconds=timing.median, p99=timing.p99, calls=timing.calls)
 
 
 def say(what: str, **values: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 
@@ -19,21 +19,32 @@ class Timing:
 
 
 def timed(call: Callable[[], object], *, rounds: int = 5, budget: float = 10.0) -> Timing:
-    """Time ``call`` up to ``rounds`` times, but start no round after ``budget`` seconds.
+    """Time ``call`` up to ``rounds`` times; see :func:`timed_in_turn`."""
+    return timed_in_turn({"call": call}, rounds=rounds, budget=budget)["call"]
 
-    The collector is emptied before and kept off during each round, as :mod:`timeit` does.
+
+def timed_in_turn(
+    calls: Mapping[str, Callable[[], object]], *, rounds: int = 5, budget: float = 10.0
+) -> dict[str, Timing]:
+    """Time several calls round by round, so that a busy moment of the machine meets all of them.
+
+    No round starts after ``budget`` seconds. The collector is emptied before and kept off during
+    each call, as :mod:`timeit` does.
     """
-    spent: list[float] = []
-    while len(spent) < rounds and sum(spent) < budget:
-        gc.collect()
-        gc.disable()
-        try:
-            start = time.perf_counter()
-            call()
-            spent.append(time.perf_counter() - start)
-        finally:
-            gc.enable()
-    return summary(spent)
+    spent: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            gc.collect()
+            gc.disable()
+            try:
+                start = time.perf_counter()
+                call()
+                spent[name].append(time.perf_counter() - start)
+            finally:
+                gc.enable()
+        if sum(map(sum, spent.values())) > budget:
+            break
+    return {name: summary(seconds) for name, seconds in spent.items()}
 
 
 def summary(seconds: list[float]) -> Timing:
