@@ -134,7 +134,7 @@ def _options(names: list[str], series: list[dict[str, Any]]) -> dict[str, Any]:
         "grid": {"left": 8, "right": 70, "top": 34, "bottom": 8, "containLabel": True},
         "xAxis": {
             "type": "value",
-            "axisLabel": {**axis, "formatter": "{value} %"},
+            "axisLabel": {**axis, "formatter": "{value} %", "hideOverlap": True},
             "splitLine": {"lineStyle": {"color": "#8a8f9840"}},
         },
         "yAxis": {

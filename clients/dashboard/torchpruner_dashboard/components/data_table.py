@@ -41,8 +41,11 @@ class Column:
 
 
 _CELL = """
-<q-td :props="props" :data-label="props.col.label"
-      :class="['tp-' + props.col.kind, (props.value == null || props.value === '') ? 'tp-blank' : '']">
+<q-td :props="props"
+      :class="['tp-cell-' + props.col.kind,
+               props.value == null || props.value === '' ? 'tp-blank' : '']">
+ <span class="tp-cell-label">{{ props.col.label }}</span>
+ <div class="tp-cell-value">
   <template v-if="props.col.kind === 'state'">
     <span class="tp-state">
       <q-icon :name="props.row[props.col.name + '_icon']"
@@ -55,8 +58,8 @@ _CELL = """
   <template v-else-if="props.col.kind === 'action'">
     <a v-if="props.row[props.col.name + '_href']" :href="props.row[props.col.name + '_href']">
       {{ props.row[props.col.name + '_text'] }}</a>
-    <q-btn v-else-if="props.row[props.col.name + '_text']" flat dense no-caps size="sm"
-           color="primary" :label="props.row[props.col.name + '_text']"
+    <q-btn v-else-if="props.row[props.col.name + '_text']" flat dense no-caps color="primary"
+           :label="props.row[props.col.name + '_text']"
            @click.stop="$parent.$emit('action', props.row.id, props.row[props.col.name])"></q-btn>
   </template>
   <template v-else>
@@ -68,6 +71,7 @@ _CELL = """
   </template>
   <span v-if="props.row[props.col.name + '_sub']" class="tp-sub">
     {{ props.row[props.col.name + '_sub'] }}</span>
+ </div>
 </q-td>
 """
 
@@ -83,7 +87,7 @@ def data_table(
     empty: str = "Nothing to show",
 ) -> ui.table:
     """Return a table of ``rows``, each with a unique ``id``."""
-    pagination: dict[str, Any] = {"rowsPerPage": page_size if len(rows) > page_size else 0}
+    pagination: dict[str, Any] = {"rowsPerPage": page_size}
     if sort_by:
         pagination |= {"sortBy": sort_by, "descending": descending}
     table = ui.table(
@@ -103,10 +107,8 @@ def data_table(
 
 
 def set_rows(table: ui.table, rows: list[dict[str, Any]], page_size: int = 25) -> None:
-    """Replace the rows; the pager appears when they need one."""
+    """Replace the rows; the pager shows where they need one."""
     table.props["hide-pagination"] = len(rows) <= page_size
-    if len(rows) > page_size and not table.pagination.get("rowsPerPage"):
-        table.pagination = {**table.pagination, "rowsPerPage": page_size}
     table.rows = rows
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from nicegui import ui
 
 from torchpruner_client import Group
-from torchpruner_dashboard import formatting
+from torchpruner_dashboard import formatting, palette
 from torchpruner_dashboard.components.data_table import Column, data_table, search_field
 from torchpruner_dashboard.components.notices import empty_state
 from torchpruner_dashboard.cuts.cut_address import cut_url
@@ -31,18 +31,21 @@ def group_table(model: str, outline: ModelOutline) -> None:
         return
     rows = group_rows(model, outline)
     box = ui.row().classes("tp-row")
-    table = data_table(COLUMNS, rows, sort_by="flops", descending=True)
+    rows.sort(key=lambda row: (-row["rank"], -row["flops"]))
+    table = data_table(COLUMNS, rows)
     with box:
         search_field(table, "Search parameters")
-        ui.label("Sorted by what one slice saves: prune at the top first.").classes(
+        ui.label("The dearest slices first; those that reach an input or output last.").classes(
             "tp-soft tp-small"
         )
 
 
 def group_rows(model: str, outline: ModelOutline) -> list[dict[str, Any]]:
     """One row a group."""
-    most_params = max((group.params_per_slice for group in outline.groups), default=0)
-    most_flops = max((group.flops_per_slice for group in outline.groups), default=0)
+    # Channels of an image are dear and are not for pruning: they would make all bars short.
+    inner = [group for group in outline.groups if not group.touches] or outline.groups
+    most_params = max((group.params_per_slice for group in inner), default=0)
+    most_flops = max((group.flops_per_slice for group in inner), default=0)
     return [_row(model, group, most_params, most_flops) for group in outline.groups]
 
 
@@ -66,11 +69,26 @@ def _row(model: str, group: Group, most_params: int, most_flops: int) -> dict[st
         "flops": group.flops_per_slice,
         "flops_text": formatting.flops(group.flops_per_slice),
         "flops_bar": formatting.share(group.flops_per_slice, most_flops),
-        "prunable": "yes" if group.prunable else "no",
-        "prunable_icon": "check_circle" if group.prunable else "block",
-        "prunable_colour": "#009e73" if group.prunable else "#8a8f98",
-        "prunable_sub": group.reason,
+        # Sorts inner groups before those that change what the model takes or gives.
+        "rank": 0 if not group.prunable else 1 if group.touches else 2,
+        **_prunable_cell(group),
         "cut": "cut",
         "cut_text": "Cut" if group.prunable else None,
         "cut_href": cut_url(model, node, dim) if group.prunable else None,
+    }
+
+
+def _prunable_cell(group: Group) -> dict[str, Any]:
+    if not group.prunable:
+        sign, word, why = palette.Sign(palette.GREY, "block", "no"), "no", group.reason
+    elif group.touches:
+        sign = palette.Sign(palette.ORANGE, "warning", "yes, but")
+        word, why = sign.word, f"changes {formatting.listed(group.touches)}"
+    else:
+        sign, word, why = palette.STATES["ready"], "yes", None
+    return {
+        "prunable": word,
+        "prunable_icon": sign.icon,
+        "prunable_colour": sign.colour,
+        "prunable_sub": why,
     }

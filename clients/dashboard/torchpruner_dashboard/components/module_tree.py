@@ -15,9 +15,10 @@ _ROW = """
   <span class="tp-tree-name">{{ props.node.label }}
     <span class="tp-soft tp-small">{{ props.node.type }}</span></span>
   <span class="tp-tree-value">{{ props.node.params }}
-    <span class="tp-track"><i :style="{width: props.node.params_bar + '%'}"></i></span></span>
+    <span v-if="props.node.params" class="tp-track"><i
+      :style="{width: props.node.params_bar + '%'}"></i></span></span>
   <span class="tp-tree-value">{{ props.node.flops }}
-    <span class="tp-track"><i class="tp-second"
+    <span v-if="props.node.flops" class="tp-track"><i class="tp-second"
       :style="{width: props.node.flops_bar + '%'}"></i></span></span>
   <span><a v-if="props.node.cut" :href="props.node.cut" @click.stop>Cut</a></span>
 </div>

@@ -47,9 +47,8 @@ class _Row:
         ui.label(name).classes("tp-soft")
         with ui.element("span").classes("tp-track").style("margin: 0; height: 8px"):
             self._bar = ui.element("i").style("height: 8px; width: 100%")
-        with ui.element("span").style("text-align: right"):
-            self._text = ui.label()
-            self._change = ui.label().classes("tp-down")
+        self._text = ui.label().style("text-align: right")
+        self._change = ui.label().classes("tp-down").style("text-align: right")
 
     def show(self, before: float, after: float, text: object) -> None:
         assert callable(text)

@@ -28,30 +28,7 @@ def treemap(outline: ModelOutline) -> None:
 
 def options(outline: ModelOutline, measure: str) -> dict[str, Any]:
     """ECharts' options; every tile has its module's name and formatted value."""
-    children: dict[str, list[str]] = {}
-    for name, record in outline.modules.items():
-        if record.parent is not None and not outline.is_tensor(name):
-            children.setdefault(record.parent, []).append(name)
-
-    def node(name: str) -> dict[str, Any]:
-        record = outline.modules[name]
-        value = int(getattr(record, measure))
-        text = formatting.flops(value) if measure == "flops" else formatting.count(value)
-        colour = palette.type_colour(record.type)
-        found: dict[str, Any] = {
-            "name": name.rpartition(".")[2],
-            "value": value,
-            "text": text,
-            "path": f"{name} · {record.type}",
-            "itemStyle": {"color": colour},
-            "label": {"color": palette.text_on(colour)},
-        }
-        below = [node(child) for child in children.get(name, []) if _value(outline, child, measure)]
-        if below:
-            found["children"] = below
-        return found
-
-    root = node("self")
+    tiles = _tiles(outline, measure)
     return {
         # Rich text is drawn, not parsed as HTML: a model's names are a stranger's.
         "tooltip": {
@@ -61,21 +38,63 @@ def options(outline: ModelOutline, measure: str) -> dict[str, Any]:
         "series": [
             {
                 "type": "treemap",
-                "data": root.get("children") or [root],
+                "data": tiles,
                 "name": MEASURES[measure],
-                "leafDepth": 2,
                 "roam": False,
-                "width": "100%",
-                "top": 4,
+                "left": 0,
+                "right": 0,
+                "top": 0,
                 "bottom": 34,
-                "breadcrumb": {"height": 24, "bottom": 4},
-                "label": {":formatter": "p => `${p.name}\\n${p.data.text}`", "fontSize": 12},
-                "upperLabel": {"show": True, "height": 22, "color": palette.CHART_TEXT},
-                "itemStyle": {"gapWidth": 2, "borderWidth": 1, "borderColor": "#8a8f9855"},
-                "levels": [{"itemStyle": {"gapWidth": 3}}, {"itemStyle": {"gapWidth": 2}}],
+                "visibleMin": 120,
+                "childrenVisibleMin": 2500,
+                "breadcrumb": {"height": 24, "bottom": 2},
+                "label": {
+                    ":formatter": "p => `${p.name}\\n${p.data.text}`",
+                    "fontSize": 12,
+                    "lineHeight": 16,
+                },
+                "upperLabel": {
+                    "show": True,
+                    "height": 20,
+                    "fontSize": 12,
+                    "color": "#101418",
+                    ":formatter": "p => p.data.text ? `${p.name} · ${p.data.text}` : p.name",
+                },
+                "itemStyle": {"gapWidth": 1, "borderWidth": 1, "borderColor": "#b9c0c9"},
+                "levels": [{"upperLabel": {"show": False}, "itemStyle": {"borderWidth": 0}}],
             }
         ],
     }
+
+
+def _tiles(outline: ModelOutline, measure: str) -> list[dict[str, Any]]:
+    children: dict[str, list[str]] = {}
+    for name, record in outline.modules.items():
+        if record.parent is not None and not outline.is_tensor(name):
+            children.setdefault(record.parent, []).append(name)
+
+    def below(name: str) -> list[str]:
+        return [child for child in children.get(name, []) if _value(outline, child, measure)]
+
+    def tile(name: str, prefix: str = "") -> dict[str, Any]:
+        inner = below(name)
+        parts = name.split(".")
+        # A number alone says nothing: take the name of the list that it is in.
+        own = prefix + (".".join(parts[-2:]) if parts[-1].isdecimal() and not prefix else parts[-1])
+        if len(inner) == 1 and _value(outline, inner[0], measure) == _value(outline, name, measure):
+            # A module that only wraps another: one tile for both.
+            return tile(inner[0], f"{own}.")
+        record = outline.modules[name]
+        value = _value(outline, name, measure)
+        text = formatting.flops(value) if measure == "flops" else formatting.count(value)
+        found = {"name": own, "value": value, "text": text, "path": f"{name} · {record.type}"}
+        if inner:
+            return {**found, "children": [tile(child) for child in inner]}
+        colour = palette.type_colour(record.type)
+        style = {"color": colour, "borderColor": colour}
+        return {**found, "itemStyle": style, "label": {"color": palette.text_on(colour)}}
+
+    return [tile(child) for child in below("self")] or [tile("self")]
 
 
 def _value(outline: ModelOutline, name: str, measure: str) -> int:
