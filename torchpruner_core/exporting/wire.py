@@ -20,8 +20,8 @@ KEEP_FLOAT_BYTES = 256
 KEEP_INTEGER_BYTES = 1 << 18
 """Larger tensors of integers lose their data; smaller ones may be shapes or indices."""
 
-SMALL_NODE_BYTES = 1 << 13
-"""Where metadata is kept, a node up to this size is copied whole: no large tensor fits in it."""
+SMALL_BYTES = 1 << 13
+"""Where speed counts more than size, a node or tensor up to this size is copied whole."""
 
 _MODEL_GRAPH = 7
 _MODEL_FUNCTIONS = 25
@@ -63,13 +63,13 @@ def strip_weights(data: Buffer, *, keep_metadata: bool = False) -> bytes:
     longer; ``keep_metadata`` leaves them. Raises ``InvalidModelError`` where ``data`` is not an
     ONNX model.
     """
-    small_node = SMALL_NODE_BYTES if keep_metadata else KEEP_FLOAT_BYTES
+    small = SMALL_BYTES if keep_metadata else KEEP_FLOAT_BYTES
     out: list[Buffer] = []
     graphs = 0
     for number, field, payload in _fields(memoryview(data)):
         if number == _MODEL_GRAPH and payload is not None:
             graphs += 1
-            _emit(out, number, _strip_graph(payload, 0, small_node))
+            _emit(out, number, _strip_graph(payload, 0, small))
         elif number == _MODEL_FUNCTIONS and payload is not None:
             _emit(out, number, _strip_nodes(payload, _FUNCTION_NODE, 0))
         else:
@@ -88,12 +88,12 @@ def tensor_headers(data: Buffer) -> Iterator[TensorHeader]:
                     yield _header(tensor)
 
 
-def _strip_graph(graph: memoryview, depth: int, small_node: int = KEEP_FLOAT_BYTES) -> list[Buffer]:
+def _strip_graph(graph: memoryview, depth: int, small: int = KEEP_FLOAT_BYTES) -> list[Buffer]:
     out: list[Buffer] = []
     for number, field, payload in _fields(graph):
-        if number == _GRAPH_INITIALIZER and payload is not None:
+        if number == _GRAPH_INITIALIZER and payload is not None and len(payload) > small:
             _emit(out, number, _strip_tensor(payload))
-        elif number == _GRAPH_NODE and payload is not None and len(payload) > small_node:
+        elif number == _GRAPH_NODE and payload is not None and len(payload) > small:
             _emit(out, number, _strip_node(payload, depth))
         elif number == _GRAPH_SPARSE:
             raise InvalidModelError("the file holds sparse initializers, which are not supported")
