@@ -145,9 +145,9 @@ def _entry(caller: nn.Module, count: list[int], kind: type[FunctionModule]) -> n
     entry = entries[number]
     if isinstance(entry, FunctionModule) and type(entry) is not kind:
         raise RuntimeError(
-            f"call {number} of {type(caller).__name__}.forward() was {type(entry).__name__} when its function "
-            f"modules were made, and is {kind.__name__} now: its forward takes another path; delete its "
-            "_function_module_list and run it again"
+            f"call {number} of {type(caller).__name__}.forward() was {type(entry).__name__} when its "
+            f"function modules were made, and is {kind.__name__} now: its forward takes another path; "
+            "delete its _function_module_list and run it again"
         )
     return entry
 
@@ -179,7 +179,7 @@ def activate_function_module() -> None:
             _hooks.append(register_module_forward_pre_hook(_enter))
             _hooks.append(register_module_forward_hook(_leave, always_call=True))
     _state.mode = _Mode()
-    _state.mode.__enter__()
+    _state.mode.__enter__()  # type: ignore[no-untyped-call]
 
 
 def deactivate_function_module() -> None:

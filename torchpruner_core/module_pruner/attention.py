@@ -31,7 +31,7 @@ class PrunedMultiheadAttention(nn.MultiheadAttention):
     v_head_dim: int
     scale: float
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         query: torch.Tensor,
         key: torch.Tensor,

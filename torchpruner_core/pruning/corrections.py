@@ -130,11 +130,12 @@ class CorrectedForward:
     """A module's ``forward`` with corrections: it stands in the module as its attribute ``forward``."""
 
     def __init__(self, module: nn.Module, corrections: Sequence[Correction]) -> None:
-        before = module.__dict__.get("forward")
+        before: Any = module.__dict__.get("forward")
         earlier: tuple[Correction, ...] = ()
         if isinstance(before, CorrectedForward):
             before, earlier = before.inner, before.corrections
-        self.module, self.inner = module, before
+        self.module = module
+        self.inner: Any = before
         self.corrections = (*earlier, *corrections)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -30,7 +30,8 @@ def read_cut(cut: Cut) -> CutResult:
         return cut
     if not isinstance(cut, Mapping) or "terminal" not in cut:
         raise CutMismatchError(
-            f"a cut is what cut_analysis returns, a mapping with the key 'terminal', not {type(cut).__name__}",
+            "a cut is what cut_analysis returns, a mapping with the key 'terminal', not "
+            f"{type(cut).__name__}",
             expected="CutResult",
             received=type(cut).__name__,
         )
@@ -192,14 +193,15 @@ def _join_amounts(
     if x == y == 0 or (isinstance(x, list) and not any(x) and not any(y)):  # type: ignore[arg-type]
         return x
     weight = f"{operator_owner(name)[0]}.weight"
-    if key == "group" and weight in a.terminal and weight in b.terminal:
-        for axis in range(len(terminal[weight])):
-            left, right = a.terminal[weight][axis], b.terminal[weight][axis]
-            if left is None or right is None or not x or not y:
+    counted = isinstance(x, int) and isinstance(y, int) and x > 0 and y > 0
+    if key == "group" and counted and weight in a.terminal and weight in b.terminal:
+        for left, right, joined in zip(
+            a.terminal[weight], b.terminal[weight], terminal[weight], strict=True
+        ):
+            if left is None or right is None or joined is None:
                 continue
             width, rest = divmod(len(left), int(x))  # type: ignore[arg-type]
-            joined = terminal[weight][axis]
-            if rest == 0 and len(right) == width * y and joined is not None:  # type: ignore[operator]
+            if rest == 0 and len(right) == width * int(y):  # type: ignore[arg-type]
                 groups, rest = divmod(len(joined), width)
                 if rest == 0:
                     return groups
@@ -221,9 +223,12 @@ def _outputs(a: CutResult, b: CutResult, iner: Mapping[str, AxisCuts]) -> tuple[
         # Each shape is after its own cut: add that back, then take the joint cut off.
         shape = []
         for axis, size in enumerate(left.shape):
-            own = a.iner.get(left.name)
-            both = iner.get(left.name)
-            before = size + (0 if own is None or _empty(own[axis]) else len(own[axis]))
-            shape.append(before - (0 if both is None or _empty(both[axis]) else len(both[axis])))
+            before = size + _count(a.iner.get(left.name), axis)
+            shape.append(before - _count(iner.get(left.name), axis))
         specs.append(TensorSpec(right.name, tuple(shape), right.dtype))
     return tuple(specs)
+
+
+def _count(axes: AxisCuts | None, axis: int) -> int:
+    indices = None if axes is None else axes[axis]
+    return 0 if indices is None else len(indices)

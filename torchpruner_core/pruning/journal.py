@@ -175,9 +175,9 @@ class Snapshot:
                     slices.replace_data(old, new.data, new.grad)
                     module._parameters[name] = old
             for name, old in stores["_buffers"].items():
-                new = module._buffers.get(name)
-                if old is not None and new is not None and new is not old:
-                    slices.replace_data(old, new.data, None)
+                buffer = module._buffers.get(name)
+                if old is not None and buffer is not None and buffer is not old:
+                    slices.replace_data(old, buffer.data, None)
                     module._buffers[name] = old
 
     def original(self, tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None] | None:

@@ -339,7 +339,7 @@ def _sizes_after(call: Call, less: list[int]) -> Iterator[tuple[int, ...]]:
 def slots(name: str, module: nn.Module) -> Iterator[Slot]:
     """Yield the integers that a module holds itself, in tuples, lists, dicts and config objects."""
     for key, value in module.__dict__.items():
-        if key in _SKIPPED or key.startswith("_forward") or key.startswith("_backward"):
+        if key in _SKIPPED or key.startswith(("_forward", "_backward")):
             continue
         yield from _slots_of(name, (key,), value)
         if _is_config(value):

@@ -105,8 +105,8 @@ def set_cut_optimizer(
             writes.append(_later(write, data))
     if _is_flat(optimizer):
         _cut_flat(optimizer, tracked, context, writes)
-    for write in writes:
-        write()
+    for apply in writes:
+        apply()
     return optimizer, context
 
 

@@ -20,8 +20,12 @@ from torchpruner_core.cut_result import CutResult
 from torchpruner_core.pruning.boundaries import cut_inputs, flatten_outputs, less_cut_outputs
 from torchpruner_core.pruning.cut import recovery_cut, set_cut
 from torchpruner_core.pruning.cut_dict import Cut, read_cut
+from torchpruner_core.pruning.journal import STORES
 from torchpruner_core.pruning.targets import own_tensors, unwrap
 from torchpruner_core.pruning.zero import set_zero
+
+PLAIN = (bool, int, float, str, tuple, list, dict, type(None))
+"""Types of attributes that can be compared."""
 
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -233,17 +237,16 @@ def _everything(model: nn.Module) -> dict[str, Any]:
             if tensor.is_leaf and tensor.grad is not None:
                 found[f"{path}.{attribute}.grad"] = (tensor.grad.clone(), ())
         for attribute, value in module.__dict__.items():
-            if isinstance(value, (bool, int, float, str, tuple, list, dict, type(None))):
-                if attribute not in ("_parameters", "_buffers", "_modules"):
-                    found[f"{path}.{attribute}"] = copy.copy(value)
-    config = getattr(model, "config", None)
+            if attribute not in STORES and isinstance(value, PLAIN):
+                found[f"{path}.{attribute}"] = copy.copy(value)
+    config: Any = getattr(model, "config", None)
     if hasattr(config, "to_dict"):
         found["config"] = config.to_dict()
     return found
 
 
 def _changed(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    names = [name for name in before.keys() ^ after.keys()]
+    names = list(before.keys() ^ after.keys())
     for name in before.keys() & after.keys():
         x, y = before[name], after[name]
         if isinstance(x, tuple) and len(x) == 2 and isinstance(x[0], torch.Tensor):

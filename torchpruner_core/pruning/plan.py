@@ -81,12 +81,8 @@ def make_plan(model: nn.Module, cut: CutResult) -> Plan:
             plan.untaken.setdefault(literal, {})
     for operator in cut.renormalises:
         name = operator_owner(operator)[0]
-        module = local.modules.get(name)
-        if (
-            module is not None
-            and module_pruner_reg.get(type(module))
-            and not any(own_tensors(module))
-        ):
+        layer = local.modules.get(name)
+        if layer is not None and has_own_rule(type(layer)) and not any(own_tensors(layer)):
             plan.stale.append(name)
     return plan
 

@@ -77,7 +77,8 @@ def read_axes(
         if array[0] < 0 or array[-1] >= size:
             raise CutMismatchError(
                 f"{name} has {size} slices along axis {axis}, and the cut removes index "
-                f"{int(array[-1] if array[-1] >= size else array[0])}: was it cut already, or is this another model?",
+                f"{int(array[-1] if array[-1] >= size else array[0])}: was it cut already, or is this "
+                "another model?",
                 node=name,
                 axis=axis,
                 expected=f"indices below {size}",
@@ -174,7 +175,8 @@ def memory_order(tensor: torch.Tensor) -> tuple[int, ...]:
     plain = tuple(range(tensor.dim()))
     if tensor.layout is not torch.strided or tensor.is_contiguous() or 0 in tensor.stride():
         return plain
-    return tuple(sorted(plain, key=lambda axis: (-tensor.stride(axis), axis)))
+    strides = tensor.stride()
+    return tuple(sorted(plain, key=lambda axis: (-strides[axis], axis)))
 
 
 def laid_out(tensor: torch.Tensor, order: Sequence[int]) -> torch.Tensor:

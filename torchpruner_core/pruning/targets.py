@@ -67,10 +67,11 @@ def unwrap(model: nn.Module) -> nn.Module:
             )
         if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
             model = model.module
-        elif isinstance(model._modules.get("_orig_mod"), nn.Module):
-            model = model._modules["_orig_mod"]  # a compiled model; guards recompile it by itself
-        else:
+            continue
+        compiled = model._modules.get("_orig_mod")
+        if compiled is None:
             return model
+        model = compiled  # the compiled code's guards see the new shapes, and it compiles again
 
 
 def module_path(name: str) -> str:

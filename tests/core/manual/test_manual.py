@@ -173,14 +173,16 @@ class TestModelPruner:
         # 去卷积的前四个通道,
         analysis_result = conv_module.cut_analysis("weight", index=[0, 1, 2, 3], dim=0)
         # 执行剪枝操作
-        model, param_context = torchpruner.set_cut(model, analysis_result)
+        model, _ = torchpruner.set_cut(model, analysis_result)
         assert model.conv.weight.shape == (12, 3, 3, 3)
         assert model(torch.zeros(1, 3, 8, 8)).shape == (1, 10, 8, 8)
 
     def test_recovery_cut(self, pruning: Any) -> None:
         model, graph = pruning
         before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        analysis_result = graph.modules["self.conv"].cut_analysis("weight", index=[0, 1, 2, 3], dim=0)
+        analysis_result = graph.modules["self.conv"].cut_analysis(
+            "weight", index=[0, 1, 2, 3], dim=0
+        )
         model, param_context = torchpruner.set_cut(model, analysis_result)
         # 恢复模型 (the manual passes the model in the place of the context)
         model = torchpruner.recovery_cut(model, analysis_result, param_context)
@@ -192,9 +194,11 @@ class TestModelPruner:
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
         model(torch.randn(2, 3, 8, 8)).sum().backward()
         optimizer.step()
-        analysis_result = graph.modules["self.conv"].cut_analysis("weight", index=[0, 1, 2, 3], dim=0)
+        analysis_result = graph.modules["self.conv"].cut_analysis(
+            "weight", index=[0, 1, 2, 3], dim=0
+        )
         # 执行剪枝操作
-        model, param_context = torchpruner.set_cut(model, analysis_result)
+        model, _ = torchpruner.set_cut(model, analysis_result)
         # 对优化器进行剪枝
         optimizer, state_param_context = torchpruner.set_cut_optimizer(
             model, optimizer, analysis_result
@@ -210,7 +214,9 @@ class TestModelPruner:
 
     def test_set_zero_and_recovery_zero(self, pruning: Any) -> None:
         model, graph = pruning
-        analysis_result = graph.modules["self.conv"].cut_analysis("weight", index=[0, 1, 2, 3], dim=0)
+        analysis_result = graph.modules["self.conv"].cut_analysis(
+            "weight", index=[0, 1, 2, 3], dim=0
+        )
         model, context = torchpruner.set_zero(model, analysis_result)
         assert not model.conv.weight[:4].any()
         model = torchpruner.recovery_zero(model, analysis_result, context)
@@ -273,11 +279,11 @@ class TestFunctionModule:
 
     def test_function_modules_are_found_and_replaced_by_the_model_tools(self) -> None:
         model = torchpruner.init_function_module(Functions(), (torch.randn(1, 3, 4, 4),))
-        names = torchpruner.model_tools.get_names_by_class(
-            model, torchpruner.function_module.Add
-        )
+        names = torchpruner.model_tools.get_names_by_class(model, torchpruner.function_module.Add)
         assert names == ["self._function_module_list.1", "self._function_module_list.3"]
-        torchpruner.model_tools.replace_object_by_names(model, names, lambda name, old: nn.Identity())
+        torchpruner.model_tools.replace_object_by_names(
+            model, names, lambda name, old: nn.Identity()
+        )
         assert isinstance(model._function_module_list[1], nn.Identity)
 
 
@@ -368,7 +374,9 @@ class TestModelTools:
                 origin_module.in_channels, origin_module.in_channels, origin_module.kernel_size,
                 origin_module.stride, origin_module.padding, groups=origin_module.groups,
             )  # fmt: skip
-            pointwise_conv = nn.Conv2d(origin_module.in_channels, origin_module.out_channels, 1, 1, 0)
+            pointwise_conv = nn.Conv2d(
+                origin_module.in_channels, origin_module.out_channels, 1, 1, 0
+            )
             return nn.Sequential(depthwise_conv, pointwise_conv)
 
         # 执行替换操作
@@ -473,7 +481,7 @@ class TestOperator:
         operator = built.operators["self.conv.Conv"]
         output = operator.out_data[0]
         mask = torchpruner.Mask(output.size()).set_mask([0, 2], 1)
-        masks, changes = operator.analysis(output, mask)
+        masks, _ = operator.analysis(output, mask)
         assert masks["self.conv.weight"].indices(0).tolist() == [0, 2]
         assert masks["self.conv.bias"].indices(0).tolist() == [0, 2]
 
@@ -582,7 +590,7 @@ class AveragePool2dOperatorNode(torchpruner.operator.OperatorNode):
         super().__init__(node)
 
     def analysis(self, node: Any, mask: Any) -> Any:
-        in_or_out, rank = self.rank(node)
+        in_or_out, _ = self.rank(node)
         if in_or_out == "in":
             return {self.out_data[0].name: mask}, None
         return {self.in_data[0].name: mask}, None

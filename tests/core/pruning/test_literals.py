@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -130,7 +130,7 @@ class TestALiteral:
 class TestANumberComputedFromASize:
     """Half of every head goes: the scale that the network was trained with must stay."""
 
-    HALVES = [head * 6 + i for head in range(4) for i in range(3)]
+    HALVES: ClassVar = [head * 6 + i for head in range(4) for i in range(3)]
 
     @pytest.mark.parametrize("name", ["ScaleFromTheSize", "ScaleInsideTheFunction"])
     def test_does_not_follow_silently(self, name: str) -> None:
@@ -198,7 +198,11 @@ def test_operator_changes_without_inputs_ask_for_them() -> None:
 class NormWithoutParameters(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.a, self.norm, self.b = nn.Linear(5, 8), nn.LayerNorm(8, elementwise_affine=False), nn.Linear(8, 3)
+        self.a, self.norm, self.b = (
+            nn.Linear(5, 8),
+            nn.LayerNorm(8, elementwise_affine=False),
+            nn.Linear(8, 3),
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.b(self.norm(self.a(x)))

@@ -15,7 +15,9 @@ from torchpruner_core.module_pruner import PrunedMultiheadAttention, module_prun
 from torchpruner_core.pruning.errors import ModulePrunerError
 
 # layer, cuts of its tensors, operator changes, attributes afterwards, input shape
-CASES: dict[str, tuple[nn.Module, dict[str, Any], dict[str, Any], dict[str, Any], tuple[int, ...]]] = {
+CASES: dict[
+    str, tuple[nn.Module, dict[str, Any], dict[str, Any], dict[str, Any], tuple[int, ...]]
+] = {
     "conv1d out": (
         nn.Conv1d(3, 8, 3),
         {"weight": axes(3, a0=[1]), "bias": axes(1, a0=[1])},
@@ -142,7 +144,13 @@ CASES: dict[str, tuple[nn.Module, dict[str, Any], dict[str, Any], dict[str, Any]
         {"normalized_shape": (4, 5)},
         (2, 4, 5),
     ),
-    "rms norm": (nn.RMSNorm(6), {"weight": axes(1, a0=[5])}, {}, {"normalized_shape": (5,)}, (2, 5)),
+    "rms norm": (
+        nn.RMSNorm(6),
+        {"weight": axes(1, a0=[5])},
+        {},
+        {"normalized_shape": (5,)},
+        (2, 5),
+    ),
     "group norm, a whole group": (
         nn.GroupNorm(3, 6),
         {k: axes(1, a0=[2, 3]) for k in ("weight", "bias")},
@@ -179,7 +187,11 @@ def test_a_layer_follows_and_is_restored(case: str) -> None:
 
 def test_bilinear_and_embeddings_follow() -> None:
     model = nn.ModuleDict(
-        {"b": nn.Bilinear(3, 4, 5), "e": nn.Embedding(9, 6, padding_idx=4), "g": nn.EmbeddingBag(9, 6)}
+        {
+            "b": nn.Bilinear(3, 4, 5),
+            "e": nn.Embedding(9, 6, padding_idx=4),
+            "g": nn.EmbeddingBag(9, 6),
+        }
     )
     before = state(model)
     result = cut(
@@ -429,8 +441,9 @@ class TestMultiheadAttention:
     def test_a_pruned_layer_can_be_pruned_again(self) -> None:
         model = nn.ModuleDict({"attn": nn.MultiheadAttention(8, 4)})
         before = state(model)
-        first, second = self.packed([2, 3, 10, 11, 18, 19], [2, 3]), self.packed(
-            [0, 1, 6, 7, 12, 13], [0, 1]
+        first, second = (
+            self.packed([2, 3, 10, 11, 18, 19], [2, 3]),
+            self.packed([0, 1, 6, 7, 12, 13], [0, 1]),
         )
         _, one = set_cut(model, first)
         _, two = set_cut(model, second)

@@ -255,7 +255,7 @@ def test_a_state_tensor_of_another_shape_is_refused_and_nothing_changes() -> Non
     step("Adam", optimizer, model, torch.randn(6, 5))
     optimizer.state[model.weight]["odd"] = torch.zeros(7)
     set_cut(model, ROWS)
-    with pytest.raises(OptimizerStateError, match="'odd' of self.weight"):
+    with pytest.raises(OptimizerStateError, match=r"'odd' of self\.weight"):
         set_cut_optimizer(model, optimizer, ROWS)
     assert optimizer.state[model.weight]["exp_avg"].shape == (6, 5)
 

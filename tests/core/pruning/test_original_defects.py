@@ -340,13 +340,33 @@ class TestRaised:
         assert verify_cut(model, head, x).equal
 
 
+DOCUMENTED = (
+    "ONNXGraph",
+    "get_name_groups_by_classes",
+    "get_names_by_class",
+    "get_object",
+    "merge_cut_dict",
+    "module_pruner_reg",
+    "operator_reg",
+    "operator_register",
+    "recovery_optimizer",
+    "replace_object_by_class",
+    "replace_object_by_name_groups",
+    "replace_object_by_names",
+    "set_cut_optimizer",
+    "set_object",
+)
+
+
 class TestGraph:
     def test_fill_value_keeps_the_values_it_computed(self) -> None:
         graph = torchpruner.ONNXGraph(Between(nn.ReLU()).eval())
         graph.build_graph((torch.randn(*X),), fill_value=True)
         assert all(isinstance(node.data, np.ndarray) for node in graph.nodes.values())
 
-    def test_registering_an_operator_again_replaces_it(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_registering_an_operator_again_replaces_it(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
         class One(torchpruner.OperatorNode):
             pass
 
@@ -358,12 +378,7 @@ class TestGraph:
         assert torchpruner.operator_register.get("OfThisTest") is Two
         assert "is now described by Two" in caplog.text
 
-    @pytest.mark.parametrize(
-        "name",
-        "get_object set_object get_names_by_class get_name_groups_by_classes replace_object_by_names "
-        "replace_object_by_name_groups replace_object_by_class operator_register operator_reg "
-        "module_pruner_reg set_cut_optimizer recovery_optimizer merge_cut_dict ONNXGraph".split(),
-    )
+    @pytest.mark.parametrize("name", DOCUMENTED)
     def test_documented_names_exist_at_the_top(self, name: str) -> None:
         assert name in dir(torchpruner) and getattr(torchpruner, name) is not None
 

@@ -276,7 +276,7 @@ class TestWrappers:
 
     def test_a_script_module_is_refused_with_the_reason(self) -> None:
         scripted = torch.jit.script(ConvNet())
-        with pytest.raises(UnsupportedModuleError, match="cut the nn.Module it was made from"):
+        with pytest.raises(UnsupportedModuleError, match=r"cut the nn\.Module it was made from"):
             set_cut(scripted, conv_net_cut([0]))
 
     def test_a_distributed_wrapper_trains_on_after_the_cut(self, tmp_path: Any) -> None:
