@@ -3,9 +3,12 @@ own."""
 
 from __future__ import annotations
 
+from fastapi import Response
+from pydantic_core import to_json
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from torchpruner_service.problems import TooLarge
+from torchpruner_service.problems import MEDIA_TYPE, TooLarge
 
 STREAMED = ("/v1/models", "/v1/uploads/")
 
@@ -16,10 +19,18 @@ class BodyLimit:
     def __init__(self, app: ASGIApp, limit: int) -> None:
         self._app = app
         self._limit = limit
+        self._detail = (
+            f"the body is larger than {limit} bytes; ask for fewer cuts, or send indices as ranges"
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or _streamed(scope["path"]):
             await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        announced = headers.get(b"content-length", b"0")
+        if announced.isdigit() and int(announced) > self._limit:
+            await self._refusal(scope)(scope, receive, send)
             return
         received = 0
 
@@ -28,15 +39,16 @@ class BodyLimit:
             message = await receive()
             received += len(message.get("body", b""))
             if received > self._limit:
-                raise TooLarge(
-                    f"the body is larger than {self._limit} bytes; ask for fewer cuts, or "
-                    f"send indices as "
-                    "ranges",
-                    limit=self._limit,
-                )
+                # FastAPI lets this kind of exception through while it reads a body.
+                raise HTTPException(413, self._detail)
             return message
 
         await self._app(scope, counted, send)
+
+    def _refusal(self, scope: Scope) -> Response:
+        identifier = scope.get("state", {}).get("request_id", "")
+        problem = TooLarge(self._detail, limit=self._limit).to_dict() | {"request_id": identifier}
+        return Response(to_json(problem), 413, media_type=MEDIA_TYPE)
 
 
 def _streamed(path: str) -> bool:

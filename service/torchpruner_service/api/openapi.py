@@ -51,7 +51,10 @@ def _only_problem_json(document: dict[str, Any]) -> None:
     for path in document["paths"].values():
         for operation in path.values():
             for status, response in operation.get("responses", {}).items():
-                content = response.get("content", {})
-                problem = content.get("application/json", {}).get("schema", {})
-                if status[0] in "45" and problem.get("$ref", "").endswith("/Problem"):
-                    response["content"] = {"application/problem+json": {"schema": problem}}
+                refs = [
+                    content.get("schema", {}).get("$ref", "")
+                    for content in response.get("content", {}).values()
+                ]
+                if status[0] in "45" and any(ref.endswith("/Problem") for ref in refs):
+                    schema = {"$ref": "#/components/schemas/Problem"}
+                    response["content"] = {"application/problem+json": {"schema": schema}}

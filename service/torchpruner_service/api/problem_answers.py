@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from torchpruner_core.errors import TorchPrunerError
 from torchpruner_service.problems import MEDIA_TYPE, Problem, jsonable, problem_of
@@ -34,14 +35,17 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> Response:
-        slugs = {400: "bad-request", 404: "not-found", 405: "method-not-allowed"}
+        slugs = {400: "bad-request", 404: "not-found", 405: "method-not-allowed", 413: "too-large"}
         body = {
             "type": slugs.get(error.status_code, "http-error"),
             "title": str(error.detail),
             "status": error.status_code,
             "detail": f"{error.detail}: {request.method} {request.url.path}; see /docs",
         }
-        return _answer(request, body, dict(error.headers or {}))
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            headers = {"Allow": ", ".join(allowed_methods(request))}
+        return _answer(request, body, headers)
 
     @app.exception_handler(Exception)
     async def on_unforeseen(request: Request, error: Exception) -> Response:
@@ -50,6 +54,16 @@ def install(app: FastAPI) -> None:
             return _answer(request, problem.to_dict(), problem.headers)
         log.exception("request failed", path=request.url.path)
         return _answer(request, problem_of(error), {})
+
+
+def allowed_methods(request: Request) -> list[str]:
+    """Every method that some route takes at the request's path."""
+    found: set[str] = set()
+    for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"):
+        scope = {**request.scope, "method": method}
+        if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes):
+            found.add(method)
+    return sorted(found)
 
 
 def _answer(request: Request, body: dict[str, Any], headers: dict[str, str]) -> Response:

@@ -70,6 +70,18 @@ class KnownContent(Body):
 class UploadStart(Body):
     """A resumable upload: its length, and the sha256 it will have if that is known."""
 
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "length": 102465000,
+                    "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                }
+            ]
+        },
+    )
+
     length: int = Field(ge=1, le=2**50)
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
 
@@ -143,16 +155,40 @@ class Result(BaseModel):
     operator: dict[str, dict[str, int | list[int]]] = Field(default_factory=dict)
 
 
+_RESULT_EXAMPLE = {
+    "terminal": {"self.conv1.weight": [[0, 1], None, None, None], "self.bn1.weight": [[0, 1]]},
+    "iner": {},
+    "operator": {},
+}
+
+
 class PrunedWeights(Body):
+    """A cut, and the form of the file; without a cut the file has every weight."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"result": _RESULT_EXAMPLE, "format": "safetensors"}]},
+    )
     result: Result | None = None
     format: Literal["safetensors", "npz"] = "safetensors"
 
 
 class PrunedOnnx(Body):
+    """A cut; without one the file is the whole model."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"result": _RESULT_EXAMPLE}]}
+    )
     result: Result | None = None
 
 
 class Derive(Body):
+    """The cut to make, and a name to list the new model under."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"result": _RESULT_EXAMPLE, "name": "after 10 %"}]},
+    )
     result: Result
     name: str | None = Field(default=None, max_length=200)
 
@@ -161,6 +197,10 @@ class Latency(Body):
     """What to measure: timed runs after warm-up runs, of the model and of what is left after
     ``result``."""
 
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"result": _RESULT_EXAMPLE, "runs": 30, "warm_up": 5}]},
+    )
     result: Result | None = None
     runs: int = Field(default=30, ge=1, le=1000)
     warm_up: int = Field(default=5, ge=1, le=100)

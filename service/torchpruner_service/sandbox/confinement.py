@@ -122,6 +122,8 @@ def _close_all_but(preserve: Iterable[int]) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)
+    # What an upload prints is not for the service's log.
+    os.dup2(null, 2)
     previous = 2
     for descriptor in keep:
         if descriptor > previous + 1:

@@ -117,7 +117,11 @@ class Supervisor:
         environment = {
             key: value for key, value in os.environ.items() if key in NURSERY_ENVIRONMENT
         }
-        environment |= {"HOME": str(self._folder), "PYTHONDONTWRITEBYTECODE": "1"}
+        environment |= {
+            "HOME": str(self._folder),
+            "PYTHONWARNINGS": "ignore",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
         # HOME is nobody's: libraries that keep a cache there must not find the operator's.
         process = subprocess.Popen(
             [sys.executable, "-m", "torchpruner_service.sandbox.nursery", str(self._socket)],
