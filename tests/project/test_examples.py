@@ -16,7 +16,7 @@ from benchmarks.live_service import LiveService, live_service
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
-WITH_A_TEST_OF_THEIR_OWN = {"digits.py", "sdk.py", "demo.py", "granularity.py"}
+WITH_A_TEST_OF_THEIR_OWN = {"digits.py", "sdk.py", "demo.py", "granularity.py", "iterate.py"}
 PLAIN = sorted(p.name for p in EXAMPLES.glob("*.py") if p.name not in WITH_A_TEST_OF_THEIR_OWN)
 
 
@@ -69,6 +69,16 @@ def test_the_sdk_example_prunes_through_a_service(service: LiveService) -> None:
     before, after = re.findall(r"([\d,]+) -> ([\d,]+) FLOPs", said)[0]
     assert int(after.replace(",", "")) < int(before.replace(",", ""))
     assert "torch.Size([1, 1000])" in said
+
+
+def test_iterating_through_a_service_and_here_ends_with_the_same_parameters(
+    service: LiveService,
+) -> None:
+    said = run(sys.executable, EXAMPLES / "iterate.py", TORCHPRUNER_URL=service.url)
+    lineage = [int(n.replace(",", "")) for n in re.findall(r"([\d,]+) parameters  ", said)]
+    assert len(lineage) == 4
+    assert lineage == sorted(lineage, reverse=True)
+    assert int(re.findall(r"(\d+) parameters here", said)[0]) == lineage[-1]
 
 
 def test_the_curl_example_answers_with_a_cut(service: LiveService, tmp_path: Path) -> None:
