@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from torchpruner_core.errors import GraphError, InvalidModelError
+from torchpruner_core.graph.custom_shapes import custom_types
 from torchpruner_core.graph.values import Values, attributes
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def infer_shapes(model: onnx.ModelProto, values: Values) -> dict[str, tuple[Shap
     types: dict[str, Any] = {}
     for info in (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output):
         types[info.name] = info.type
-        found[info.name] = _read(info.type)
+        found[info.name] = read_type(info.type)
     for tensor in model.graph.initializer:
         found[tensor.name] = tuple(tensor.dims), dtype_name(tensor.data_type)
         types[tensor.name] = onnx.helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
@@ -63,7 +64,7 @@ def infer_shapes(model: onnx.ModelProto, values: Values) -> dict[str, tuple[Shap
                 typed = onnx.helper.make_tensor_type_proto(element, list(shape))
                 inferred_types = {node.output[0]: typed}
         for name, type_proto in inferred_types.items():
-            read = _read(type_proto)
+            read = read_type(type_proto)
             if read[0] is not None or name not in found:
                 types[name] = type_proto
                 found[name] = read
@@ -179,7 +180,7 @@ def infer_outputs(operator: OperatorNode) -> list[tuple[Shape, str]]:
     found = _infer_node(operator.proto, types, operator.values, {})
     result = []
     for node in operator.out_data:
-        shape, dtype = _read(found[node.value_name]) if node.value_name in found else (None, "")
+        shape, dtype = read_type(found[node.value_name]) if node.value_name in found else (None, "")
         if shape is None or UNKNOWN in shape:
             raise GraphError(
                 f"the shape of {node.name} does not follow from the inputs of {operator.name}"
@@ -198,7 +199,7 @@ def _infer_node(
         version = versions.get(domain, onnx.defs.onnx_opset_version())
         schema = onnx.defs.get_schema(node.op_type, version, domain)
     except onnx.defs.SchemaError:
-        return {}
+        return custom_types(node, types, values)
     input_types = {name: types[name] for name in node.input if name in types}
     data = {}
     for name in node.input:
@@ -217,7 +218,8 @@ def _complete(entry: tuple[Shape | None, str] | None) -> bool:
     return entry is not None and entry[0] is not None and UNKNOWN not in entry[0]
 
 
-def _read(type_proto: Any) -> tuple[Shape | None, str]:
+def read_type(type_proto: Any) -> tuple[Shape | None, str]:
+    """Return shape and dtype; shape ``None`` has no known rank, ``UNKNOWN`` stands for a size."""
     if not type_proto.HasField("tensor_type"):
         return None, ""
     tensor = type_proto.tensor_type
