@@ -33,7 +33,7 @@ from torchpruner_core.pruning.cut_dict import Cut, fingerprint, read_cut
 from torchpruner_core.pruning.errors import ModulePrunerError, ReplayError
 from torchpruner_core.pruning.journal import AttributeChange, Journal, get_attribute
 from torchpruner_core.pruning.literals import Change, find_changes
-from torchpruner_core.pruning.model_config import follow_config, state_shapes
+from torchpruner_core.pruning.model_config import adopted, follow_config, state_shapes
 from torchpruner_core.pruning.plan import Plan, make_plan
 from torchpruner_core.pruning.rehearsal import Stage
 from torchpruner_core.pruning.targets import LocalModel, Target, module_path, unwrap
@@ -152,18 +152,27 @@ def _config_changes(
         for name in target.names:
             if module_path(name) in shapes:
                 shapes[module_path(name)] = target.after
-    changes = follow_config(root, shapes)
-    if changes:
-        # A forward that reads its config would compute something else: then the config stays.
-        stage = stage or Stage(root, plan, inputs)
-        runs = (
-            bool(stage.before.calls)
-            and stage.rehearse(stage.candidate([*attributes, *changes])).good
-        )
-        if not runs:
-            return []
-    taken = {change.path for change in attributes}
-    return [change for change in changes if change.path not in taken]
+    if any(change.path in (("forward",), ("__class__",)) for change in attributes):
+        return []  # no config builds a corrected forward
+    stages = [stage] if stage is not None else []
+
+    def accept(
+        base: nn.Module, built: nn.Module, changes: list[AttributeChange]
+    ) -> list[AttributeChange] | None:
+        if not stages:
+            stages.append(Stage(root, plan, inputs))
+        if not stages[0].everything:
+            return None
+        taken = {(change.module, change.path) for change in attributes}
+        fresh = [change for change in changes if (change.module, change.path) not in taken]
+        more = adopted(base, built, stages[0].candidate(attributes))
+        if more is None:
+            return None
+        fresh += [change for change in more if (change.module, change.path) not in taken]
+        runs = stages[0].rehearse(stages[0].candidate([*attributes, *fresh])).good
+        return fresh if runs else None
+
+    return follow_config(root, shapes, accept)
 
 
 def _shorten(target: Target, journal: Journal, context: CutContext) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -23,14 +23,24 @@ SECONDS = 10.0
 """Time to look for a config at most; building a large model on ``meta`` takes up to a second."""
 
 CANDIDATES = 24
+TOGETHER = 4
+"""Entries of a config that may change at once: heads, key/value heads, two widths."""
 
 Shapes = dict[str, tuple[int, ...]]
 Slot = tuple[tuple[str, ...], Any, int]
 """A path from the model, the place in a list or ``None``, and the integer there."""
 
 
-def follow_config(root: nn.Module, after: Shapes) -> list[AttributeChange]:
-    """Return the config changes under which ``root``'s class builds exactly the shapes ``after``.
+def follow_config(
+    root: nn.Module,
+    after: Shapes,
+    accept: Callable[[nn.Module, nn.Module, list[AttributeChange]], list[AttributeChange] | None],
+) -> list[AttributeChange]:
+    """Return the config changes under which ``root``'s class builds the pruned model.
+
+    Equal shapes are not enough: half the heads and heads of half the size have the same matrices. So
+    ``accept`` is shown the model that the present config builds, the one that the changed config
+    builds, and the changes; it returns all the changes to make, or ``None`` to look further.
 
     Empty where the model has no such config, where it fits already, and where none fits.
     """
@@ -38,38 +48,63 @@ def follow_config(root: nn.Module, after: Shapes) -> list[AttributeChange]:
     if not hasattr(config, "to_dict") or not hasattr(root, "save_pretrained"):
         return []
     deadline = time.monotonic() + SECONDS
-    built = _build(root, config, {})
-    if built is None:
+    base = _build(root, config, {})
+    if base is None:
         return []
+    built = state_shapes(base)
     wrong = _mismatches(built, after)
     if not wrong:
         return []
-    candidates = _candidates(config, built, after, wrong)
-    chosen: dict[Slot, int] = {}
-    while wrong:
-        best: tuple[int, dict[Slot, int], set[str]] | None = None
-        for count in (1, 2):
-            for combination in itertools.combinations(candidates, count):
-                if time.monotonic() > deadline:
-                    return []
-                trial = {**chosen, **dict(combination)}
-                if len(trial) != len(chosen) + count:
-                    continue
-                built = _build(root, config, trial)
-                left = None if built is None else _mismatches(built, after)
-                if left is not None and len(left) < (best[0] if best else len(wrong)):
-                    best = (len(left), trial, left)
-                    if not left:
-                        break
-            if best is not None:
-                break
-        if best is None:
-            return []
-        _, chosen, wrong = best
-    return _as_changes(root, chosen)
+    useful: list[tuple[Slot, int]] = []
+    for candidate in _candidates(config, built, after, wrong):
+        single = _build(root, config, dict([candidate]))
+        shapes = None if single is None else state_shapes(single)
+        # One that does not go alone may go with others; one that changes no shape explains nothing.
+        if shapes is None or (shapes != built and shapes.keys() == built.keys()):
+            useful.append(candidate)
+    for count in range(1, min(len(useful), TOGETHER) + 1):
+        for combination in itertools.combinations(useful, count):
+            values = dict(combination)
+            if len(values) < count:
+                continue
+            if time.monotonic() > deadline:
+                return []
+            model = _build(root, config, values)
+            if model is None or _mismatches(state_shapes(model), after):
+                continue
+            changes = accept(base, model, _as_changes(root, values))
+            if changes is not None:
+                return changes
+    return []
 
 
-def _build(root: nn.Module, config: Any, values: dict[Slot, int]) -> Shapes | None:
+def adopted(base: nn.Module, built: nn.Module, pruned: nn.Module) -> list[AttributeChange] | None:
+    """Return the attributes that ``pruned`` must take over to be what ``built`` is.
+
+    Those are integers that the cut left as the old config said, since the forward does not use
+    them. ``None`` where the two differ in a number that is computed with (an attention scale), or
+    where the cut changed an attribute to something else than the config says.
+    """
+    changes = []
+    others = dict(built.named_modules())
+    originals = dict(base.named_modules())
+    for path, module in pruned.named_modules():
+        if path not in others or path not in originals:
+            return None
+        for name, value in module.__dict__.items():
+            if name.startswith("_") or type(value) not in (int, float, tuple):
+                continue
+            new, old = others[path].__dict__.get(name), originals[path].__dict__.get(name)
+            if new == value:
+                continue
+            if type(value) is float or old != value or type(new) is not type(value):
+                return None
+            full = f"self.{path}" if path else "self"
+            changes.append(AttributeChange(full, (name,), value, new))
+    return changes
+
+
+def _build(root: nn.Module, config: Any, values: dict[Slot, int]) -> nn.Module | None:
     config = copy.deepcopy(config)
     for (path, item, _), value in values.items():
         owner = config
@@ -82,8 +117,11 @@ def _build(root: nn.Module, config: Any, values: dict[Slot, int]) -> Shapes | No
             entries[item] = value
             setattr(owner, path[-1], entries)
     try:
+        # Through its dict, as a saved config comes back: that also checks that its sizes go together.
+        config = type(config).from_dict(config.to_dict())
         with torch.device("meta"):
-            return state_shapes(type(root)(config))
+            model: nn.Module = type(root)(config)
+            return model
     except Exception:
         return None  # sizes that do not go together; another candidate may
 
