@@ -45,7 +45,7 @@ async def create_model(
     state: State,
     who: Writer,
     inputs: Annotated[
-        str | None, Query(max_length=65536, description="Inputs as a JSON list of InputSpec")
+        str | None, Query(max_length=16384, description="Inputs as a JSON list of InputSpec")
     ] = None,
     input: Annotated[
         list[str] | None,
@@ -124,10 +124,15 @@ async def show_model(state: State, who: Reader, model: ModelId, wait: Wait = 0) 
     return json_answer(await models_service.view(state, who.tenant, model))
 
 
-@router.head("/{model}", responses=problems(), summary="Whether there is such a model")
+@router.head(
+    "/{model}",
+    response_class=Response,
+    responses=problems(),
+    summary="Whether there is such a model",
+)
 async def head_model(state: State, who: Reader, model: ModelId) -> Response:
     await models_service.manifest_of(state, who.tenant, model)
-    return Response(media_type="application/json")
+    return Response()
 
 
 @router.delete(

@@ -30,7 +30,12 @@ _PART = {
 }
 
 
-@router.head("/blobs/{digest}", responses=problems(), summary="Whether this file is here already")
+@router.head(
+    "/blobs/{digest}",
+    response_class=Response,
+    responses=problems(),
+    summary="Whether this file is here already",
+)
 async def head_blob(state: State, who: Reader, digest: Digest) -> Response:
     """200 with its length where this tenant has uploaded the file before; another tenant's files
     look absent. Then POST /v1/models with its sha256 needs no upload."""
@@ -71,7 +76,12 @@ async def show_upload(state: State, who: Writer, upload: UploadId) -> Response:
     return json_answer(shown, headers={"Upload-Offset": str(shown["offset"])})
 
 
-@router.head("/uploads/{upload}", responses=problems(), summary="The offset to go on from")
+@router.head(
+    "/uploads/{upload}",
+    response_class=Response,
+    responses=problems(),
+    summary="The offset to go on from",
+)
 async def head_upload(state: State, who: Writer, upload: UploadId) -> Response:
     shown = await upload_view(state, await find_upload(state, who, upload))
     return Response(
