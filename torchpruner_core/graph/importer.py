@@ -87,6 +87,10 @@ def parse(data: bytes) -> onnx.ModelProto:
             )
     if not model.graph.output:
         raise InvalidModelError("the ONNX model has no outputs")
+    for node in model.graph.node:
+        for text in (node.op_type, node.domain, node.name, *node.input, *node.output):
+            if not isinstance(text, str):
+                raise InvalidModelError(f"the file holds a name that is not UTF-8 text: {text!r}")
     if model.functions:
         import onnx.inliner
 

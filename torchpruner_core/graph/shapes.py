@@ -50,8 +50,10 @@ def infer_shapes(model: onnx.ModelProto, values: Values) -> dict[str, tuple[Shap
     values.dtypes.update({name: dtype for name, (_, dtype) in found.items()})
     parts: dict[str, list[Shape]] = {}
     versions = {entry.domain: entry.version for entry in model.opset_import}
+    outputs = {info.name for info in model.graph.output}
     for node in model.graph.node:
-        if all(_complete(found.get(name)) for name in node.output if name):
+        declared = not outputs.isdisjoint(node.output)
+        if not declared and all(_complete(found.get(name)) for name in node.output if name):
             continue
         if node.op_type == "SplitToSequence":
             parts[node.output[0]] = _sequence_parts(node, values)
@@ -65,6 +67,8 @@ def infer_shapes(model: onnx.ModelProto, values: Values) -> dict[str, tuple[Shap
                 inferred_types = {node.output[0]: typed}
         for name, type_proto in inferred_types.items():
             read = read_type(type_proto)
+            if _complete(found.get(name)):
+                continue
             if read[0] is not None or name not in found:
                 types[name] = type_proto
                 found[name] = read
@@ -210,6 +214,15 @@ def _infer_node(
                 data[name] = onnx.numpy_helper.from_array(value, name)
     try:
         return dict(onnx.shape_inference.infer_node_outputs(schema, node, input_types, data))
+    except onnx.shape_inference.InferenceError as error:
+        inputs_known = all(_complete(read_type(given)) for given in input_types.values())
+        if inputs_known and not any(a.HasField("g") for a in node.attribute):
+            raise InvalidModelError(
+                f"the shapes of the model do not fit together at {node.name or node.op_type!r}: "
+                f"{str(error).splitlines()[0][:300]}; check the input shapes",
+                operator=node.name or node.op_type,
+            ) from error
+        return {}
     except Exception:
         return {}
 
