@@ -103,9 +103,10 @@ class Closure:
         """Return how many slices of each reached class are left."""
         coupling = self.coupling
         if len(removal.classes) > MANY_CLASSES:
-            kept = np.add.reduceat(
-                ~removal.removed[coupling.component], coupling.class_start, dtype=np.int64
-            )
+            ends = np.zeros(len(coupling.component) + 1, dtype=np.int64)
+            np.cumsum(~removal.removed[coupling.component], out=ends[1:])
+            stops = np.append(coupling.class_start[1:], len(coupling.component))
+            kept = ends[stops] - ends[coupling.class_start]
             return {owner: int(kept[owner]) for owner in removal.classes}
         left = {}
         for owner in removal.classes:

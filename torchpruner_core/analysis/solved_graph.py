@@ -109,7 +109,7 @@ class SolvedGraph:
 
     def flops(self) -> int:
         """Return FLOPs of one forward pass, as ``torch.utils.flop_counter`` counts them."""
-        return sum(operator.flops for operator in self.operators.values())
+        return self._totals[0]
 
     def macs(self) -> int:
         """Return multiply-accumulates of one forward pass: half of :meth:`flops`."""
@@ -117,11 +117,16 @@ class SolvedGraph:
 
     def params(self) -> int:
         """Return the number of parameter elements; tied parameters count once."""
-        return sum(
+        return self._totals[1]
+
+    @cached_property
+    def _totals(self) -> tuple[int, int]:
+        params = sum(
             prod(node.shape)
             for node in self.nodes.values()
             if node.kind == "parameter" and node.alias_of is None
         )
+        return sum(operator.flops for operator in self.operators.values()), params
 
     def cut_analysis(
         self,
