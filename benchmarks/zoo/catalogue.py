@@ -26,3 +26,54 @@ def every() -> Iterator[Specimen]:
     """Yield every specimen of every source."""
     for source in SOURCES:
         yield from source.specimens()
+
+
+SAMPLE = (
+    "recurrent/LSTM one layer",
+    "recurrent/LSTM two layers, both directions",
+    "recurrent/GRU over a convolution",
+    "recurrent/RNN two layers, both directions",
+    "torch.nn/TransformerEncoder",
+    "torch.nn/TransformerDecoder",
+    "transformers/BertModel",
+    "transformers/DebertaV2Model",
+    "transformers/GPT2LMHeadModel",
+    "transformers/LlamaForCausalLM",
+    "transformers/Qwen3ForCausalLM",
+    "transformers/FalconForCausalLM",
+    "transformers/T5ForConditionalGeneration",
+    "transformers/BartForConditionalGeneration",
+    "transformers/MambaForCausalLM",
+    "transformers/ViTModel",
+    "transformers/SwinModel",
+    "transformers/Wav2Vec2Model",
+    "transformers/WhisperModel",
+    "transformers/CLIPModel",
+    "ultralytics/yolov8n",
+    "ultralytics/yolo11n",
+    "timm/byobnet/test_byobnet",
+    "timm/convnext/convnextv2_atto",
+    "timm/ghostnet/ghostnetv3_050",
+    "timm/mambaout/test_mambaout",
+    "timm/mobilevit/mobilevitv2_050",
+    "timm/nfnet/test_nfnet",
+    "timm/regnet/regnety_002",
+    "timm/repghost/repghostnet_050",
+    "timm/resnest/resnest14d",
+    "timm/resnet/test_resnet",
+    "timm/starnet/starnet_s050",
+    "timm/vision_transformer/test_vit",
+    "timm/vision_transformer_relpos/test_vit_relpos",
+    "torchvision/classification/mobilenet_v2",
+    "torchvision/classification/resnet18",
+    "torchvision/classification/shufflenet_v2_x0_5",
+    "torchvision/classification/squeezenet1_1",
+    "torchvision/segmentation/lraspp_mobilenet_v3_large",
+)
+"""``family/name`` of the specimens that the tests examine: small, and of every kind."""
+
+
+def sample() -> list[Specimen]:
+    """Return the specimens of :data:`SAMPLE`, in that order."""
+    by_name = {f"{specimen.family}/{specimen.name}": specimen for specimen in every()}
+    return [by_name[name] for name in SAMPLE]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -11,7 +12,7 @@ from torch import nn
 
 from benchmarks.zoo.specimen import Entrance, Inputs, Specimen, clip, image
 
-SIZES = {"inception_v3": 96, "swin": 128, "maxvit_t": 224, "alexnet": 96}
+SIZES = {"inception_v3": 96, "swin": 128, "maxvit_t": 224, "alexnet": 224, "vgg": 224}
 """Image sizes other than 64 pixels, where a model needs more or its windows shift only then."""
 
 CLIPS = {
@@ -26,11 +27,17 @@ DETECTION = {
 }
 
 
+LARGE = re.compile(
+    r"large$|_[lhb](_|$)|_m$|_s$|_small$|base$|101|152|161|169|201|34|vgg|alexnet|wide|[0-9]gf|_b[2-7]|1_3|_x[12]_|x0_75"
+)
+"""Larger variants of an architecture, which come last: then a run cut short has seen each kind."""
+
+
 def specimens() -> Iterator[Specimen]:
-    """Yield one specimen a model, in torchvision's order."""
+    """Yield one specimen a model: the small ones of each architecture first."""
     from torchvision import models
 
-    for name in models.list_models():
+    for name in sorted(models.list_models(), key=lambda name: bool(LARGE.search(name))):
         if name.startswith("quantized_"):
             continue
         package = models.get_model_builder(name).__module__.split(".")
