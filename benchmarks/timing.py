@@ -24,16 +24,23 @@ def timed(call: Callable[[], object], *, rounds: int = 5, budget: float = 10.0) 
 
 
 def timed_in_turn(
-    calls: Mapping[str, Callable[[], object]], *, rounds: int = 5, budget: float = 10.0
+    calls: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int = 5,
+    budget: float = 10.0,
+    often: Mapping[str, int] | None = None,
 ) -> dict[str, Timing]:
     """Time several calls round by round, so that a busy moment of the machine meets all of them.
 
-    No round starts after ``budget`` seconds. The collector is emptied before and kept off during
-    each call, as :mod:`timeit` does.
+    ``often`` says how many times in a round a call is made, where that is not once. No round starts
+    after ``budget`` seconds. The collector is emptied before and kept off during each call, as
+    :mod:`timeit` does.
     """
+    often = often or {}
     spent: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
-        for name, call in calls.items():
+        in_turn = [(name, call) for name, call in calls.items() for _ in range(often.get(name, 1))]
+        for name, call in in_turn:
             gc.collect()
             gc.disable()
             try:
