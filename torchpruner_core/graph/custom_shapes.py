@@ -1,4 +1,4 @@
-"""Shapes of operators that ONNX has no schema for: a registered class says them in ``fill_shape``."""
+"""Shapes that ONNX has no rule for: the operator's class says them in ``fill_shape``."""
 
 from __future__ import annotations
 

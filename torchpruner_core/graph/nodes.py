@@ -113,7 +113,8 @@ class Module:
 
     ``nn_object`` is the PyTorch object (``None`` for a file), ``sub_modules`` its children by
     attribute name, ``terminal_node`` the tensor of a parameter or buffer. ``operators`` are the
-    operators that ran inside and depend on the input, ``in_data`` and ``out_data`` the tensors that enter and leave.
+    operators that ran inside and depend on the input, ``in_data`` and ``out_data`` the tensors
+    that enter and leave.
     """
 
     def __init__(self, name: str, graph: ONNXGraph, nn_object: Any = None) -> None:

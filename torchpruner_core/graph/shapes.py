@@ -213,7 +213,10 @@ def _infer_node(
             if value is not None and value.dtype.kind in "iuf":
                 data[name] = onnx.numpy_helper.from_array(value, name)
     try:
-        return dict(onnx.shape_inference.infer_node_outputs(schema, node, input_types, data))
+        found = dict(onnx.shape_inference.infer_node_outputs(schema, node, input_types, data))
+        if all(_complete(read_type(found[name])) for name in node.output if name in found):
+            return found
+        return found | custom_types(node, types, values)
     except onnx.shape_inference.InferenceError as error:
         inputs_known = all(_complete(read_type(given)) for given in input_types.values())
         if inputs_known and not any(a.HasField("g") for a in node.attribute):

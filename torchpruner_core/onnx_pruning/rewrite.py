@@ -27,6 +27,8 @@ def new_constants(
     opened: OpenModel, operator: OperatorNode, change: dict[str, Any]
 ) -> NewConstants:
     """Return what must be rewritten at ``operator``; ``change`` is the cut's entry for it."""
+    if not all(node.is_shaped for node in (*operator.in_data, *operator.out_data) if node):
+        return {}
     rule = _RULES.get(operator.type) if operator.proto.domain in STANDARD_DOMAINS else None
     found: NewConstants = {} if rule is None else rule(opened, operator)
     for key, amount in change.items():

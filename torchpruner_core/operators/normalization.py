@@ -12,6 +12,15 @@ from torchpruner_core.operators.elementwise import tie_broadcast
 from torchpruner_core.operators.registry import describes
 
 
+class Normalization(OperatorNode):
+    """The output has the input's shape; ONNX has no rule of its own for some of these."""
+
+    def fill_shape(self) -> None:
+        x, out = self.in_data[0], self.out_data[0]
+        assert x is not None
+        out.shape, out.dtype = x.shape, x.dtype
+
+
 @describes("BatchNormalization")
 class BatchNormalization(OperatorNode):
     """Scale, bias, mean and variance have one entry a channel; channels do not mix."""
@@ -65,7 +74,7 @@ class LayerNormalization(OperatorNode):
 
 
 @describes("GroupNormalization")
-class GroupNormalization(OperatorNode):
+class GroupNormalization(Normalization):
     """Channels are ``num_groups`` by channels a group; statistics run over the latter."""
 
     def ties(self, ties: Ties) -> None:
@@ -106,7 +115,7 @@ class Softmax(OperatorNode):
 
 
 @describes("MeanVarianceNormalization")
-class AxesNormalization(OperatorNode):
+class AxesNormalization(Normalization):
     """Element by element but for the axes that the statistics run over."""
 
     def ties(self, ties: Ties) -> None:

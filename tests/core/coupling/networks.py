@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import onnx
 from hypothesis import strategies as st
 
 from tests.core.operators.brute_force import ints, model, node
@@ -327,6 +328,21 @@ TOKEN_LAYERS = (
 
 IMAGE_VIEWS = (conv, group_norm, shuffle, pixel_shuffle, transposed_conv, batch_norm)
 TOKEN_VIEWS = (attention, fused_attention, gated, rotate, activation)
+
+
+def shown(data: bytes) -> str:
+    """Return a network as text, a line an operator: what a failing example reports."""
+    loaded = onnx.load_model_from_string(data)
+    stored = {}
+    for tensor in loaded.graph.initializer:
+        value = onnx.numpy_helper.to_array(tensor)
+        stored[tensor.name] = value.tolist() if value.dtype == np.int64 else list(value.shape)
+    lines = []
+    for item in loaded.graph.node:
+        read = ", ".join(f"{name}{stored.get(name, '')}" for name in item.input)
+        given = {a.name: onnx.helper.get_attribute_value(a) for a in item.attribute}
+        lines.append(f"{', '.join(item.output)} = {item.op_type}({read}) {given or ''}")
+    return "\n".join(lines)
 
 
 @st.composite

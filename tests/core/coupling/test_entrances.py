@@ -51,7 +51,9 @@ class Block(nn.Module):
             layers.append(
                 rng.choice(
                     [
-                        lambda: nn.Conv2d(inner, inner, 3, padding=1, groups=rng.choice([1, 2, inner])),
+                        lambda: nn.Conv2d(
+                            inner, inner, 3, padding=1, groups=rng.choice([1, 2, inner])
+                        ),
                         lambda: nn.GroupNorm(2, inner),
                         lambda: nn.BatchNorm2d(inner),
                         lambda: nn.PReLU(inner),
@@ -105,7 +107,9 @@ def solved(model: Any, x: torch.Tensor) -> SolvedGraph:
 
 def parameters(graph: SolvedGraph) -> dict[str, tuple[int, ...]]:
     return {
-        name: node.shape for name, node in graph.nodes.items() if node.kind in ("parameter", "buffer")
+        name: node.shape
+        for name, node in graph.nodes.items()
+        if node.kind in ("parameter", "buffer")
     }
 
 
@@ -118,7 +122,13 @@ def answer(graph: SolvedGraph, name: str, index: list[int], dim: int, granularit
         return "empty"
     known = parameters(graph)
     shown = {n: axes for n, axes in result.to_dict()["terminal"].items() if n in known}
-    return shown, result.params_removed, result.flops_before, result.flops_after, len(result.choices)
+    return (
+        shown,
+        result.params_removed,
+        result.flops_before,
+        result.flops_after,
+        len(result.choices),
+    )
 
 
 @pytest.mark.parametrize("seed", [1, 2, 5])
@@ -133,7 +143,12 @@ def test_random_modules_have_one_answer(seed, tmp_path):
     graphs = [solved(model, x), solved(str(traced), x), solved(str(exported), x)]
     assert parameters(graphs[0]) == parameters(graphs[1]) == parameters(graphs[2])
     rng = random.Random(seed)
-    axes = [(n, d, s) for n, shape in parameters(graphs[0]).items() for d, s in enumerate(shape) if s > 1]
+    axes = [
+        (n, d, s)
+        for n, shape in parameters(graphs[0]).items()
+        for d, s in enumerate(shape)
+        if s > 1
+    ]
     for name, dim, size in axes:
         index = sorted(rng.sample(range(size), rng.randint(1, min(3, size - 1))))
         for granularity in ("auto", "inner"):

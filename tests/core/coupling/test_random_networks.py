@@ -7,10 +7,10 @@ from itertools import chain, combinations
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, given, note, settings
 from hypothesis import strategies as st
 
-from tests.core.coupling.networks import networks
+from tests.core.coupling.networks import networks, shown
 from tests.core.operators.brute_force import assert_right, cut_arrays, feeds_for, run
 from torchpruner_core import CutResult, prune_onnx, solve_onnx
 from torchpruner_core.analysis.closure import Removal
@@ -39,8 +39,9 @@ BOUNDED = settings(
 GRANULARITY = st.sampled_from(["auto", "outer", "inner"])
 
 
-def some_cut(data, graph: SolvedGraph, granularity: str = "auto") -> CutResult:
+def some_cut(data, network: bytes, graph: SolvedGraph, granularity: str = "auto") -> CutResult:
     """Draw a request on a parameter that some cut answers."""
+    note(shown(network))
     axes = [
         (name, dim, size)
         for name, info in graph.nodes.items()
@@ -62,7 +63,7 @@ def some_cut(data, graph: SolvedGraph, granularity: str = "auto") -> CutResult:
 @given(network=networks(), granularity=GRANULARITY, data=st.data())
 def test_a_cut_is_consistent_and_complete(network, granularity, data):
     graph = solve_onnx(network)
-    result = some_cut(data, graph, granularity)
+    result = some_cut(data, network, graph, granularity)
     assert_right(network, graph, result, feeds_for(graph))
     assert set(result.requested[0].index) <= set(
         result.terminal[result.requested[0].node][result.requested[0].dim].tolist()
@@ -100,11 +101,28 @@ def is_right(network, graph, result, feeds) -> bool:
     )
 
 
+def _only_unseen_axes_are_uneven(graph: SolvedGraph, removal: Removal) -> bool:
+    """Return whether each view that is not cut along its factors has one that no tensor shows.
+
+    The output channels of a grouped convolution are such a view: as many must go from each group,
+    and it would do to take others from each. A cut takes the same ones, as a view demands.
+    """
+    starts, _ = graph.coupling.axes_of_class
+    for view in graph.coupling.views:
+        whole, implied = graph.closure._masks(removal, view)
+        if np.array_equal(whole, implied) or not whole.any():
+            continue
+        shown = [f + 1 < len(starts) and starts[f] < starts[f + 1] for f in view.factors]
+        if all(shown):
+            return False
+    return True
+
+
 @settings(BOUNDED, max_examples=80)
 @given(network=networks(layers=3, views=True), granularity=GRANULARITY, data=st.data())
 def test_no_smaller_set_of_components_is_a_cut(network, granularity, data):
     graph = solve_onnx(network)
-    result = some_cut(data, graph, granularity)
+    result = some_cut(data, network, graph, granularity)
     removal = removal_of(graph, result)
     request = result.requested[0]
     asked = graph.coupling.components_of(graph.classes_of(request.node)[request.dim])
@@ -121,14 +139,15 @@ def test_no_smaller_set_of_components_is_a_cut(network, granularity, data):
         for component in (*asked, *kept):
             smaller.classes |= set(reached[starts[component] : starts[component + 1]].tolist())
         trial = graph._result(result.requested, smaller)
-        assert not is_right(network, graph, trial, feeds), f"{kept} of {added} are enough"
+        if is_right(network, graph, trial, feeds):
+            assert _only_unseen_axes_are_uneven(graph, smaller), f"{kept} of {added} are enough"
 
 
 @settings(BOUNDED, max_examples=40)
 @given(network=networks(), data=st.data())
 def test_no_listed_axis_of_a_stored_tensor_can_stay(network, data):
     graph = solve_onnx(network)
-    result = some_cut(data, graph)
+    result = some_cut(data, network, graph)
     feeds = feeds_for(graph)
     listed = [
         (n, d)
@@ -148,14 +167,14 @@ def test_no_listed_axis_of_a_stored_tensor_can_stay(network, data):
 @given(network=networks(views=True), granularity=GRANULARITY, data=st.data())
 def test_a_cut_through_views_is_consistent_and_complete(network, granularity, data):
     graph = solve_onnx(network)
-    assert_right(network, graph, some_cut(data, graph, granularity), feeds_for(graph))
+    assert_right(network, graph, some_cut(data, network, graph, granularity), feeds_for(graph))
 
 
 @BOUNDED
 @given(network=networks(), granularity=GRANULARITY, data=st.data())
 def test_a_stored_graph_gives_the_same_answer(network, granularity, data):
     graph = solve_onnx(network)
-    result = some_cut(data, graph, granularity)
+    result = some_cut(data, network, graph, granularity)
     again = SolvedGraph.from_bytes(graph.to_bytes())
     request = result.requested[0]
     other = again.cut_analysis(request.node, request.index, request.dim, granularity=granularity)
@@ -167,7 +186,7 @@ def test_a_stored_graph_gives_the_same_answer(network, granularity, data):
 @given(network=networks(views=True), data=st.data())
 def test_strict_refuses_just_what_auto_must_decide(network, data):
     graph = solve_onnx(network)
-    result = some_cut(data, graph)
+    result = some_cut(data, network, graph)
     request = result.requested[0]
     if not result.choices:
         strict = graph.cut_analysis(request.node, request.index, request.dim, granularity="strict")
@@ -182,7 +201,7 @@ def test_strict_refuses_just_what_auto_must_decide(network, data):
 @given(network=networks(layers=3, views=True), data=st.data())
 def test_auto_takes_no_more_than_outer_or_inner(network, data):
     graph = solve_onnx(network)
-    result = some_cut(data, graph)
+    result = some_cut(data, network, graph)
     if len(result.choices) != 1:
         return
     request = result.requested[0]
@@ -200,7 +219,7 @@ def test_auto_takes_no_more_than_outer_or_inner(network, data):
 @given(network=networks(), granularity=GRANULARITY, data=st.data())
 def test_a_derived_graph_is_the_graph_of_the_pruned_file(network, granularity, data):
     graph = solve_onnx(network)
-    result = some_cut(data, graph, granularity)
+    result = some_cut(data, network, graph, granularity)
     derived, rebuilt = graph.derive(result), solve_onnx(prune_onnx(network, result))
     assert derived.params() == rebuilt.params() and derived.flops() == rebuilt.flops()
     assert result.flops_after == derived.flops()
@@ -210,7 +229,9 @@ def test_a_derived_graph_is_the_graph_of_the_pruned_file(network, granularity, d
         for dim, size in enumerate(shape):
             if size > 1:
                 answers = [_answer(g, name, size // 2, dim) for g in (derived, rebuilt)]
-                assert answers[0] == answers[1], (name, dim)
+                # What gave way in a view stays frozen in the derived graph, even where the cut
+                # left the view's other axis with one slice.
+                assert answers[0] in ("refused", answers[1]), (name, dim)
 
 
 def _answer(graph, name, index, dim):

@@ -42,7 +42,7 @@ def test_an_operator_before_what_it_reads_is_refused():
 
 def test_a_cycle_is_refused():
     nodes = [node("Add", "x b", "a"), node("Relu", "a", "b"), node("Abs", "b", "y")]
-    with pytest.raises(InvalidModelError, match="order|cycle"):
+    with pytest.raises(InvalidModelError, match="order"):
         solve_onnx(raw(nodes, {"x": [2]}, {"y": [2]}))
 
 
@@ -109,8 +109,12 @@ def test_a_sequence_read_at_constants_is_a_split():
 
 @pytest.mark.parametrize("op", ["SequenceConstruct", "Optional"])
 def test_values_without_axes_do_not_stop_a_graph(op):
-    read = node("SequenceAt", "s i", "e") if op == "SequenceConstruct" else node("OptionalGetElement", "s", "e")
-    nodes = [node("MatMul", "x w", "h"), node(op, "h", "s"), read, node("Relu", "e", "z"), node("MatMul", "x v", "y")]
+    sequence = op == "SequenceConstruct"
+    read = node("SequenceAt", "s i", "e") if sequence else node("OptionalGetElement", "s", "e")
+    nodes = [
+        *(node("MatMul", "x w", "h"), node(op, "h", "s"), read),
+        *(node("Relu", "e", "z"), node("MatMul", "x v", "y")),
+    ]
     stored = [weight("w", 3, 4), weight("v", 3, 5), numpy_helper.from_array(np.int64(0), "i")]
     graph = solve_onnx(raw(nodes, {"x": [2, 3]}, {"y": [2, 5], "z": [2, 4]}, stored))
     with pytest.raises(OpaqueAxisError, match=op):
@@ -119,7 +123,9 @@ def test_values_without_axes_do_not_stop_a_graph(op):
 
 
 def dynamic() -> bytes:
-    return raw([node("MatMul", "x w", "y")], {"x": ["batch", 3]}, {"y": ["batch", 4]}, [weight("w", 3, 4)])
+    return raw(
+        [node("MatMul", "x w", "y")], {"x": ["batch", 3]}, {"y": ["batch", 4]}, [weight("w", 3, 4)]
+    )
 
 
 @pytest.mark.parametrize(
@@ -162,7 +168,9 @@ def test_a_rule_that_fails_is_named(monkeypatch):
         raise KeyError("axis")
 
     monkeypatch.setattr(MatMul, "ties", broken)
-    data = model([node("MatMul", "x w", "y", name="/head/MatMul")], {"x": (2, 3)}, ["y"], {"w": (3, 4)})
+    data = model(
+        [node("MatMul", "x w", "y", name="/head/MatMul")], {"x": (2, 3)}, ["y"], {"w": (3, 4)}
+    )
     with pytest.raises(GraphError, match=r"self\.head\.MatMul"):
         solve_onnx(data)
 
