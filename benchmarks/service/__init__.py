@@ -1,0 +1,1 @@
+"""The service under load: latency, throughput, transfers, memory. Loopback only, bounded."""
