@@ -6,18 +6,19 @@ nothing is written to disk. A restart means to log in again.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
 import httpx
 
-from torchpruner_client import AsyncClient, Client, Latency, ServiceInfo
+from torchpruner_client import AsyncClient, Client, Latency, ServiceInfo, UnauthorizedError
 from torchpruner_client.progress import Progress
 from torchpruner_client.retrying import RetryPolicy
 from torchpruner_dashboard.model_graphs import GraphShelf
 from torchpruner_dashboard.settings import DashboardSettings
 
 MOST_SESSIONS = 2000
+KEPT_ENDED = 20
 PATIENCE = RetryPolicy(retries=1, first=0.1, longest=0.3, patience=2.0)
 """A person waits in front of the page: say soon that nothing answers."""
 
@@ -35,9 +36,13 @@ class Session:
     info: ServiceInfo | None = None
     shelf: GraphShelf = field(default_factory=GraphShelf)
     latencies: dict[str, Latency] = field(default_factory=dict)
+    ended: bool = False
 
     async def check(self) -> ServiceInfo:
-        """Ask the service who this is. Raises ``UnauthorizedError`` or ``ServiceUnreachable``."""
+        """Ask the service who this is, once. Raises ``UnauthorizedError``, also where the person
+        has logged out meanwhile, or ``ServiceUnreachable``."""
+        if self.ended:
+            raise UnauthorizedError({"type": "logged-out", "detail": "You have logged out."})
         if self.info is None:
             self.info = await self.client.service_info()
         return self.info
@@ -59,6 +64,7 @@ class Sessions:
     def __init__(self, settings: DashboardSettings) -> None:
         self._settings = settings
         self._sessions: OrderedDict[str, Session] = OrderedDict()
+        self._ended: deque[Session] = deque()
 
     def of(self, browser: str) -> Session:
         """The session of a browser, made where there is none."""
@@ -82,13 +88,16 @@ class Sessions:
         return session
 
     async def log_out(self, browser: str) -> None:
+        """Forget the key. What other windows have asked a moment ago may still be answered."""
         session = self._sessions.pop(browser, None)
         if session is not None:
-            await session.client.close()
+            session.ended = True
+            self._ended.append(session)
+            while len(self._ended) > KEPT_ENDED:
+                await self._ended.popleft().client.close()
 
     async def close(self) -> None:
-        while self._sessions:
-            _, session = self._sessions.popitem()
+        for session in (*self._sessions.values(), *self._ended):
             await session.client.close()
 
     def _session(self, key: str) -> Session:

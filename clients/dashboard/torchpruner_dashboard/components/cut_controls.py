@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from nicegui import ui
@@ -87,7 +88,7 @@ class CutControls:
             self._chosen = ui.label().classes("tp-small")
             self._slider = ui.slider(min=0, max=1, value=0, on_change=self._slider_changed)
             self._slider.props('aria-label="Slices to remove" color=primary').classes("tp-slider")
-        self._text = ui.input("Indices", placeholder="0-3, 8")
+        self._text = ui.input("Indices", placeholder="0-3, 8", validation=_mistake)
         self._text.props('outlined dense debounce="120"').style("width: 100%")
         self._text.on_value_change(self._text_changed)
         with ui.column().style("width: 100%; gap: 4px"):
@@ -122,59 +123,52 @@ class CutControls:
         axes = self._module_axes(module)
         return axes.index(self._axis) if self._axis in axes else 0
 
-    async def _module_changed(self) -> None:
+    # The handlers below are plain functions that return what is to be awaited: a coroutine would
+    # start later, when `_quiet` says nothing any more of the change that caused it.
+
+    def _module_changed(self) -> Awaitable[None] | None:
         module = str(self._module.value or "")
         if self._quiet or not self._graph.outline.axes.get(module):
-            return
+            return None
         self._axis = self._graph.outline.axes[module][0]
-        self._quiet = True
-        self._axes.set_options(self._axis_names(module), value=0)
-        self._quiet = False
-        await self._axis_chosen()
+        with self._silence():
+            self._axes.set_options(self._axis_names(module), value=0)
+        return self._axis_chosen()
 
-    async def _axis_changed(self) -> None:
+    def _axis_changed(self) -> Awaitable[None] | None:
         if self._quiet or self._axes.value is None:
-            return
-        axes = self._module_axes(str(self._module.value))
-        if self._axis == axes[int(self._axes.value)]:
-            return
-        self._axis = axes[int(self._axes.value)]
-        await self._axis_chosen()
+            return None
+        axis = self._module_axes(str(self._module.value))[int(self._axes.value)]
+        if self._axis == axis:
+            return None
+        self._axis = axis
+        return self._axis_chosen()
 
-    async def _axis_chosen(self) -> None:
+    def _axis_chosen(self) -> Awaitable[None]:
         self._fit_slider()
-        kept = tuple(index for index in self._index if index < self._axis.width)
-        self._set_index(kept)
-        await self._tell()
+        self._set_index(tuple(index for index in self._index if index < self._axis.width))
+        return self._tell()
 
-    async def _slider_changed(self) -> None:
+    def _slider_changed(self) -> Awaitable[None] | None:
         if self._quiet:
-            return
+            return None
         self._index = tuple(range(int(self._slider.value or 0)))
-        self._quiet = True
-        self._text.value = indices_text(self._index)
-        self._text.error = None
-        self._quiet = False
+        with self._silence():
+            self._text.value = indices_text(self._index)
         self._say()
-        await self._tell()
+        return self._tell()
 
-    async def _text_changed(self) -> None:
+    def _text_changed(self) -> Awaitable[None] | None:
         if self._quiet:
-            return
-        try:
-            index = parse_indices(str(self._text.value or ""))
-        except ValueError as error:
-            self._text.error = str(error)
-            return
-        self._text.error = None
-        if index == self._index:
-            return
-        self._index = index
-        self._quiet = True
-        self._slider.value = min(len(index), self._axis.width - 1)
-        self._quiet = False
+            return None
+        text = str(self._text.value or "")
+        if _mistake(text) is not None or parse_indices(text) == self._index:
+            return None
+        self._index = parse_indices(text)
+        with self._silence():
+            self._slider.value = min(len(self._index), self._axis.width - 1)
         self._say()
-        await self._tell()
+        return self._tell()
 
     async def _granularity_changed(self) -> None:
         self._meaning.text = MEANINGS[str(self._granularity.value)]
@@ -184,13 +178,20 @@ class CutControls:
         self._slider.props["max"] = max(1, self._axis.width - 1)
 
     def _set_index(self, index: tuple[int, ...]) -> None:
-        self._quiet = True
         self._index = index
-        self._slider.value = min(len(index), self._axis.width - 1)
-        self._text.value = indices_text(index)
-        self._text.error = None
-        self._quiet = False
+        with self._silence():
+            self._slider.value = min(len(index), self._axis.width - 1)
+            self._text.value = indices_text(index)
         self._say()
+
+    @contextmanager
+    def _silence(self) -> Iterator[None]:
+        """Change controls without taking that for a person's change."""
+        self._quiet = True
+        try:
+            yield
+        finally:
+            self._quiet = False
 
     def _say(self) -> None:
         self._chosen.text = f"Remove {len(self._index)} of {self._axis.width}"
@@ -198,3 +199,12 @@ class CutControls:
 
     async def _tell(self) -> None:
         await self._on_change(self.address(self._start))
+
+
+def _mistake(text: str | None) -> str | None:
+    """What is wrong with typed indices, if anything is."""
+    try:
+        parse_indices(text or "")
+    except ValueError as error:
+        return str(error)
+    return None

@@ -33,9 +33,9 @@ def frame(visit: Visit, title: str, here: str) -> Iterator[ui.column]:
     """Build a page's frame; the body of the ``with`` builds its content. ``here`` is its page."""
     ui.page_title(f"{title} · torchpruner")
     theme = _theme()
-    ui.html('<a class="tp-skip" href="#content">Skip to the content</a>', sanitize=False)
     help_dialog = _help_dialog()
     with ui.header(elevated=False).classes("tp-header"), ui.row().classes("tp-row tp-bar-row"):
+        ui.link("Skip to the content", "#content").classes("tp-skip")
         with (
             ui.link(target="/").classes("tp-brand"),
             ui.row().classes("tp-bar-row").style("gap: 6px"),
@@ -57,7 +57,7 @@ def frame(visit: Visit, title: str, here: str) -> Iterator[ui.column]:
         keys.props('flat round dense aria-label="Keyboard"').tooltip("Keyboard (?)")
         _account(visit)
     _keyboard(theme, toggle, help_dialog)
-    with ui.element("main").props('id="content"').classes("tp-main"):  # noqa: SIM117
+    with ui.element("div").props('id="content"').classes("tp-main"):  # noqa: SIM117
         with ui.column().classes("tp-page") as content:
             yield content
 

@@ -93,14 +93,16 @@ class Region(Generic[T]):
         try:
             found = await self._fetch()
         except UnauthorizedError:
-            ask_for_key()
+            # Within the box: the button that asked may be gone with what it stood in.
+            if not self._box.is_deleted:
+                with self._box:
+                    ask_for_key()
             return
         except Exception as error:
-            if self._box.is_deleted:
-                return
-            self._box.clear()
-            with self._box:
-                error_panel(failure_of(error), self.reload)
+            if not self._box.is_deleted:
+                self._box.clear()
+                with self._box:
+                    error_panel(failure_of(error), self.reload)
             return
         if self._box.is_deleted:
             return

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from nicegui import ui
 
-from torchpruner_client import Job, Readiness, Worker
+from torchpruner_client import Job, Readiness, UnauthorizedError, Worker
 from torchpruner_dashboard.components.frame import frame
 from torchpruner_dashboard.components.job_table import JobTable
-from torchpruner_dashboard.components.notices import Region, error_panel
+from torchpruner_dashboard.components.notices import Region, ask_for_key, error_panel
 from torchpruner_dashboard.components.service_figures import ServiceFigures
 from torchpruner_dashboard.failures import failure_of
 from torchpruner_dashboard.service_history import ServiceHistory
@@ -75,6 +75,9 @@ class ServicePage:
             return
         try:
             reading = await self._read()
+        except UnauthorizedError:
+            ask_for_key()
+            return
         except Exception as error:
             self._trouble.clear()
             with self._trouble:
