@@ -10,7 +10,7 @@ operator, as far as needed to know.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -36,14 +36,19 @@ def declare_inexact_sums(
     if not ties.contracted:
         return
     followed = _Followed(list(nodes), list(operators), ties)
+    followed.find_poles()
     for operator, axes, over in ties.contracted:
-        states = [followed.state(axis) for axis in axes]
-        if min(states) is not Masked.ZERO or max(states) is Masked.INFINITE:
+        if not followed.is_exact(axes):
             ties.renormalised.append((operator, over))
 
 
 class _Followed:
-    """States of axes, each computed once, by an explicit stack: graphs are deep."""
+    """States of axes, each computed once, by an explicit stack: graphs are deep.
+
+    Where no slice is infinite (``infinite`` is false), a product with a stored tensor is zero
+    whatever its other factor, and a sum with a term that never changes is not, whatever the rest:
+    few operators are followed then.
+    """
 
     def __init__(self, nodes: list[DataNode], operators: list[OperatorNode], ties: Ties) -> None:
         self.nodes = nodes
@@ -53,15 +58,37 @@ class _Followed:
         self.normalised = set(ties.renormalised)
         self.known: dict[Axis, Masked] = {}
         self.linked: dict[int, dict[Axis, set[Axis]]] = {}
+        self.infinite = False
+
+    def find_poles(self) -> None:
+        """Note whether any operator divides by slices that are zero when masked."""
+        divisors = [
+            node.axis(dim)
+            for operator in self.operators
+            if operator.poles and not operator.is_constant
+            for node in map(operator.input, operator.poles)
+            if node is not None
+            for dim in range(node.rank)
+            if node.shape[dim] != 1
+        ]
+        if any(self.state(axis) is Masked.ZERO for axis in divisors):
+            self.infinite = True
+            self.known.clear()
+
+    def is_exact(self, axes: Sequence[Axis]) -> bool:
+        """Return whether a sum of products over ``axes``, one of each factor, loses only zeros."""
+        if not self.infinite:
+            return any(self._node(axis).is_terminal() for axis in axes) or any(
+                self.state(axis) is Masked.ZERO for axis in axes
+            )
+        states = [self.state(axis) for axis in axes]
+        return min(states) is Masked.ZERO and max(states) is not Masked.INFINITE
 
     def state(self, axis: Axis) -> Masked:
         pending = [axis]
         while pending:
             current = pending[-1]
-            if current in self.known:
-                pending.pop()
-                continue
-            operator = self._producer(current)
+            operator = None if current in self.known else self._producer(current)
             if operator is None:
                 pending.pop()
                 continue
@@ -73,9 +100,12 @@ class _Followed:
             pending.pop()
         return self.known[axis]
 
+    def _node(self, axis: Axis) -> DataNode:
+        return self.nodes[bisect_right(self.first, axis) - 1]
+
     def _producer(self, axis: Axis) -> OperatorNode | None:
         """Return what computes the tensor of ``axis``; where nothing does, note the state."""
-        node = self.nodes[bisect_right(self.first, axis) - 1]
+        node = self._node(axis)
         if node.is_terminal():
             self.known[axis] = Masked.ZERO
         elif node.in_operator is None or node.in_operator.is_constant:
@@ -85,9 +115,23 @@ class _Followed:
         return None
 
     def _needed(self, operator: OperatorNode, axis: Axis) -> list[Axis]:
-        products = operator.zero_products()
-        wanted = {k for product in products or () for k in product} | set(operator.poles)
+        """Return the axes whose states decide that of ``axis``."""
+        wanted = set(operator.poles)
+        for product in operator.zero_products() or ():
+            factors = [k for k in product if operator.input(k) is not None]
+            if not self.infinite:
+                if any(self._is_stored(operator, k, axis) for k in factors):
+                    continue
+                if factors and not any(self._axes(operator, k, axis) for k in factors):
+                    return []
+            wanted.update(factors)
         return [a for k in sorted(wanted) for a in self._axes(operator, k, axis)]
+
+    def _is_stored(self, operator: OperatorNode, position: int, axis: Axis) -> bool:
+        node = operator.input(position)
+        return (
+            node is not None and node.is_terminal() and bool(self._axes(operator, position, axis))
+        )
 
     def _axes(self, operator: OperatorNode, position: int, axis: Axis) -> list[Axis]:
         """Return the axes of one operand that the operator links to ``axis``."""
@@ -99,8 +143,10 @@ class _Followed:
 
     def _combine(self, operator: OperatorNode, axis: Axis) -> Masked:
         def of(position: int) -> Masked:
+            if self._is_stored(operator, position, axis):
+                return Masked.ZERO
             axes = self._axes(operator, position, axis)
-            return max((self.known[a] for a in axes), default=Masked.FINITE)
+            return max((self.known.get(a, Masked.FINITE) for a in axes), default=Masked.FINITE)
 
         if any(of(position) is not Masked.FINITE for position in operator.poles):
             return Masked.INFINITE
@@ -114,10 +160,9 @@ class _Followed:
         worst = Masked.ZERO
         for product in products:
             factors = [of(k) for k in product if operator.input(k) is not None]
-            if not factors:
-                continue
-            infinite = max(factors) is Masked.INFINITE
-            worst = max(worst, Masked.INFINITE if infinite else min(factors))
+            if factors:
+                infinite = max(factors) is Masked.INFINITE
+                worst = max(worst, Masked.INFINITE if infinite else min(factors))
         return worst
 
     def _links(self, operator: int) -> dict[Axis, set[Axis]]:
