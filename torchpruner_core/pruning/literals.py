@@ -287,7 +287,7 @@ class _Search:
         In a module whose operators change, an integer with the name of a size whose every
         occurrence among the module's shapes became the same smaller number.
         """
-        pairs = self._pairs(changes)
+        pairs = self._pairs()
         described = []
         taken = {
             (c.module, c.path) for c in [*changes, *self.declared] if isinstance(c, AttributeChange)
@@ -319,10 +319,9 @@ class _Search:
                 changes = [*changes, change]
         return changes
 
-    def _pairs(self, changes: Sequence[Change]) -> list[tuple[Call, Call]]:
-        """Return each call before the cut with the same one after it, as far as they go together."""
-        after = self.stage.calls_of(self.stage.candidate([*self.declared, *changes]))
-        pairs = list(zip(self.stage.everything, after, strict=False))
+    def _pairs(self) -> list[tuple[Call, Call]]:
+        """Return each call before the cut with the same one in the rehearsal that was right."""
+        pairs = list(zip(self.stage.everything, self.stage.after, strict=False))
         together = [(x, y) for x, y in pairs if (x.module, x.function) == (y.module, y.function)]
         return together if len(together) == len(pairs) else []
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -23,6 +24,7 @@ SECONDS = 10.0
 """Time to look for a config at most; building a large model on ``meta`` takes up to a second."""
 
 CANDIDATES = 24
+CACHED = 8
 TOGETHER = 4
 """Entries of a config that may change at once: heads, key/value heads, two widths."""
 
@@ -48,12 +50,14 @@ def follow_config(
     if not hasattr(config, "to_dict") or not hasattr(root, "save_pretrained"):
         return []
     deadline = time.monotonic() + SECONDS
+    built = _present_shapes(root, config)
+    if built is None:
+        return []
+    wrong = _mismatches(built, after)
+    if not wrong or _layers_differ(built, after):
+        return []
     base = _build(root, config, {})
     if base is None:
-        return []
-    built = state_shapes(base)
-    wrong = _mismatches(built, after)
-    if not wrong:
         return []
     useful: list[tuple[Slot, int]] = []
     for candidate in _candidates(config, built, after, wrong):
@@ -76,6 +80,30 @@ def follow_config(
             if changes is not None:
                 return changes
     return []
+
+
+_shapes_of: dict[tuple[type, str], Shapes | None] = {}
+"""What the last few configs build; building a large model on ``meta`` takes a second."""
+
+
+def _present_shapes(root: nn.Module, config: Any) -> Shapes | None:
+    key = (type(root), str(config.to_dict()))
+    if key not in _shapes_of:
+        model = _build(root, config, {})
+        while len(_shapes_of) >= CACHED:
+            _shapes_of.pop(next(iter(_shapes_of)))
+        _shapes_of[key] = None if model is None else state_shapes(model)
+    return _shapes_of[key]
+
+
+def _layers_differ(built: Shapes, after: Shapes) -> bool:
+    """Tell whether layers that a config builds alike have different shapes after the cut."""
+    alike: dict[tuple[str, tuple[int, ...]], tuple[int, ...]] = {}
+    for name, shape in after.items():
+        key = (re.sub(r"\d+", "#", name), built.get(name, ()))
+        if alike.setdefault(key, shape) != shape:
+            return True
+    return False
 
 
 def adopted(base: nn.Module, built: nn.Module, pruned: nn.Module) -> list[AttributeChange] | None:

@@ -6,20 +6,23 @@ second run is compared with the first: a shape must be the old one, or differ by
 removes somewhere. That catches what an output's shape hides: ``view(b, t, 8, -1)`` runs happily with
 seven heads' worth of features, as eight thinner heads.
 
-A model that cannot run on ``meta`` (it looks at values) runs on real tensors instead.
+A model that cannot run on ``meta`` runs on the fake tensors of ``torch.compile``, and one that looks at
+values on real ones.
 """
 
 from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_map
 
 from torchpruner_core.cut_result import CutResult, TensorSpec
@@ -31,6 +34,10 @@ from torchpruner_core.pruning.journal import AttributeChange, put_attribute
 from torchpruner_core.pruning.plan import Plan, has_own_rule
 from torchpruner_core.pruning.targets import own_tensors
 from torchpruner_core.pruning.trace import SHAPING, Call, Trace, record
+
+DEVICES = ("meta", "fake", "cpu")
+"""Where to rehearse, the first on which the model runs: shapes alone; shapes that say they are on a
+CPU and know small constants, as when a model is compiled; real values."""
 
 Vector = tuple[int, ...]
 """How much each axis of a tensor shrinks."""
@@ -70,26 +77,43 @@ class Stage:
             name for name, module in plan.local.modules.items() if has_own_rule(type(module))
         }
         self.failure = ""
-        self.device = "meta"
+        self.device = DEVICES[0]
+        self._fake = FakeTensorMode()
         self.attempts = 0
         self._given = inputs
         self.before: Trace = Trace()
         self.everything: list[Call] = []
+        self.after: list[Call] = []
+        self._doubles: dict[Any, torch.Tensor] = {}
         if inputs is None and not plan.cut.inputs:
             self.failure = "the cut does not say what inputs the model takes, and set_cut got none"
             return
-        for device in ("meta", "cpu"):
+        for device in DEVICES:
             self.device = device
             if device == "cpu" and not _has_values(root):
                 continue
             for args, kwargs in self._calls():
-                trace = record(self._shadow({}), args, kwargs, device)
+                trace = self._record(self._shadow({}), args, kwargs)
                 if trace.error is None:
                     self.everything = trace.calls
                     trace.calls = self._outside(trace)
                     self.before, self._call = trace, (args, kwargs)
                     return
-                self.failure = f"{type(trace.error).__name__}: {trace.error}"
+                if not self.failure:
+                    self.failure = f"{type(trace.error).__name__}: {trace.error}"
+
+    def _record(
+        self,
+        shadow: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        watch: Callable[[Call], None] | None = None,
+    ) -> Trace:
+        with self._pretending():
+            return record(shadow, args, kwargs, "meta" if self.device == "meta" else "cpu", watch)
+
+    def _pretending(self) -> AbstractContextManager[Any]:
+        return self._fake if self.device == "fake" else nullcontext()
 
     def candidate(self, attributes: Sequence[AttributeChange | Correction]) -> nn.Module:
         """Return a shadow of the model as it will be, with these attributes."""
@@ -116,13 +140,11 @@ class Stage:
         self.attempts += 1
         args, kwargs = cut_inputs(self.cut, *self._call)
         comparison = _Comparison(self)
-        trace = record(shadow, args, kwargs, self.device, comparison.see)
-        return comparison.conclude(trace)
-
-    def calls_of(self, shadow: nn.Module) -> list[Call]:
-        """Run a candidate and return its calls, those inside layers with a pruner included."""
-        args, kwargs = cut_inputs(self.cut, *self._call)
-        return record(shadow, args, kwargs, self.device).calls
+        trace = self._record(shadow, args, kwargs, comparison.see)
+        outcome = comparison.conclude(trace)
+        if outcome.good:
+            self.after = trace.calls
+        return outcome
 
     def _outside(self, trace: Trace) -> list[Call]:
         return [call for call in trace.calls if call.module not in self.inside]
@@ -172,29 +194,41 @@ class Stage:
         return shadow.eval()
 
     def _double(self, tensor: torch.Tensor, target: Any) -> torch.Tensor:
-        data = tensor.detach()
-        if self.device == "meta":
-            shape = tuple(tensor.shape) if target is None else target.after
-            data = torch.empty(shape, dtype=tensor.dtype, device="meta")
-        elif target is not None and tuple(tensor.shape) == target.before:
-            data, _ = slices.cut_data(data, target.axes)
-        else:
-            data = data.clone()
-        if isinstance(tensor, nn.Parameter):
-            return nn.Parameter(data, requires_grad=False)
-        return data
+        if self.device == "cpu":
+            data = tensor.detach()
+            if target is not None and tuple(tensor.shape) == target.before:
+                data, _ = slices.cut_data(data, target.axes)
+            else:
+                data = data.clone()
+            return _same_kind(tensor, data)
+        shape = tuple(tensor.shape) if target is None else target.after
+        key = (id(tensor), shape, self.device)
+        if key not in self._doubles:  # without values, one serves every shadow
+            with self._pretending():
+                device = "meta" if self.device == "meta" else "cpu"
+                data = torch.empty(shape, dtype=tensor.dtype, device=device)
+                self._doubles[key] = _same_kind(tensor, data)
+        return self._doubles[key]
+
+    def _as_here(self, value: Any) -> Any:
+        if not isinstance(value, torch.Tensor):
+            return value
+        if self.device == "cpu":
+            return value.detach().to("cpu")
+        with self._pretending():
+            device = "meta" if self.device == "meta" else "cpu"
+            return torch.empty(value.shape, dtype=value.dtype, device=device)
 
     def _calls(self) -> Iterable[tuple[tuple[Any, ...], dict[str, Any]]]:
         if self._given is not None:
-            given = tree_map(
-                lambda x: x.to(self.device) if isinstance(x, torch.Tensor) else x, self._given
-            )
+            given = tree_map(self._as_here, self._given)
             if isinstance(given, Mapping):
                 yield (), dict(given)
             else:
                 yield tuple(given) if isinstance(given, (tuple, list)) else (given,), {}
             return
-        tensors = [_example(spec, self.device) for spec in self.cut.inputs]
+        with self._pretending():
+            tensors = [_example(spec, self.device) for spec in self.cut.inputs]
         names = [spec.name for spec in self.cut.inputs]
         parameters = inspect.signature(self.root.forward).parameters
         if all(name in parameters for name in names):
@@ -343,6 +377,12 @@ def _only(values: tuple[float, ...]) -> Any:
     return values[0] if len(values) == 1 else values
 
 
+def _same_kind(tensor: torch.Tensor, data: torch.Tensor) -> torch.Tensor:
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(data, requires_grad=False)
+    return data
+
+
 def _has_values(root: nn.Module) -> bool:
     return not any(tensor.is_meta for module in root.modules() for _, tensor in own_tensors(module))
 
@@ -361,8 +401,8 @@ def _example(spec: TensorSpec, device: str) -> torch.Tensor:
     """Make an input: noise, or zeros and ones where integers are asked (they may be indices)."""
     generator = np.random.default_rng(0)
     dtype = getattr(torch, spec.dtype, None) or torch.from_numpy(np.zeros(1, spec.dtype)).dtype
-    if device == "meta":
-        return torch.empty(spec.shape, dtype=dtype, device="meta")
+    if device != "cpu":
+        return torch.empty(spec.shape, dtype=dtype, device="meta" if device == "meta" else "cpu")
     if dtype == torch.bool:
         return torch.ones(spec.shape, dtype=dtype)
     if not dtype.is_floating_point:
