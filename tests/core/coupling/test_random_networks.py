@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, assume, given, note, settings
 from hypothesis import strategies as st
 
-from tests.core.coupling.networks import networks, shown
+from tests.core.coupling.network import shown
+from tests.core.coupling.networks import networks
 from tests.core.operators.brute_force import assert_right, cut_arrays, feeds_for, run
 from torchpruner_core import CutResult, prune_onnx, solve_onnx
 from torchpruner_core.analysis.closure import Removal
