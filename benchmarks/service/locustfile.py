@@ -22,14 +22,14 @@ times: list[float] = []
 failures: list[str] = []
 
 
-@events.request.add_listener
+@events.request.add_listener  # type: ignore[untyped-decorator]
 def note(response_time: float, exception: BaseException | None, **_: Any) -> None:
     times.append(response_time)
     if exception is not None:
         failures.append(repr(exception))
 
 
-@events.quitting.add_listener
+@events.quitting.add_listener  # type: ignore[untyped-decorator]
 def write(**_: Any) -> None:
     Path(os.environ["TIMES"]).write_text(json.dumps({"times": times, "failures": failures[:5]}))
 

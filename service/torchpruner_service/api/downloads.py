@@ -56,7 +56,9 @@ def download(
     )
 
 
-async def _counted(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _counted(
+    chunks: AsyncIterator[bytes | memoryview],
+) -> AsyncIterator[bytes | memoryview]:
     async for chunk in chunks:
         BYTES_OUT.inc(len(chunk))
         yield chunk

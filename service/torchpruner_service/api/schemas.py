@@ -155,7 +155,7 @@ class Result(BaseModel):
     operator: dict[str, dict[str, int | list[int]]] = Field(default_factory=dict)
 
 
-_RESULT_EXAMPLE = {
+_RESULT_EXAMPLE: dict[str, Any] = {
     "terminal": {"self.conv1.weight": [[0, 1], None, None, None], "self.bn1.weight": [[0, 1]]},
     "iner": {},
     "operator": {},

@@ -118,7 +118,7 @@ async def _join(state: AppState, who: Principal, facts: dict[str, Any]) -> None:
     async def whole() -> AsyncIterator[bytes]:
         for key, size in parts:
             async for chunk in state.objects.astream(key, 0, size):
-                yield chunk
+                yield bytes(chunk)
 
     settings = state.settings
     staged = await stage(whole(), settings.scratch_dir, facts["length"], 3600.0)
