@@ -18,6 +18,7 @@ from torchpruner_core.cut_result import TensorSpec
 from torchpruner_core.errors import ExportError, InputSpecError, InvalidModelError
 from torchpruner_core.exporting.formats import ModelFormat
 from torchpruner_core.exporting.program import METADATA_KEY, Origin, Program
+from torchpruner_core.exporting.symbolics import registered
 from torchpruner_core.exporting.tidying import tidy
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     import torch
 
 OPSET = 20
-LARGE_BYTES = 256
+LARGE_BYTES = 64
 PROTOBUF_LIMIT = 2**31 - 2**20
 
 logger = logging.getLogger(__name__)
@@ -213,17 +214,18 @@ def _legacy(
 
     modes = torch.onnx.TrainingMode
     target = io.BytesIO()
-    torch.onnx.export(
-        model,
-        args,
-        target,  # type: ignore[arg-type]  # the TorchScript exporter takes file objects
-        kwargs=kwargs or None,
-        dynamo=False,
-        do_constant_folding=False,
-        training=modes.TRAINING if training else modes.PRESERVE,
-        opset_version=OPSET,
-        input_names=_input_names(model, args, kwargs),
-    )
+    with registered(OPSET):
+        torch.onnx.export(
+            model,
+            args,
+            target,  # type: ignore[arg-type]  # the TorchScript exporter takes file objects
+            kwargs=kwargs or None,
+            dynamo=False,
+            do_constant_folding=False,
+            training=modes.TRAINING if training else modes.PRESERVE,
+            opset_version=OPSET,
+            input_names=_input_names(model, args, kwargs),
+        )
     import onnx
 
     proto: onnx.ModelProto = onnx.load_from_string(target.getvalue())

@@ -14,7 +14,12 @@ import numpy as np
 from torchpruner_core.cut_result import CutResult
 from torchpruner_core.graph.nodes import DataNode, np_dtype
 from torchpruner_core.onnx_pruning.rewrite import new_constants
-from torchpruner_core.onnx_pruning.sliced import OpenModel, open_model, zero_array
+from torchpruner_core.onnx_pruning.sliced import (
+    OpenModel,
+    open_model,
+    separate_equals,
+    zero_array,
+)
 from torchpruner_core.operators.base import OperatorNode
 
 
@@ -44,6 +49,7 @@ class _Masker:
         import onnx
 
         model = self.opened.model
+        separate_equals(self.opened)
         by_value = {node.value_name: node for node in self.opened.graph.nodes.values()}
         for tensor in model.graph.initializer:
             if tensor.name in self.opened.cuts:

@@ -21,6 +21,7 @@ from torchpruner_core.onnx_pruning.sliced import (
     constant_values,
     cut_array,
     open_model,
+    separate_equals,
     set_shapes,
 )
 
@@ -62,8 +63,6 @@ def prune_onnx(data: bytes, result: CutResult) -> bytes:
 
 def _cut_constants(opened: OpenModel) -> None:
     """Replace constants of the program that are cut, stored or computed, by shorter ones."""
-    import onnx
-
     computed = [
         node.value_name
         for op in opened.graph.operators.values()
@@ -71,20 +70,10 @@ def _cut_constants(opened: OpenModel) -> None:
         for node in op.out_data
         if node.value_name in opened.cuts or _reads_cut(opened, op)
     ]
-    stored = opened.stored()
+    separate_equals(opened)
     for node in opened.model.graph.node:
         if node.op_type == "Constant" and node.output[0] in opened.cuts:
             computed.append(node.output[0])
-        elif (
-            node.op_type == "Identity"
-            and _is_parameter(opened, node)
-            and _cuts_differ(opened, node)
-        ):
-            copy = onnx.TensorProto()
-            copy.CopyFrom(stored[_source(opened, node.input[0])])
-            copy.name = node.output[0]
-            opened.model.graph.initializer.append(copy)
-            node.output[0] = f"{copy.name}#unused"
     values = constant_values(opened, list(dict.fromkeys(computed)))
     for name, value in values.items():
         _replace_value(opened.model, name, cut_array(value, opened.cuts.get(name, [])))
@@ -96,22 +85,6 @@ def _reads_cut(opened: OpenModel, operator: OperatorNode) -> bool:
         return False
     read = operator.in_data[:1] if operator.type == "CastLike" else operator.in_data
     return any(node is not None and node.value_name in opened.cuts for node in read)
-
-
-def _is_parameter(opened: OpenModel, node: Any) -> bool:
-    return node.output[0] in {n.value_name for n in opened.graph.nodes.values() if n.is_terminal()}
-
-
-def _source(opened: OpenModel, name: str) -> str:
-    """Follow identities back to the stored tensor."""
-    producers = {n.output[0]: n for n in opened.model.graph.node if n.op_type == "Identity"}
-    while name in producers:
-        name = producers[name].input[0]
-    return name
-
-
-def _cuts_differ(opened: OpenModel, node: Any) -> bool:
-    return node.output[0] in opened.cuts or _source(opened, node.input[0]) in opened.cuts
 
 
 def _replace_value(model: onnx.ModelProto, name: str, value: Any) -> None:

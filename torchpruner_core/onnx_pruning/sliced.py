@@ -66,6 +66,29 @@ def open_model(data: bytes, result: CutResult) -> OpenModel:
     return OpenModel(model, graph, cuts)
 
 
+def separate_equals(opened: OpenModel) -> None:
+    """Give parameters that were stored once, because their values were equal, their own tensors.
+
+    Where a cut touches one of them the others must stay as they are.
+    """
+    import onnx
+
+    stored = opened.stored()
+    terminals = {node.value_name for node in opened.graph.nodes.values() if node.is_terminal()}
+    source: dict[str, str] = {}
+    identities = [node for node in opened.model.graph.node if node.op_type == "Identity"]
+    for node in identities:
+        source[node.output[0]] = source.get(node.input[0], node.input[0])
+    for node in identities:
+        name, origin = node.output[0], source[node.output[0]]
+        if name in terminals and origin in stored and {name, origin} & opened.cuts.keys():
+            copy = onnx.TensorProto()
+            copy.CopyFrom(stored[origin])
+            copy.name = name
+            opened.model.graph.initializer.append(copy)
+            node.output[0] = f"{name}#unused"
+
+
 def set_shapes(model: onnx.ModelProto, opened: OpenModel) -> None:
     """Write the shapes after the cut into the model's declared inputs and outputs."""
     nodes = {node.value_name: node for node in (*opened.graph.inputs, *opened.graph.outputs)}

@@ -1,0 +1,49 @@
+"""What PyTorch's TorchScript exporter translates in a way that loses what later steps need."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+
+@contextlib.contextmanager
+def registered(opset: int) -> Iterator[None]:
+    """Let the exporter use this module's translations."""
+    import torch
+
+    names = {"aten::unflatten": _unflatten}
+    for name, symbolic in names.items():
+        torch.onnx.register_custom_op_symbolic(name, symbolic, opset)
+    try:
+        yield
+    finally:
+        for name in names:
+            torch.onnx.unregister_custom_op_symbolic(name, opset)
+
+
+def _unflatten(g: Any, x: Any, dim: Any, sizes: Any) -> Any:
+    """A reshape to a constant shape; the exporter's own computes it, and the rank is lost.
+
+    Packed attention projections take this way: ``unflatten(-1, (3, width))`` with a computed width.
+    """
+    from torch.onnx._internal.torchscript_exporter import symbolic_helper, symbolic_opset13
+
+    helper: Any = symbolic_helper
+    rank, shape = helper._get_tensor_rank(x), x.type().sizes()
+    axis, parts = helper._maybe_get_const(dim, "i"), helper._maybe_get_const(sizes, "is")
+    if not isinstance(parts, (list, tuple)) and helper._is_packed_list(sizes):
+        parts = [helper._maybe_get_const(part, "i") for part in helper._unpack_list(sizes)]
+    if rank is None or not isinstance(axis, int) or not isinstance(parts, (list, tuple)):
+        return symbolic_opset13.unflatten(g, x, dim, sizes)
+    axis %= rank
+    known = [part if isinstance(part, int) else -1 for part in parts]
+    behind = list(shape[axis + 1 :]) if shape is not None else [None] * (rank - axis - 1)
+    if known.count(-1) > 1 or any(size is None for size in behind):
+        return symbolic_opset13.unflatten(g, x, dim, sizes)
+    before = list(shape[:axis]) if shape is not None else [None] * axis
+    if any(size is None for size in before):
+        # Sizes may be copied; the exporter then wants one part left to be computed.
+        before = [0] * axis
+        known = known if -1 in known else [*known[:-1], -1]
+    return helper._reshape_helper(g, x, [*before, *known, *behind])
