@@ -1,4 +1,4 @@
-"""A ``.pt2`` archive can hold a pickle, and a pickle is any program: what it can do in the sandbox, which is nothing."""
+"""A ``.pt2`` archive can hold a pickle, and a pickle is any program. In the sandbox it can do nothing."""
 
 from __future__ import annotations
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from torchpruner_client import Client, ServiceUnreachable, UnavailableError
+from torchpruner_client.connection_settings import ConnectionSettings
 from torchpruner_client.retrying import RetryPolicy
 from torchpruner_client.steps import Fetch
 from torchpruner_client.sync_driver import SyncDriver
-from torchpruner_client.connection_settings import ConnectionSettings
 
 QUICK = RetryPolicy(retries=4, first=0.01, longest=0.05)
 EMPTY = b'{"items":[],"total":0,"next":null}'

@@ -166,7 +166,9 @@ def test_a_rate_limit_answers_429_with_the_standard_headers(guarded: RunningServ
     answers = [client.get("/v1/models") for _ in range(12)]
     statuses = [answer.status_code for answer in answers]
     # The minute may turn once in between.
-    assert statuses.count(200) in range(5, 11) and statuses[-1] == 429 or statuses.count(200) == 10
+    assert (statuses.count(200) in range(5, 11) and statuses[-1] == 429) or statuses.count(
+        200
+    ) == 10
     refused = next(answer for answer in answers if answer.status_code == 429)
     assert int(refused.headers["retry-after"]) >= 1
     assert refused.headers["ratelimit-limit"] == "5"
@@ -200,10 +202,12 @@ def test_the_sdk_sends_its_key_and_raises_typed_errors(guarded: RunningService) 
         with pytest.raises(ForbiddenError):
             client.upload(small_file(906).content, {"x": (1, 3, 8, 8)})
     limited = keys(guarded, "create", "--tenant", "sdk", "--scopes", "read", "--rate-limit", "1")
-    with Client(guarded.url, api_key=limited, progress=False, retries=0) as client:
-        with pytest.raises(RateLimitedError):
-            for _ in range(3):
-                client.models()
+    with (
+        Client(guarded.url, api_key=limited, progress=False, retries=0) as client,
+        pytest.raises(RateLimitedError),
+    ):
+        for _ in range(3):
+            client.models()
 
 
 def test_wrong_arguments_for_a_key_are_explained(guarded: RunningService) -> None:

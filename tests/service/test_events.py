@@ -43,7 +43,9 @@ def hooked() -> Iterator[RunningService]:
 @pytest.fixture
 def receiver() -> Iterator[tuple[str, type[Receiver]]]:
     class Own(Receiver):
-        calls: Queue[tuple[dict[str, str], bytes]] = Queue()
+        pass
+
+    Own.calls = Queue()
 
     server = HTTPServer(("127.0.0.1", 0), Own)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
