@@ -55,7 +55,8 @@ def running_dashboard(service_url: str, **settings: str) -> Iterator[str]:
         try:
             yield _address(process, log)
             text = log.read_text(errors="replace")
-            assert "Traceback" not in text, text[-4000:]
+            # Frames of the dashboard; a browser that leaves early makes the server complain too.
+            assert "torchpruner_dashboard/" not in text, text[-4000:]
         finally:
             process.terminate()
             try:

@@ -66,8 +66,13 @@ class ServiceHistory:
 
     @property
     def errors(self) -> float:
-        """Answers of 500 and more."""
-        return sum(s.value for s in self.metrics.samples(REQUESTS) if s.labels["status"] >= "500")
+        """Answers of 500 and more. A probe's 503 is how it says "not yet", so probes are left
+        out."""
+        return sum(
+            sample.value
+            for sample in self.metrics.samples(REQUESTS)
+            if sample.labels["status"] >= "500" and sample.labels["route"].startswith("/v1")
+        )
 
     def routes(self) -> list[RouteFigures]:
         """Every route that was asked, the busiest first."""

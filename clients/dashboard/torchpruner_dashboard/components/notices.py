@@ -28,12 +28,17 @@ def error_panel(failure: Failure, retry: Callable[[], Any] | None = None) -> ui.
         with ui.row().classes("tp-row"):
             ui.icon("error_outline", size="22px")
             ui.label(failure.title).classes("tp-h2")
-        ui.label(failure.detail).classes("tp-wrap")
+        ui.label(_sentence(failure.detail)).classes("tp-wrap")
         if failure.advice:
             ui.label(failure.advice).classes("tp-soft")
         if retry is not None:
             ui.button("Try again", icon="refresh", on_click=retry).props("outline no-caps")
     return column
+
+
+def _sentence(text: str) -> str:
+    """The service's details begin in lower case, as an exception's text does."""
+    return text if text.startswith("http") else f"{text[:1].upper()}{text[1:]}"
 
 
 def spinner(text: str) -> ui.column:

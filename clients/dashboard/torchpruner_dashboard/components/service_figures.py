@@ -37,7 +37,7 @@ class ServiceFigures:
     def __init__(self, session: Session) -> None:
         self._session = session
         with ui.element("section").classes("tp-card").props('aria-label="State"'):
-            self._state = ui.row().classes("tp-row")
+            self._state = ui.row().classes("tp-row").style("margin-bottom: 6px")
             self._facts = ui.column().style("width: 100%")
         with ui.element("section").classes("tp-stack").props('aria-label="Workers"'):
             ui.label("Workers").classes("tp-h2")
@@ -63,6 +63,8 @@ class ServiceFigures:
         set_rows(self._workers, [_worker_row(worker) for worker in workers])
         set_rows(self._routes, _route_rows(history), 10)
         times = [round(1000 * moment.at) for moment in history.moments]
+        # Never less than a minute, or a first reading would be drawn on an axis of days.
+        self._chart.options["xAxis"]["min"] = min(times[0], times[-1] - 60_000)
         series = self._chart.options["series"]
         series[0]["data"] = [
             [at, round(m.rate, 2)] for at, m in zip(times, history.moments, strict=True)
