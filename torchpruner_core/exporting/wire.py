@@ -14,7 +14,7 @@ from torchpruner_core.errors import InvalidModelError
 
 Buffer = bytes | bytearray | memoryview
 
-KEEP_FLOAT_BYTES = 256
+KEEP_FLOAT_BYTES = 64
 """Larger tensors of floating-point numbers lose their data: no shape is computed from them."""
 
 KEEP_INTEGER_BYTES = 1 << 18
@@ -25,7 +25,7 @@ SMALL_BYTES = 1 << 13
 
 _MODEL_GRAPH = 7
 _MODEL_FUNCTIONS = 25
-_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_SPARSE = 1, 5, 15
+_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_VALUE_INFO, _GRAPH_SPARSE = 1, 5, 13, 15
 _FUNCTION_NODE = 7
 _NODE_ATTRIBUTE, _NODE_DOC, _NODE_METADATA = 5, 6, 9
 _ATTRIBUTE_TENSOR, _ATTRIBUTE_GRAPH, _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS = 5, 6, 10, 11
@@ -59,7 +59,7 @@ def strip_weights(data: Buffer, *, keep_metadata: bool = False) -> bytes:
     """Return the ONNX model ``data`` without the contents of its large tensors.
 
     Names, shapes, types and the small integer constants that shapes are computed from stay; so do
-    the node scopes that module names come from. The exporters' stack traces go too, which takes
+    the node scopes that module names come from. Shapes of intermediate values go: they follow. The exporters' stack traces go too, which takes
     longer; ``keep_metadata`` leaves them. Raises ``InvalidModelError`` where ``data`` is not an
     ONNX model.
     """
@@ -95,6 +95,8 @@ def _strip_graph(graph: memoryview, depth: int, small: int = KEEP_FLOAT_BYTES) -
             _emit(out, number, _strip_tensor(payload))
         elif number == _GRAPH_NODE and payload is not None and len(payload) > small:
             _emit(out, number, _strip_node(payload, depth))
+        elif number == _GRAPH_VALUE_INFO:
+            continue
         elif number == _GRAPH_SPARSE:
             raise InvalidModelError("the file holds sparse initializers, which are not supported")
         else:

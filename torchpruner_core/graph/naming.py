@@ -12,6 +12,9 @@ from typing import Any
 
 SCOPES_KEY = "pkg.torch.onnx.name_scopes"
 
+MODULE_KEY = "torchpruner.module"
+"""The metadata entry that holds a node's module path alone, in models this library exported."""
+
 ROLES: dict[str, dict[int, str]] = {
     "Conv": {1: "weight", 2: "bias"},
     "ConvTranspose": {1: "weight", 2: "bias"},
@@ -50,28 +53,51 @@ def prefixes(paths: Iterable[str]) -> set[str]:
     return found
 
 
+def innermost_scope(scopes: str) -> str:
+    """Return the module path from the list of scopes that ``torch.export`` writes.
+
+    The list is a literal and ends with the node's own name; the root's name is empty.
+
+    >>> innermost_scope("['', 'layer1', 'layer1.0', 'conv2d']"), innermost_scope("['', 'add']")
+    ('layer1.0', '')
+    """
+    names = scopes.strip("[]").replace('"', "'")[1:-1].split("', '")
+    return names[-2] if len(names) > 1 else ""
+
+
 def module_path(node: Any, known: Set[str]) -> str:
     """Return the dotted path of the module that a protobuf node ran in, ``''`` for the root."""
     for entry in node.metadata_props:
+        if entry.key == MODULE_KEY:
+            path: str = entry.value
+            return path
         if entry.key == SCOPES_KEY:
-            # A list literal such as ['', 'conv1', 'conv']: the root's own name is empty.
-            scopes = entry.value.strip("[]").replace('"', "'")[1:-1].split("', '")
-            return scopes[-2] if len(scopes) > 1 else ""
+            return innermost_scope(entry.value)
     if not node.name.startswith("/"):
         return ""
     path = ""
     for part in node.name.split("/")[1:-1]:
         joined = f"{path}.{part}" if path else part
-        last = path.rpartition(".")[2]
         if joined in known:
             path = joined
-        elif part in known or (path and part.startswith(f"{path}.")):
+        elif part in known:
             path = part
-        elif last and part.startswith(f"{last}."):
-            path = f"{path[: len(path) - len(last)]}{part}"
         else:
-            path = joined
+            path = _continued(path, part) or joined
     return path
+
+
+def _continued(path: str, part: str) -> str | None:
+    """Return the path that ``part`` continues, where it repeats the end of ``path``.
+
+    >>> _continued("features.1.conv.0", "conv.0.0"), _continued("layer1", "conv1")
+    ('features.1.conv.0.0', None)
+    """
+    names = path.split(".")
+    for start in range(len(names)):
+        if part.startswith(".".join(names[start:]) + "."):
+            return ".".join([*names[:start], part])
+    return None
 
 
 class Names:
