@@ -59,9 +59,9 @@ def strip_weights(data: Buffer, *, keep_metadata: bool = False) -> bytes:
     """Return the ONNX model ``data`` without the contents of its large tensors.
 
     Names, shapes, types and the small integer constants that shapes are computed from stay; so do
-    the node scopes that module names come from. Shapes of intermediate values go: they follow. The exporters' stack traces go too, which takes
-    longer; ``keep_metadata`` leaves them. Raises ``InvalidModelError`` where ``data`` is not an
-    ONNX model.
+    the node scopes that module names come from. Shapes of intermediate values go: they follow. The
+    exporters' stack traces go too, which takes longer; ``keep_metadata`` leaves them. Raises
+    ``InvalidModelError`` where ``data`` is not an ONNX model.
     """
     small = SMALL_BYTES if keep_metadata else KEEP_FLOAT_BYTES
     out: list[Buffer] = []
