@@ -24,6 +24,10 @@ class ConvPruner(BasePruner):
             inputs, outputs = weight[0], weight[1] * groups
         else:
             inputs, outputs = weight[1] * groups, weight[0]
+        if outputs % groups and not change.operators:
+            # Another module runs a convolution with this one's weight, and counts its groups.
+            groups = _depthwise_groups(nn_module, outputs, groups)
+            inputs = weight[1] * groups
         bias = change.after.get("bias", (outputs,))
         if inputs % groups or outputs % groups or bias != (outputs,):
             raise ModulePrunerError(
@@ -55,6 +59,13 @@ def _groups(name: str, nn_module: Any, change: LayerChange) -> int:
             received=change.subtract("group"),
         )
     return groups
+
+
+def _depthwise_groups(nn_module: Any, outputs: int, groups: int) -> int:
+    """Return the groups of a depthwise convolution with ``outputs`` channels left."""
+    each = nn_module.out_channels // nn_module.groups
+    depthwise = nn_module.in_channels == nn_module.groups and outputs % each == 0
+    return outputs // each if depthwise else groups
 
 
 class LinearPruner(BasePruner):
