@@ -44,7 +44,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--fresh", action="store_true", help="forget what is known already")
     parser.add_argument(
         "--redo", nargs="*", default=[], help="run again rows with these states", metavar="STATE",
-        choices=["wrong", "refused", "unproven", "failed"],
+        choices=["wrong", "refused", "unproven", "declined", "failed"],
     )  # fmt: skip
     parser.add_argument(
         "--peer", action=argparse.BooleanOptionalAction, default=True, help="try Torch-Pruning too"

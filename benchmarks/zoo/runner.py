@@ -30,7 +30,8 @@ def run(
 ) -> list[dict[str, Any]]:
     """Return the rows of ``specimens``, from ``folder`` where they are there.
 
-    ``redo`` names states (``wrong``, ``refused``, ``unproven``, ``failed``) whose rows are made anew.
+    ``redo`` names states (``wrong``, ``refused``, ``unproven``, ``declined``,
+    ``failed``) whose rows are made anew.
     """
     folder.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("forkserver")
@@ -144,6 +145,7 @@ def write(path: Path, row: dict[str, Any]) -> None:
 def states(row: dict[str, Any]) -> frozenset[str]:
     """Return the states of a row's cuts, and ``failed`` where an error ended it."""
     found = {cut.get("status", "") for cut in row["cuts"]}
+    found |= {"declined" for cut in row["cuts"] if cut.get("module") == "refused"}
     return frozenset(found | ({"failed"} if row.get("error") else set()))
 
 
