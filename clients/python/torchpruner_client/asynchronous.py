@@ -340,6 +340,15 @@ class AsyncRemoteModel:
         found = await self._client.run(operations.lineage(self.id))
         return [LineageEntry.from_dict(item) for item in found["children"]]
 
+    async def family(self) -> tuple[list[LineageEntry], list[LineageEntry]]:
+        """The lineage and the children, asked for together."""
+        found = await self._client.run(operations.lineage(self.id))
+        ancestors, children = (
+            [LineageEntry.from_dict(item) for item in found[key]]
+            for key in ("ancestors", "children")
+        )
+        return ancestors, children
+
     async def _list(self, kind: str) -> list[dict[str, Any]]:
         items: list[dict[str, Any]] = await self._client.run(
             operations.listing(f"/v1/models/{self.id}/{kind}")

@@ -336,6 +336,15 @@ class RemoteModel:
         found = self._client.run(operations.lineage(self.id))
         return [LineageEntry.from_dict(item) for item in found["children"]]
 
+    def family(self) -> tuple[list[LineageEntry], list[LineageEntry]]:
+        """The lineage and the children, asked for together."""
+        found = self._client.run(operations.lineage(self.id))
+        ancestors, children = (
+            [LineageEntry.from_dict(item) for item in found[key]]
+            for key in ("ancestors", "children")
+        )
+        return ancestors, children
+
     def _list(self, kind: str) -> list[dict[str, Any]]:
         items: list[dict[str, Any]] = self._client.run(
             operations.listing(f"/v1/models/{self.id}/{kind}")

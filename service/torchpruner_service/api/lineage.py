@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torchpruner_service.api.app_state import AppState
+from torchpruner_service.api.model_list import cached_manifests
 from torchpruner_service.api.models_service import manifest_of
 from torchpruner_service.auth.api_keys import Principal
 from torchpruner_service.problems import NotFound
@@ -27,10 +28,12 @@ async def lineage_of(state: AppState, who: Principal, model: str) -> dict[str, A
             break
         ancestors.append(await _entry(state, who, manifest))
         current = manifest.get("parent")
+    entries = [entry.model for entry in await state.catalog.models(who.tenant)]
+    known = await cached_manifests(state, entries)
     children = []
-    for entry in await state.catalog.models(who.tenant):
+    for name in entries:
         try:
-            manifest = await manifest_of(state, who.tenant, entry.model)
+            manifest = known.get(name) or await manifest_of(state, who.tenant, name)
         except NotFound:
             continue
         if manifest.get("parent") == model:

@@ -135,36 +135,58 @@ async def view(state: AppState, tenant: str, model: str) -> dict[str, Any]:
     """Return a model as ``GET /v1/models/{id}`` shows it."""
     manifest = await manifest_of(state, tenant, model)
     entry = await state.catalog.entry(tenant, model)
-    job = build_job(model)
-    record = None if manifest.get("parent") else await find_job(state, job)
+    record = None if manifest.get("parent") else await find_job(state, build_job(model))
     if record is not None:
-        facts = record.result
-        fields: dict[str, Any] = {
-            "state": record.state,
-            "stage": record.stage,
-            "percent": record.percent,
-            "problem": record.problem,
-        }
+        facts, fields = record.result, state_fields(record)
     else:
         fields, facts = await _stored_state(state, tenant, manifest)
     facts = facts or {}
     weightless = facts.get("weightless", manifest.get("weightless"))
-    attached = weightless and await state.objects.aexists(layout.weights(_root(manifest)))
-    result = {
-        "id": model,
-        "name": entry.name if entry else None,
+    attached = weightless and await state.objects.aexists(layout.weights(root_of(manifest)))
+    message = await waiting_message(state, fields["state"])
+    name = entry.name if entry else None
+    return assemble(manifest, facts, fields, tenant, name, bool(attached), message)
+
+
+def state_fields(record: JobRecord) -> dict[str, Any]:
+    """The part of a view that a build's job tells."""
+    return {
+        "state": record.state,
+        "stage": record.stage,
+        "percent": record.percent,
+        "problem": record.problem,
+    }
+
+
+READY: dict[str, Any] = {"state": "ready", "stage": "ready", "percent": 100.0, "problem": None}
+
+
+def assemble(
+    manifest: dict[str, Any],
+    facts: dict[str, Any],
+    fields: dict[str, Any],
+    tenant: str,
+    name: str | None,
+    attached: bool,
+    message: str | None,
+) -> dict[str, Any]:
+    """Put a view together. ``attached``: weights were added to a model that came without."""
+    weightless = facts.get("weightless", manifest.get("weightless"))
+    return {
+        "id": manifest["id"],
+        "name": name,
         "owner": tenant,
         **fields,
         "format": manifest["format"],
         "blob": manifest.get("blob"),
         "size": manifest["size"],
         "weightless": weightless,
-        "has_weights": None if weightless is None else bool(attached or not weightless),
+        "has_weights": None if weightless is None else attached or not weightless,
         "inputs": facts.get("inputs") or manifest["inputs"],
         "outputs": facts.get("outputs"),
         "created_at": manifest["created_at"],
         "engine": manifest["engine"],
-        "job": None if manifest.get("parent") else job,
+        "job": None if manifest.get("parent") else build_job(manifest["id"]),
         "parent": manifest.get("parent"),
         "counts": {
             key: facts[key]
@@ -172,9 +194,8 @@ async def view(state: AppState, tenant: str, model: str) -> dict[str, Any]:
             if key in facts
         }
         or None,
-        "message": await waiting_message(state, fields["state"]),
+        "message": message,
     }
-    return result
 
 
 async def waiting_message(state: AppState, job_state: str) -> str | None:
@@ -258,7 +279,7 @@ async def derive(
         derived = {
             "id": identifier,
             "parent": parent,
-            "root": _root(manifest),
+            "root": root_of(manifest),
             "cuts": [*manifest.get("cuts", []), result.to_dict()],
             "blob": manifest.get("blob"),
             "size": manifest["size"],
@@ -292,7 +313,7 @@ async def weights_source(state: AppState, tenant: str, manifest: dict[str, Any])
 
     Raises a ``Conflict`` that tells how to add them where the model came without.
     """
-    root = _root(manifest)
+    root = root_of(manifest)
     attached = await state.objects.aget_json(layout.weights(root))
     if attached is not None:
         return attached["blob"], attached["format"]
@@ -312,7 +333,8 @@ async def weights_source(state: AppState, tenant: str, manifest: dict[str, Any])
     return manifest["blob"], manifest["format"]
 
 
-def _root(manifest: dict[str, Any]) -> str:
+def root_of(manifest: dict[str, Any]) -> str:
+    """The uploaded model at the beginning of a model's lineage."""
     return str(manifest.get("root", manifest["id"]))
 
 
@@ -339,7 +361,11 @@ async def _stored_state(
     model = manifest["id"]
     facts = await state.objects.aget_json(layout.facts(model))
     if facts is not None and await state.objects.aexists(layout.solved(model)):
-        return {"state": "ready", "stage": "ready", "percent": 100.0, "problem": None}, facts
+        with contextlib.suppress(*REDIS_ERRORS):
+            await state.redis.set(
+                state.keys.facts(model), json.dumps(facts), ex=state.settings.result_ttl
+            )
+        return dict(READY), facts
     problem = await state.objects.aget_json(layout.failure(model))
     if problem is not None:
         failed = {"state": "failed", "stage": "failed", "percent": 0.0, "problem": problem}

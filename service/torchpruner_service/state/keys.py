@@ -36,6 +36,10 @@ class Keys:
         """String: the manifest of a model, as JSON."""
         return f"{self.prefix}manifest:{model}"
 
+    def facts(self, model: str) -> str:
+        """String: counts of a model whose solved graph is stored, as JSON."""
+        return f"{self.prefix}facts:{model}"
+
     def models(self, tenant: str) -> str:
         """Sorted set: the models of a tenant, by the time they were added."""
         return f"{self.prefix}tenant:{tenant}:models"
@@ -68,6 +72,11 @@ class Keys:
     def restored(self) -> str:
         """String: the pending jobs have been read from the object store."""
         return f"{self.prefix}restored"
+
+    @property
+    def collecting(self) -> str:
+        """String with a life of an hour: garbage was collected within it."""
+        return f"{self.prefix}collecting"
 
     @property
     def reconciling(self) -> str:

@@ -14,12 +14,12 @@ from torchpruner_service.api.access import Reader, State, Writer
 from torchpruner_service.api.answers import json_answer
 from torchpruner_service.api.documented import problems
 from torchpruner_service.api.following import follow, wait_for
+from torchpruner_service.api.model_list import list_views
 from torchpruner_service.api.ownership import OwnModel
 from torchpruner_service.api.paging import Cursor, Limit, page
 from torchpruner_service.api.path_ids import ModelId
 from torchpruner_service.api.receiving import UPLOAD_BODY, receive_model
 from torchpruner_service.api.webhook_request import webhook_of
-from torchpruner_service.problems import NotFound
 from torchpruner_service.state.redis_clients import REDIS_ERRORS, unavailable
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
@@ -101,14 +101,8 @@ async def list_models(
     state: State, who: Reader, limit: Limit = 50, cursor: Cursor = None
 ) -> Response:
     entries = await state.catalog.models(who.tenant)
-    shown = page(entries, limit, cursor, lambda entry: entry.model)
-    items = []
-    for model in shown["items"]:
-        try:
-            items.append(await models_service.view(state, who.tenant, model))
-        except NotFound:
-            continue
-    return json_answer({**shown, "items": items})
+    shown = page(entries, limit, cursor, lambda entry: entry)
+    return json_answer({**shown, "items": await list_views(state, who.tenant, shown["items"])})
 
 
 @router.get(
@@ -145,9 +139,9 @@ async def head_model(state: State, who: Reader, model: ModelId) -> Response:
 async def delete_model(state: State, who: Writer, model: ModelId) -> Response:
     """The model is gone from this tenant at once. A build in progress is stopped unless another
     tenant waits for the same model."""
-    await models_service.manifest_of(state, who.tenant, model)
+    manifest = await models_service.manifest_of(state, who.tenant, model)
     record = await models_service.find_job(state, models_service.build_job(model))
-    await state.catalog.remove_model(who.tenant, model)
+    await state.catalog.remove_model(who.tenant, model, manifest.get("blob"))
     if record is not None and not record.ended and record.tenant == who.tenant:
         try:
             await anyio.to_thread.run_sync(state.board.cancel, record)
