@@ -99,13 +99,10 @@ class _Masker:
 
     def _mask(self, name: str, node: DataNode) -> None:
         """Put zeros in the listed slices; a selection, so that what was infinite becomes zero."""
-        keep = np.ones(node.shape, dtype=np.bool_)
-        keep = zero_array(keep, self.opened.cuts[name])
-        small = keep
-        for dim, cut in enumerate(self.opened.cuts[name]):
-            if cut is None:
-                small = small.take([0], axis=dim) if small.shape[dim] else small
-        mask = self._constant(f"{name}#keep", small if small.any() or not keep.any() else keep)
+        cuts = self.opened.cuts[name]
+        shape = [1 if cut is None else size for cut, size in zip(cuts, node.shape, strict=True)]
+        keep = zero_array(np.ones(shape, dtype=np.bool_), cuts)
+        mask = self._constant(f"{name}#keep", keep)
         if node.dtype == "bool":
             self.renamed[name] = self._emit("And", [mask, name], f"{name}#masked")
             return
