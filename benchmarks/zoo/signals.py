@@ -63,7 +63,8 @@ def _calibrate(model: nn.Module, inputs: Inputs, generator: torch.Generator) -> 
         x = args[0].detach()
         over = [dim for dim in range(x.ndim) if dim != 1]
         mean, variance = x.mean(over), x.var(over, unbiased=False)
-        variance = torch.where(variance < 1e-4, torch.ones_like(variance), variance)
+        # A channel that hardly varies over one image must not be blown up when a cut changes it.
+        variance = variance.clamp(min=max(0.3 * float(x.var()), 1e-4))
         noise = torch.rand(2, len(mean), generator=generator).to(mean.dtype)
         module.running_mean.copy_(mean + 0.2 * (noise[0] - 0.5) * variance.sqrt())
         module.running_var.copy_(variance * (0.5 + noise[1]))
