@@ -65,6 +65,24 @@ def worker(
 
 
 @app.command()
+def gc(
+    grace: Annotated[float, typer.Option(help="Seconds that anything is kept at least")] = 3600.0,
+) -> None:
+    """Remove files that no tenant has any more. Workers do this by themselves every hour."""
+    from torchpruner_service.storage.garbage import collect
+    from torchpruner_service.storage.objects import Objects
+
+    settings = Settings()
+    done = collect(
+        Objects(settings.effective_storage_url), upload_ttl=settings.upload_ttl, grace=grace
+    )
+    typer.echo(
+        f"removed {done.blobs} files of blobs, {done.models} of models, {done.artifacts} of artifacts, "
+        f"{done.uploads} uploads"
+    )
+
+
+@app.command()
 def openapi() -> None:
     """Print the OpenAPI document of this version."""
     import json

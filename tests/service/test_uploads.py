@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import threading
+import warnings
 
 import pytest
+import torch
+from safetensors.torch import load
 
-from tests.service.models import ModelFile, small_file
+from tests.service.models import ModelFile, small_file, torchscript_of
 from tests.service.running import RunningService
 
 
@@ -213,3 +217,65 @@ def test_models_are_listed_in_pages(service: RunningService, model_id: str) -> N
             break
     assert len(seen) == page["total"] == len(set(seen))
     assert model_id in seen
+
+
+class Two(torch.nn.Module):
+    """Two inputs, the second optional."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = torch.nn.Embedding(10, 6)
+        self.linear = torch.nn.Linear(6, 5)
+
+    def forward(self, ids: torch.Tensor, scale: torch.Tensor | None = None) -> torch.Tensor:
+        hidden = self.linear(self.embed(ids))
+        return hidden if scale is None else hidden * scale
+
+
+def test_several_and_optional_inputs_of_other_dtypes(service: RunningService) -> None:
+    module = Two().eval()
+    ids, scale = torch.zeros(2, 3, dtype=torch.int64), torch.ones(2, 3, 5)
+    both = torchscript_of(module, (ids, scale))
+    shown = service.upload(both, "ids:2x3:int64", "scale:2x3x5:float32")
+    assert shown["state"] == "ready", shown
+    assert [item["name"] for item in shown["inputs"]] == ["ids", "scale"]
+    one = service.upload(torchscript_of(module, ids), "ids:2x3:int64")
+    assert one["state"] == "ready", one
+    assert service.cut(one["id"], "self.linear.weight", [0], 1)["terminal"]
+
+
+def test_dynamic_dimensions_of_an_onnx_file_are_given_a_value(service: RunningService) -> None:
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU()).eval(),
+            (torch.zeros(1, 3, 16, 16),),
+            buffer,
+            dynamo=False,
+            input_names=["x"],
+            dynamic_axes={"x": {0: "batch", 2: "height", 3: "width"}},
+        )
+    shown = service.upload(buffer.getvalue(), "x:4x3x32x20")
+    assert shown["state"] == "ready", shown
+    assert shown["outputs"][0]["shape"] == [4, 8, 30, 18]
+    open_ended = service.upload(buffer.getvalue())
+    assert open_ended["state"] == "failed"
+    assert open_ended["problem"]["type"] == "invalid-inputs"
+    misfit = service.upload(buffer.getvalue(), "x:4x5x32x20")
+    assert misfit["state"] == "failed" and misfit["problem"]["type"] == "invalid-inputs"
+
+
+def test_a_torch_export_archive_goes_the_whole_path(service: RunningService) -> None:
+    module = small_file(130).module
+    buffer = io.BytesIO()
+    torch.export.save(torch.export.export(module, (torch.zeros(1, 3, 8, 8),)), buffer)
+    shown = service.upload(buffer.getvalue())
+    assert (shown["state"], shown["format"]) == ("ready", "pt2"), shown
+    cut = service.cut(shown["id"], "self.conv1.weight", [0])
+    cut.pop("model")
+    made = service.artifact(shown["id"], "pruned-weights", result=cut)
+    assert made["state"] == "ready", made
+    state = load(service.client.get(made["content"]).content)
+    assert set(state) == set(module.state_dict())
+    assert state["conv1.weight"].shape[0] == 7

@@ -93,10 +93,14 @@ class Catalog:
         if facts != known:
             await self._add(tenant, self._keys.models(tenant), model, key, facts)
 
-    async def remove_model(self, tenant: str, model: str) -> None:
+    async def remove_model(self, tenant: str, model: str, blob: str | None) -> None:
+        """Take a model from a tenant, and its file where no other model of the tenant has it."""
         await self._objects.adelete(layout.owned_model(tenant, model))
         try:
             await self._redis.hdel(self._keys.models(tenant), model)
+            if blob is not None and not await self._uses(tenant, blob):
+                await self._objects.adelete(layout.owned_blob(tenant, blob))
+                await self._redis.hdel(self._keys.blobs(tenant), blob)
         except REDIS_ERRORS:
             # The index would show a model that is gone: have it read anew.
             await self._forget_index(tenant)
@@ -146,6 +150,13 @@ class Catalog:
                 limit=size,
                 used=used_bytes,
             )
+
+    async def _uses(self, tenant: str, blob: str) -> bool:
+        for entry in await self.models(tenant):
+            manifest = await self._objects.aget_json(layout.manifest(entry.model)) or {}
+            if manifest.get("blob") == blob:
+                return True
+        return False
 
     async def _owns(self, tenant: str, index: str, item: str, key: str) -> bool:
         try:

@@ -17,7 +17,7 @@ from torchpruner_service.identity import derived_model_id, engine_version, model
 from torchpruner_service.observability.logs import current_request_id
 from torchpruner_service.observability.tracing import current_trace
 from torchpruner_service.problems import Conflict, NotFound
-from torchpruner_service.state.job_record import JobRecord
+from torchpruner_service.state.job_record import JobRecord, State
 from torchpruner_service.state.redis_clients import REDIS_ERRORS, unavailable
 from torchpruner_service.storage import layout
 
@@ -49,8 +49,7 @@ async def register(
     When this returns, the model survives the loss of Redis and of every process.
     """
     identifier = model_id(blob, inputs)
-    manifest = await _manifest(state, identifier)
-    if manifest is None:
+    if not await state.objects.aexists(layout.manifest(identifier)):
         manifest = {
             "id": identifier,
             "blob": blob,
@@ -81,17 +80,20 @@ async def submit_build(
         trace=current_trace(),
         watchers=watchers,
     )
-    return await submit(state, record)
+    # A job that was ready and whose graph is gone: nobody owned the model for a while.
+    return await submit(state, record, replace=("cancelled", "ready"))
 
 
-async def submit(state: AppState, record: JobRecord) -> bool:
+async def submit(
+    state: AppState, record: JobRecord, replace: tuple[State, ...] = ("cancelled",)
+) -> bool:
     """Queue a job; a cancelled one, or one that failed for no fault of the model, starts afresh."""
 
     def put() -> bool:
         known = state.board.get(record.id)
         if known is not None and known.state == "failed" and (known.problem or {}).get("retryable"):
             return state.board.submit(record, replace=("failed",))
-        return state.board.submit(record)
+        return state.board.submit(record, replace)
 
     try:
         return await anyio.to_thread.run_sync(put)

@@ -99,6 +99,12 @@ class Objects:
             for meta in batch:
                 yield meta["path"]
 
+    def keys_with_times(self, prefix: str) -> Iterator[tuple[str, float]]:
+        """Every key under ``prefix`` with the Unix time it was last written."""
+        for batch in _guard(lambda: obstore.list(self._store, prefix=prefix)):
+            for meta in batch:
+                yield meta["path"], meta["last_modified"].timestamp()
+
     def fetch(self, key: str, path: Path) -> None:
         """Copy an object to a local file. Raises ``KeyError`` where there is none."""
         stream = _guard(lambda: obstore.get(self._store, key).stream(min_chunk_size=CHUNK))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from torchpruner_core.analysis.solved_graph import SolvedGraph
-from torchpruner_service.problems import Conflict, NotFound, Problem
+from torchpruner_service.problems import Conflict, InvalidUpload, NotFound, Problem
 from torchpruner_service.storage import layout
 from torchpruner_service.worker.artifact_writer import store_artifact
 from torchpruner_service.worker.context import HashedFile, JobContext
@@ -47,7 +50,7 @@ def build(context: JobContext) -> dict[str, Any]:
         )
         data = bytes(graph)
         context.stage("storing", 92)
-        SolvedGraph.from_bytes(data)
+        check_graph(data)
         context.objects.put(layout.solved(model), data)
         context.objects.put_json(layout.facts(model), facts)
     context.board.connection.set(context.board.keys.graph(model), data)
@@ -104,6 +107,24 @@ def latency(context: JobContext) -> dict[str, Any]:
         gpu="CUDAExecutionProvider" in settings.execution_providers
         and Path("/dev/nvidiactl").exists(),
     )
+
+
+def check_graph(data: bytes) -> None:
+    """Raise where bytes from the sandbox are not a graph, or would unpack into very much.
+
+    They were made beside untrusted code, and API processes will load them.
+    """
+    unpacker = zlib.decompressobj()
+    try:
+        archive = unpacker.decompress(data, MAX_GRAPH_BYTES)
+        if unpacker.unconsumed_tail:
+            raise ValueError("it unpacks into too much")
+        with zipfile.ZipFile(io.BytesIO(archive)) as entries:
+            if sum(entry.file_size for entry in entries.infolist()) > MAX_GRAPH_BYTES:
+                raise ValueError("its arrays unpack into too much")
+        SolvedGraph.from_bytes(data)
+    except (zlib.error, zipfile.BadZipFile, ValueError, TypeError, KeyError) as error:
+        raise InvalidUpload(f"the sandbox's answer is not a graph: {error}") from error
 
 
 HANDLERS: dict[str, Callable[[JobContext], dict[str, Any]]] = {

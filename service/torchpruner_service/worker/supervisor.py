@@ -21,6 +21,7 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from torchpruner_service.settings import Settings
 from torchpruner_service.state.job_board import JobBoard
 from torchpruner_service.state.reconciler import INTERVAL, Reconciler
 from torchpruner_service.state.redis_clients import REDIS_ERRORS, retrying_client
+from torchpruner_service.storage.garbage import collect, sweep_scratch
 from torchpruner_service.storage.objects import Objects
 from torchpruner_service.worker.horse import NURSERY
 
@@ -39,6 +41,7 @@ HEARTBEAT = 2.0
 LIFE = 8
 RESTART_DELAY = 1.0
 DRAIN_SECONDS = 110.0
+TIDY_SECONDS = 3600.0
 
 NURSERY_ENVIRONMENT = (
     "PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "TZ",
@@ -64,6 +67,7 @@ class Supervisor:
         self._nursery: subprocess.Popen[bytes] | None = None
         self._worker: subprocess.Popen[bytes] | None = None
         self._stopping = threading.Event()
+        self._tidied = -TIDY_SECONDS
 
     def stop(self, *_: Any) -> None:
         self._stopping.set()
@@ -79,6 +83,7 @@ class Supervisor:
                     if time.monotonic() - last_look > INTERVAL:
                         last_look = time.monotonic()
                         self._reconciler.step()
+                        self._tidy()
                 except REDIS_ERRORS as error:
                     log.warning("Redis does not answer", error=str(error))
                 except Exception:
@@ -182,6 +187,18 @@ class Supervisor:
         pipe.set(keys.worker(self.name), json.dumps(facts), ex=LIFE)
         pipe.sadd(keys.workers, self.name)
         pipe.execute()
+
+    def _tidy(self) -> None:
+        """Once an hour, one worker of all removes what nobody owns; each its own leftovers."""
+        if time.monotonic() - self._tidied < TIDY_SECONDS:
+            return
+        self._tidied = time.monotonic()
+        settings = self._settings
+        sweep_scratch(settings.scratch_dir, max(3600.0, 2.0 * settings.job_timeout))
+        key = self._board.keys.collecting
+        if self._connection.set(key, "1", nx=True, ex=int(TIDY_SECONDS * 0.9)):
+            done = collect(self._board.objects, upload_ttl=settings.upload_ttl)
+            log.info("collected garbage", **asdict(done))
 
     def _drain(self) -> None:
         """Take no more jobs, let the running one end, leave nothing behind."""
