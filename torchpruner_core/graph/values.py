@@ -227,10 +227,10 @@ def _spread(marks: Sequence[Array], result: Array) -> NDArray[np.bool_]:
     """Mark the entries of an arithmetic result that any marked operand reaches."""
     flags = np.zeros(result.shape, dtype=np.bool_)
     for mark in marks:
-        if mark.size <= result.size:
+        try:
             flags |= mark
-        else:
-            flags[...] = True
+        except ValueError:  # a reduction: its shape is not that of its operand
+            flags |= mark.any()
     return flags
 
 
