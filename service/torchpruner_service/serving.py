@@ -95,7 +95,6 @@ def _companions(settings: Settings) -> Iterator[Settings]:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         stopping.set()
-        keeper.join(timeout=5)
         for worker in workers:
             worker.send_signal(signal.SIGTERM)
         for worker in workers:
@@ -105,6 +104,7 @@ def _companions(settings: Settings) -> Iterator[Settings]:
                 worker.kill()
         if valkey is not None:
             valkey.stop()
+        keeper.finish()
 
 
 class _Keeper(threading.Thread):
@@ -120,9 +120,17 @@ class _Keeper(threading.Thread):
         self._valkey = valkey
         self._workers = workers
         self._stopping = stopping
+        self._finished = threading.Event()
+
+    def finish(self) -> None:
+        """End the thread: last of all, since what it started dies with it."""
+        self._finished.set()
+        self.join(timeout=5)
 
     def run(self) -> None:
-        while not self._stopping.wait(LOOK_SECONDS):
+        while not self._finished.wait(LOOK_SECONDS):
+            if self._stopping.is_set():
+                continue
             try:
                 if self._valkey is not None:
                     self._valkey.keep_alive()

@@ -18,6 +18,8 @@ from torchpruner_service.state.redis_clients import REDIS_ERRORS
 from torchpruner_service.storage import layout
 from torchpruner_service.storage.objects import Objects
 
+INDEX_SECONDS = 3600
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -167,7 +169,14 @@ class Catalog:
             if not indexed:
                 await self._build_index(tenant)
                 owned = await self._redis.hexists(index, item)
-            return bool(owned)
+            if owned:
+                return True
+            # Redis may have lost its last second: what the store has is the truth.
+            facts = await self._objects.aget_json(key)
+            if facts is None:
+                return False
+            await self._redis.hset(index, item, json.dumps(facts))
+            return True
         except REDIS_ERRORS:
             return await self._objects.aexists(key)
 
@@ -200,10 +209,12 @@ class Catalog:
             ("artifacts", self._keys.artifacts(tenant)),
         ):
             found = await self._read_index(f"tenants/{tenant}/{folder}/")
+            pipe = self._redis.pipeline(transaction=True)
+            pipe.delete(index)
             if found:
-                mapping = {item: json.dumps(facts) for item, facts in found.items()}
-                await self._redis.hset(index, mapping=mapping)
-        await self._redis.set(self._keys.indexed(tenant), "1")
+                pipe.hset(index, mapping={key: json.dumps(value) for key, value in found.items()})
+            await pipe.execute()
+        await self._redis.set(self._keys.indexed(tenant), "1", ex=INDEX_SECONDS)
 
     async def _read_index(self, prefix: str) -> dict[str, dict[str, Any]]:
         found = {}

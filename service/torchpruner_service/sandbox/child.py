@@ -14,6 +14,7 @@ from torchpruner_service.sandbox.confinement import Limits, confine
 from torchpruner_service.sandbox.frames import FrameWriter
 
 MAX_DETAIL = 2000
+UNCONFINED = "sandbox-unavailable"
 OUT_OF_MEMORY = ("not enough memory", "allocate memory", "bad_alloc", "Failed to allocate")
 
 
@@ -26,7 +27,11 @@ def run_child(request: dict[str, Any], pipe: int) -> None:
         tempfile.tempdir = str(scratch)
         os.environ.update(TMPDIR=str(scratch), HOME=str(scratch))
         inputs = [Path(path) for path in request["inputs"]]
-        confine(limits, inputs, scratch, strict=request["strict"], preserve=[pipe])
+        try:
+            confine(limits, inputs, scratch, strict=request["strict"], preserve=[pipe])
+        except OSError as error:
+            out.error({"type": UNCONFINED, "detail": str(error)})
+            return
         _limit_threads(int(request["threads"]))
         # Imported late so that a task's own module may import torch.
         from torchpruner_service.sandbox.tasks import TASKS

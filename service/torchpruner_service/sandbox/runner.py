@@ -52,6 +52,22 @@ class SandboxGone(Exception):
     """The nursery does not answer. Not the model's fault: the job may be tried again."""
 
 
+class SandboxUnavailable(Problem):
+    """This worker's kernel cannot confine code. The model is not at fault."""
+
+    status: ClassVar[int] = 503
+    slug: ClassVar[str] = "sandbox-unavailable"
+    title: ClassVar[str] = "The worker cannot confine code"
+
+    def __init__(self, reason: object) -> None:
+        super().__init__(
+            f"TorchScript and .pt2 files are code, and this worker's kernel cannot confine it "
+            f"({reason}); run workers on Linux 5.13 or newer with Landlock, upload ONNX, or set "
+            "TORCHPRUNER_SANDBOX=relaxed if every caller is trusted",
+            retryable=True,
+        )
+
+
 class TaskCancelled(Exception):
     """The caller asked to stop."""
 
@@ -201,6 +217,8 @@ class _Follower:
 
     def _end(self) -> dict[str, Any]:
         if self._failure is not None:
+            if self._failure.get("type") == SandboxUnavailable.slug:
+                raise SandboxUnavailable(self._failure.get("detail", ""))
             raise TaskFailed(self._failure)
         if self._outcome is not None:
             return self._outcome

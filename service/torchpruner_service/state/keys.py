@@ -52,7 +52,7 @@ class Keys:
         return f"{self.prefix}tenant:{tenant}:artifacts"
 
     def indexed(self, tenant: str) -> str:
-        """String: the three above have been read from the object store."""
+        """String with a life of an hour: the three above were read from the object store."""
         return f"{self.prefix}tenant:{tenant}:indexed"
 
     def children(self, tenant: str, model: str) -> str:
@@ -70,7 +70,7 @@ class Keys:
 
     @property
     def restored(self) -> str:
-        """String: the pending jobs have been read from the object store."""
+        """String with a short life: the pending jobs were read from the object store."""
         return f"{self.prefix}restored"
 
     @property

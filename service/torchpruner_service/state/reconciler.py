@@ -15,6 +15,8 @@ from torchpruner_service.state.job_board import JobBoard
 from torchpruner_service.state.job_record import JobRecord
 
 INTERVAL = 2.0
+RESTORE_SECONDS = 30
+"""How often pending jobs are compared with Redis, which may have lost its last second, or all."""
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +49,7 @@ class Reconciler:
             if request is None:
                 continue
             moved += board.restore(JobRecord.from_request(request))
-        board.connection.set(board.keys.restored, "1")
+        board.connection.set(board.keys.restored, "1", ex=RESTORE_SECONDS)
         if moved:
             log.warning("jobs restored from the object store", extra={"jobs": moved})
         return moved

@@ -1,0 +1,54 @@
+"""Redis forgets its last writes when it is killed; what was acknowledged is found again all the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from tests.service.models import small_file
+from tests.service.running import RunningService, running_service
+
+
+@pytest.fixture
+def own() -> Iterator[RunningService]:
+    with running_service() as running:
+        yield running
+
+
+def connection(service: RunningService) -> redis.Redis:
+    return redis.Redis(unix_socket_path=f"{service.data_dir}/valkey/valkey.sock")
+
+
+def test_an_index_entry_that_was_lost_is_found(own: RunningService) -> None:
+    model = own.upload(small_file(1801).content, "x:1x3x8x8")["id"]
+    connection(own).hdel("torchpruner:tenant:default:models", model)
+    assert own.client.get(f"/v1/models/{model}").json()["state"] == "ready"
+    assert model in [item["id"] for item in own.client.get("/v1/models").json()["items"]]
+
+
+def test_a_job_that_was_lost_is_started_from_its_durable_request(own: RunningService) -> None:
+    model = own.upload(small_file(1802).content, "x:1x3x8x8")["id"]
+    for process in own.processes("--with-parent") + own.processes("torchpruner_service.worker.rq_worker"):
+        process.suspend()
+    made = own.client.post(f"/v1/models/{model}/pruned-weights", json={})
+    assert made.json()["state"] == "queued"
+    store = connection(own)
+    for key in store.keys("torchpruner:job:weights-*") + store.keys("rq:*"):
+        store.delete(key)
+    store.delete("torchpruner:active")
+    for process in own.processes("--with-parent") + own.processes("torchpruner_service.worker.rq_worker"):
+        process.resume()
+    # Sooner than the half minute that it would take by itself.
+    store.delete("torchpruner:restored")
+    assert own.wait_job(made.headers["location"], 60)["state"] == "ready"
+
+
+def test_a_graph_that_redis_evicted_is_read_from_the_store(own: RunningService) -> None:
+    first = own.upload(small_file(1803).content, "x:1x3x8x8")["id"]
+    store = connection(own)
+    store.flushall()
+    assert own.cut(first, "self.conv1.weight", [0])["terminal"]
+    listed = own.client.get("/v1/models").json()
+    assert [item["id"] for item in listed["items"]] == [first]
