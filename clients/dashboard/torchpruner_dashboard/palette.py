@@ -42,10 +42,6 @@ STATES = {
 }
 
 
-def state_sign(state: str) -> Sign:
-    return STATES.get(state, Sign(GREY, "help", state))
-
-
 TYPE_COLOURS = (
     ("conv", BLUE),
     ("linear", ORANGE),

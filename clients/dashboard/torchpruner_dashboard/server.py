@@ -19,7 +19,7 @@ def run(settings: DashboardSettings) -> None:
     from nicegui import app, ui
 
     from torchpruner_dashboard.downloads import Downloads
-    from torchpruner_dashboard.pages import compare, cut, login, model, models, service
+    from torchpruner_dashboard.pages import install_pages
     from torchpruner_dashboard.sessions import Sessions
     from torchpruner_dashboard.visit import Desk
 
@@ -29,8 +29,7 @@ def run(settings: DashboardSettings) -> None:
     desk.downloads.install(app)
     app.add_static_files("/assets", ASSETS)
     ui.add_head_html('<link rel="stylesheet" href="/assets/dashboard.css">', shared=True)
-    for page in (models, model, cut, compare, service, login):
-        page.install(desk)
+    install_pages(desk)
     app.on_shutdown(desk.sessions.close)
     app.on_shutdown(desk.downloads.close)
     app.on_startup(

@@ -5,11 +5,13 @@ Cells are drawn by one template; a column's ``kind`` says how. Values go through
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from nicegui import ui
+
+from torchpruner_dashboard import palette
 
 Kind = Literal["name", "text", "number", "measure", "state", "action"]
 
@@ -19,14 +21,15 @@ class Column:
     """``name`` is the key of the raw value, which sorts.
 
     A row may also have ``<name>_text`` (what is shown), ``<name>_sub`` (a second line),
-    ``<name>_href`` (a link), ``<name>_bar`` (percent, for ``measure``), and for ``state``
-    ``<name>_icon``, ``<name>_colour`` and ``<name>_percent``.
+    ``<name>_href`` (a link), ``<name>_bar`` (percent, for ``measure``) and ``<name>_percent`` (for
+    ``state``). ``signs`` draws a ``state`` column's values.
     """
 
     name: str
     label: str
     kind: Kind = "text"
     sortable: bool = True
+    signs: Mapping[str, palette.Sign] = field(default_factory=dict)
 
     def to_quasar(self) -> dict[str, Any]:
         right = self.kind in {"number", "measure"}
@@ -37,6 +40,7 @@ class Column:
             "kind": self.kind,
             "sortable": self.sortable and self.kind != "action",
             "align": "right" if right else "left",
+            "signs": {value: asdict(sign) for value, sign in self.signs.items()},
         }
 
 
@@ -48,9 +52,9 @@ _CELL = """
  <div class="tp-cell-value">
   <template v-if="props.col.kind === 'state'">
     <span class="tp-state">
-      <q-icon :name="props.row[props.col.name + '_icon']"
-              :style="{color: props.row[props.col.name + '_colour']}"></q-icon>
-      {{ props.row[props.col.name + '_text'] ?? props.value }}
+      <q-icon :name="(props.col.signs[props.value] ?? {}).icon"
+              :style="{color: (props.col.signs[props.value] ?? {}).colour}"></q-icon>
+      {{ (props.col.signs[props.value] ?? {}).word ?? props.value }}
     </span>
     <span v-if="props.row[props.col.name + '_percent'] != null" class="tp-track">
       <i :style="{width: props.row[props.col.name + '_percent'] + '%'}"></i></span>

@@ -13,13 +13,19 @@ from torchpruner_dashboard.components.notices import empty_state
 from torchpruner_dashboard.cuts.cut_address import cut_url
 from torchpruner_dashboard.model_graphs import ModelOutline
 
+SIGNS = {
+    "yes": palette.Sign(palette.GREEN, "check_circle", "yes"),
+    "yes, but": palette.Sign(palette.ORANGE, "warning", "yes, but"),
+    "no": palette.Sign(palette.GREY, "block", "no"),
+}
+
 COLUMNS = (
     Column("members", "Pruned together", "name"),
     Column("width", "Slices", "number"),
     Column("step", "At once", "number"),
     Column("params", "Parameters a slice", "measure"),
     Column("flops", "FLOPs a slice", "measure"),
-    Column("prunable", "Prunable", "state"),
+    Column("prunable", "Prunable", "state", signs=SIGNS),
     Column("cut", "", "action"),
 )
 
@@ -80,15 +86,10 @@ def _row(model: str, group: Group, most_params: int, most_flops: int) -> dict[st
 
 def _prunable_cell(group: Group) -> dict[str, Any]:
     if not group.prunable:
-        sign, word, why = palette.Sign(palette.GREY, "block", "no"), "no", group.reason
-    elif group.touches:
-        sign = palette.Sign(palette.ORANGE, "warning", "yes, but")
-        word, why = sign.word, f"changes {formatting.listed(group.touches)}"
-    else:
-        sign, word, why = palette.STATES["ready"], "yes", None
-    return {
-        "prunable": word,
-        "prunable_icon": sign.icon,
-        "prunable_colour": sign.colour,
-        "prunable_sub": why,
-    }
+        return {"prunable": "no", "prunable_sub": group.reason}
+    if group.touches:
+        return {
+            "prunable": "yes, but",
+            "prunable_sub": f"changes {formatting.listed(group.touches)}",
+        }
+    return {"prunable": "yes"}

@@ -24,7 +24,7 @@ KINDS = {
 
 COLUMNS = (
     Column("kind", "Job", "name"),
-    Column("state", "State", "state"),
+    Column("state", "State", "state", signs=palette.STATES),
     Column("reason", "Reason", "text"),
     Column("queued_at", "Queued", "number"),
     Column("took", "Took", "number"),
@@ -83,7 +83,6 @@ class JobTable:
 
 def job_row(job: Job, may_write: bool) -> dict[str, Any]:
     """One row; its action is what helps now, if anything does."""
-    sign = palette.state_sign(job.state)
     active = job.state in {"queued", "running"}
     problem = job.problem or {}
     took = (job.ended_at or time.time()) - job.started_at if job.started_at else None
@@ -94,9 +93,6 @@ def job_row(job: Job, may_write: bool) -> dict[str, Any]:
         "kind_sub": job.model,
         "kind_href": f"/models/{job.model}",
         "state": job.state,
-        "state_text": sign.word,
-        "state_icon": sign.icon,
-        "state_colour": sign.colour,
         "state_percent": job.percent if job.state == "running" else None,
         "state_sub": job.stage if job.state == "running" else None,
         "reason": str(problem.get("title") or job.message or ""),

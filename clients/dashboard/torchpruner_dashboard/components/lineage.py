@@ -6,15 +6,37 @@ from collections.abc import Sequence
 
 from nicegui import ui
 
-from torchpruner_client import LineageEntry
+from torchpruner_client import AsyncRemoteModel, LineageEntry
 from torchpruner_dashboard import formatting
+from torchpruner_dashboard.components.notices import error_panel
+from torchpruner_dashboard.failures import failure_of
+
+SHOWN = 12
+"""Children that are named; a sweep can leave hundreds."""
 
 
-def lineage_line(
+def lineage_line(model: AsyncRemoteModel) -> None:
+    """The chain from the uploaded model to this one, and its children; nothing for a model that
+    stands alone. It comes after the rest of the page, which does not need it."""
+    box = ui.column().classes("tp-stack")
+
+    async def load() -> None:
+        try:
+            ancestors, children = await model.family()
+        except Exception as error:
+            with box:
+                error_panel(failure_of(error))
+            return
+        if not box.is_deleted:
+            with box:
+                _family(model.id, ancestors, children)
+
+    ui.timer(0, load, once=True)
+
+
+def _family(
     model: str, ancestors: Sequence[LineageEntry], children: Sequence[LineageEntry]
 ) -> None:
-    """The chain from the uploaded model to this one, and its children; nothing for a model that
-    stands alone."""
     if len(ancestors) < 2 and not children:
         return
     with ui.column().classes("tp-card"):
@@ -31,8 +53,10 @@ def lineage_line(
         if children:
             with ui.row().classes("tp-row"):
                 ui.label("Derived from it:").classes("tp-soft")
-                for entry in children:
+                for entry in children[:SHOWN]:
                     _entry(entry, False, ancestors[0] if ancestors else entry)
+                if len(children) > SHOWN:
+                    ui.label(f"and {len(children) - SHOWN} more").classes("tp-soft")
 
 
 def _entry(entry: LineageEntry, here: bool, root: LineageEntry) -> None:

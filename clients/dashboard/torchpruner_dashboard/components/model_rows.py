@@ -12,7 +12,7 @@ from torchpruner_dashboard.components.data_table import Column
 
 COLUMNS = (
     Column("name", "Name", "name"),
-    Column("state", "State", "state"),
+    Column("state", "State", "state", signs=palette.STATES),
     Column("format", "Format"),
     Column("size", "Size", "number"),
     Column("params", "Parameters", "number"),
@@ -41,7 +41,6 @@ def _row(info: ModelInfo, models: Mapping[str, ModelInfo], now: float) -> dict[s
         "name": display_name(info),
         "name_href": f"/models/{info.id}",
         "format": info.format,
-        "format_sub": "without weights" if info.weightless and not info.has_weights else None,
         "size": info.size,
         "size_text": formatting.size(info.size),
         "params": info.counts.get("params"),
@@ -55,6 +54,8 @@ def _row(info: ModelInfo, models: Mapping[str, ModelInfo], now: float) -> dict[s
         "created_at_text": formatting.age(info.created_at, now),
         **state_cell(info),
     }
+    if info.weightless and not info.has_weights:
+        row["format_sub"] = "without weights"
     if info.parent:
         parent = models.get(info.parent)
         row["parent"] = display_name(parent) if parent else f"{info.parent[:9]}…"
@@ -64,13 +65,7 @@ def _row(info: ModelInfo, models: Mapping[str, ModelInfo], now: float) -> dict[s
 
 def state_cell(info: ModelInfo) -> dict[str, Any]:
     """The keys of a ``state`` cell, with progress while the graph is being built."""
-    sign = palette.state_sign(info.state)
-    cell: dict[str, Any] = {
-        "state": info.state,
-        "state_icon": sign.icon,
-        "state_colour": sign.colour,
-        "state_text": sign.word,
-    }
+    cell: dict[str, Any] = {"state": info.state}
     if info.state in {"running", "queued"}:
         cell["state_percent"] = info.percent
         cell["state_sub"] = info.message or (info.stage if info.stage != info.state else None)

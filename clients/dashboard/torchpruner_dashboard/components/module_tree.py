@@ -37,7 +37,7 @@ def module_tree(model: str, outline: ModelOutline) -> None:
         with ui.element("div").classes("tp-tree-row tp-tree-head"):
             for text in ("Module", "Parameters", "FLOPs", ""):
                 ui.label(text)
-        tree = ui.tree(nodes, label_key="search").classes("tp-tree").props("dense")
+        tree = ui.tree(nodes, label_key="id").classes("tp-tree").props("dense")
         tree.props("no-connectors")
         tree.add_slot("default-header", _ROW)
         tree.expand([name for name in outline.modules if name.count(".") < 1])
@@ -57,31 +57,40 @@ def module_tree(model: str, outline: ModelOutline) -> None:
 
 
 def tree_nodes(model: str, outline: ModelOutline) -> list[dict[str, Any]]:
-    """The modules as nested nodes, parameters as leaves; those of no module under the root."""
+    """The modules as nested nodes; empty values are left out, since a page has thousands.
+
+    A parameter is a node only where its module has other modules too: elsewhere it would repeat
+    its module's row.
+    """
     modules = outline.modules
     total_params = max((record.params for record in modules.values()), default=0)
     total_flops = max((record.flops for record in modules.values()), default=0)
     nodes: dict[str, dict[str, Any]] = {}
     for name, record in modules.items():
-        axes = outline.axes.get(name)
         tensor = outline.is_tensor(name)
-        nodes[name] = {
-            "id": name,
-            "search": f"{name} {record.type}",
-            "label": name.rpartition(".")[2] if name != "self" else "self",
-            "type": record.type,
-            "params": formatting.count(record.params) if record.params else "",
-            "params_bar": formatting.share(record.params, total_params),
-            "flops": "" if tensor or not record.flops else formatting.flops(record.flops),
-            "flops_bar": formatting.share(record.flops, total_flops),
-            "cut": cut_url(model, axes[0].node, axes[0].dim) if axes else None,
-            "children": [],
-        }
+        if tensor and not _has_modules(outline, record.parent or ""):
+            continue
+        node: dict[str, Any] = {"id": name, "label": name.rpartition(".")[2], "type": record.type}
+        if record.params:
+            node["params"] = formatting.count(record.params)
+            node["params_bar"] = round(formatting.share(record.params, total_params), 1)
+        if record.flops and not tensor:
+            node["flops"] = formatting.flops(record.flops)
+            node["flops_bar"] = round(formatting.share(record.flops, total_flops), 1)
+        axes = outline.axes.get(name)
+        if axes:
+            node["cut"] = cut_url(model, axes[0].node, axes[0].dim)
+        nodes[name] = node
     roots: list[dict[str, Any]] = []
-    for name, record in modules.items():
-        parent = nodes.get(record.parent or "")
-        (roots if parent is None else parent["children"]).append(nodes[name])
+    for name, node in nodes.items():
+        parent = nodes.get(modules[name].parent or "")
+        (roots if parent is None else parent.setdefault("children", [])).append(node)
     return roots
+
+
+def _has_modules(outline: ModelOutline, name: str) -> bool:
+    record = outline.modules.get(name)
+    return record is not None and len(record.children) > len(record.parameters)
 
 
 def _ancestors(name: str) -> list[str]:

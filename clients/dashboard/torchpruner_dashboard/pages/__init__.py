@@ -1,1 +1,22 @@
 """One page a file. Each has ``install(desk)``, which registers its address."""
+
+from __future__ import annotations
+
+from torchpruner_dashboard.visit import Desk
+
+
+def install_pages(desk: Desk) -> None:
+    """Register every page of the dashboard."""
+    from torchpruner_dashboard.pages.compare import install as install_compare
+    from torchpruner_dashboard.pages.cut import install as install_cut
+    from torchpruner_dashboard.pages.login import install as install_login
+    from torchpruner_dashboard.pages.model import install as install_model
+    from torchpruner_dashboard.pages.models import install as install_models
+    from torchpruner_dashboard.pages.service import install as install_service
+
+    install_models(desk)
+    install_model(desk)
+    install_cut(desk)
+    install_compare(desk)
+    install_service(desk)
+    install_login(desk)

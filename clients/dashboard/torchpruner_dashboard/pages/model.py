@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from nicegui import ui
 
-from torchpruner_client import AsyncRemoteModel, LineageEntry
+from torchpruner_client import AsyncRemoteModel
 from torchpruner_dashboard import formatting
 from torchpruner_dashboard.components.build_progress import build_progress
 from torchpruner_dashboard.components.facts import facts
@@ -31,8 +31,6 @@ class Shown:
 
     model: AsyncRemoteModel
     outline: ModelOutline | None
-    ancestors: list[LineageEntry]
-    children: list[LineageEntry]
 
 
 def install(desk: Desk) -> None:
@@ -57,9 +55,8 @@ class ModelPage:
         await session.check()
         model = await session.client.model(self._id)
         if model.info.state != "ready":
-            return Shown(model, None, [], [])
-        outline = await session.shelf.outline(model)
-        return Shown(model, outline, await model.lineage(), await model.children())
+            return Shown(model, None)
+        return Shown(model, await session.shelf.outline(model))
 
     def _show(self, shown: Shown) -> None:
         info = shown.model.info
@@ -81,7 +78,7 @@ class ModelPage:
             build_progress(shown.model, self._region.reload)
             return
         self._facts(shown)
-        lineage_line(info.id, shown.ancestors, shown.children)
+        lineage_line(shown.model)
         self._tabs(shown.model, shown.outline)
 
     def _facts(self, shown: Shown) -> None:
