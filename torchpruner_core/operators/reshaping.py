@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from math import prod
 
 from torchpruner_core.coupling.ties import Axis, Ties
 from torchpruner_core.graph.nodes import DataNode
@@ -43,14 +44,34 @@ def blocks(x: Sequence[int], y: Sequence[int]) -> Iterator[tuple[Sized, Sized]]:
 
 def tie_reshape(operator: OperatorNode, ties: Ties, x: DataNode, y: DataNode) -> None:
     """Tie the axes of ``x`` to those of ``y``, a view of the same elements in the same order."""
-    if any(size < 1 for size in (*x.shape, *y.shape)):
+    before, after = _with_one_unknown(x.shape), _with_one_unknown(y.shape)
+    if before is None or after is None or prod(before) != prod(after):
         operator.opaque(ties, "its size is not known before the model runs", [x, y])
         return
-    for ins, outs in blocks(x.shape, y.shape):
+    for ins, outs in blocks(before, after):
         if len(ins) == len(outs) == 1:
             ties.same(x.axis(ins[0][0]), y.axis(outs[0][0]))
             continue
+        if any(size == STAND_IN for _, size in (*ins, *outs)):
+            for node, dims in ((x, ins), (y, outs)):
+                for dim, _ in dims:
+                    operator.opaque_axis(ties, node, dim, "it is mixed with an axis of unknown size")
+            continue
         _tie_block(operator, ties, x, ins, y, outs)
+
+
+STAND_IN = 2_147_483_647
+"""A prime that stands for a size that only running the model tells."""
+
+
+def _with_one_unknown(shape: Sequence[int]) -> list[int] | None:
+    """Return a shape whose one unknown size has a stand-in; two are one too many.
+
+    Where the known sizes of two shapes of the same elements agree, so do the unknown ones.
+    """
+    if sum(size < 0 for size in shape) > 1 or 0 in shape:
+        return None
+    return [STAND_IN if size < 0 else size for size in shape]
 
 
 def _tie_block(
