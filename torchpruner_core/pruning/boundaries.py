@@ -5,16 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils._pytree import tree_map, tree_map_with_path
 
 from torchpruner_core.cut_result import CutResult
+from torchpruner_core.exporting.structures import flatten_outputs as flatten_outputs
 from torchpruner_core.pruning import slices
-
-
-def flatten_outputs(result: Any) -> list[torch.Tensor]:
-    """Return the tensors of a model's result, in order."""
-    leaves, _ = tree_flatten(result)
-    return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
 
 
 def cut_inputs(
@@ -22,7 +17,8 @@ def cut_inputs(
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return the arguments without the slices that the cut takes from the graph's inputs.
 
-    Keyword arguments are matched by the inputs' names, positional ones by their order.
+    Keyword arguments are matched by the inputs' names (``d_x`` for ``x`` within ``d``), positional
+    ones by their order.
     """
     axes_of = {spec.name: _axes(cut, spec.name) for spec in cut.inputs}
     if not any(axes_of.values()):
@@ -39,7 +35,10 @@ def cut_inputs(
         return slices.cut_data(value, slices.read_axes(axes, value.shape, name or "an input"))[0]
 
     shortened = {
-        key: shorten(value, key) if key in axes_of else value for key, value in kwargs.items()
+        key: tree_map_with_path(
+            lambda path, leaf, key=key: shorten(leaf, "_".join([key, *map(_step, path)])), value
+        )
+        for key, value in kwargs.items()
     }
     return tree_map(shorten, args), shortened
 
@@ -55,6 +54,14 @@ def less_cut_outputs(cut: CutResult, outputs: list[torch.Tensor]) -> list[torch.
             tensor, _ = slices.cut_data(tensor, slices.read_axes(axes, tensor.shape, spec.name))
         left.append(tensor)
     return left
+
+
+def _step(key: Any) -> str:
+    """Return the part of an input's name that a step into a container gives."""
+    for attribute in ("key", "idx", "name"):
+        if hasattr(key, attribute):
+            return str(getattr(key, attribute))
+    return str(key)
 
 
 def _axes(cut: CutResult, name: str) -> Any:

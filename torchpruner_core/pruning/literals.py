@@ -94,6 +94,9 @@ class _Search:
         self.best: Outcome | None = None
 
     def run(self) -> list[Change]:
+        plan = self.stage.plan
+        if not plan.untaken and not plan.stale and self._try([]).diverged:
+            return []  # nothing says that a constant must change, and another path is no proof of it
         found = self._search([], set())
         if found is None and self._proven([]):
             found = []
@@ -180,6 +183,11 @@ class _Search:
                 if operator_owner(operator)[0] == call.module and isinstance(less, list):
                     for sizes in _sizes_after(old, less):
                         yield Correction(*place, SIZES, None, sizes)
+        # A number computed from a width that shrank (``width // heads``), where the size stays.
+        before = dict(old.numbers)
+        for path, value in call.numbers:
+            if path in before and before[path] != value and type(value) is int:
+                yield Correction(*place, path, value, before[path])
         told = self._told(old)
         for path, value in call.numbers:
             amounts = [x - y for x, y in told if x == value or call.function in RANGES]
@@ -421,7 +429,10 @@ def _refusal(stage: Stage, reason: str, outcome: Outcome | None = None) -> Liter
             operator = mine[0]
             break
         near = near.rpartition(".")[0]
-    owner = operator_owner(operator)[0] if operator else stage.plan.stale[0]
+    if operator:
+        owner = operator_owner(operator)[0]
+    else:
+        owner = outcome.module if outcome is not None else next(iter(stage.plan.stale), "self")
     module = stage.plan.local.modules.get(owner)
     kind = "?" if module is None else type(module).__name__
     change = dict(untaken.get(operator or "", {}))

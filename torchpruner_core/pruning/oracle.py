@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map
 
 from torchpruner_core.cut_result import CutResult
 from torchpruner_core.pruning.boundaries import cut_inputs, flatten_outputs, less_cut_outputs
 from torchpruner_core.pruning.cut import recovery_cut, set_cut
 from torchpruner_core.pruning.cut_dict import Cut, read_cut
+from torchpruner_core.pruning.errors import ReplayError
 from torchpruner_core.pruning.journal import STORES
 from torchpruner_core.pruning.targets import own_tensors, unwrap
 from torchpruner_core.pruning.zero import set_zero
@@ -99,7 +101,8 @@ def verify_cut(
     """Prune a copy of ``model``, mask another, and compare their outputs.
 
     ``inputs`` is a tensor, a tuple of arguments, or a dict of keyword arguments. The model is not
-    touched. Raises what :func:`set_cut` raises where the cut cannot be replayed.
+    touched. Raises what :func:`set_cut` raises where the cut cannot be replayed, and
+    :class:`ReplayError` where the model itself does not run on these inputs.
     """
     cut = read_cut(result)
     args, kwargs = _arguments(inputs)
@@ -110,8 +113,8 @@ def verify_cut(
     reason = ""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         pruned, context = set_cut(pruned, cut, inputs=inputs, correct_forward=correct_forward)
-        original = _run(subject, args, kwargs, seed)
-        received = _run(pruned, *cut_inputs(cut, args, kwargs), seed)
+        original = _run_original(subject, args, kwargs, seed)
+        received, failure = _run_pruned(pruned, cut_inputs(cut, args, kwargs), seed)
         reference, name = None, "network with the slices at zero"
         if cut.renormalises:
             reference, reason = _masked_by_onnx(subject, cut, inputs)
@@ -120,10 +123,13 @@ def verify_cut(
             reference = _run(set_zero(copy.deepcopy(subject), cut)[0], args, kwargs, seed)
         expected = None if reference is None else less_cut_outputs(cut, reference)
     wanted = [tuple(x.shape) for x in less_cut_outputs(cut, original)]
-    shapes_match = wanted == [tuple(x.shape) for x in received]
+    shapes_match = not failure and wanted == [tuple(x.shape) for x in received]
     absolute, relative, effect = float("nan"), float("nan"), float("nan")
     equal: bool | None = None
-    if expected is not None and shapes_match:
+    reason = failure or reason
+    if shapes_match and not original:
+        reason = "the model returns no tensors to compare: let it return some, or a dict of them"
+    elif expected is not None and shapes_match:
         absolute, relative = _difference(expected, received)
         effect = _difference(expected, less_cut_outputs(cut, original))[1]
         equal = relative <= tolerance
@@ -169,9 +175,37 @@ def randomise_norms(model: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def _arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    inputs = tree_map(lambda x: torch.as_tensor(x) if isinstance(x, np.ndarray) else x, inputs)
     if isinstance(inputs, Mapping):
         return (), dict(inputs)
     return (tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)), {}
+
+
+def _run_original(
+    model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], seed: int
+) -> list[torch.Tensor]:
+    try:
+        return _run(model, args, kwargs, seed)
+    except Exception as error:
+        meta = any(tensor.is_meta for module in model.modules() for _, tensor in own_tensors(module))
+        raise ReplayError(
+            "nothing was compared, since the model itself does not run on these inputs "
+            f"({type(error).__name__}: {str(error)[:300]}): "
+            + (
+                "its weights are on the meta device; load them first"
+                if meta
+                else "check their shapes, dtypes and device"
+            )
+        ) from error
+
+
+def _run_pruned(
+    model: nn.Module, call: tuple[tuple[Any, ...], dict[str, Any]], seed: int
+) -> tuple[list[torch.Tensor], str]:
+    try:
+        return _run(model, *call, seed), ""
+    except Exception as error:
+        return [], f"the pruned network does not run: {type(error).__name__}: {str(error)[:300]}"
 
 
 def _run(

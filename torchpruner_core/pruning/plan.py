@@ -31,8 +31,12 @@ class Plan:
 
     @property
     def needs_rehearsal(self) -> bool:
-        """Whether only a run of ``forward()`` can tell that the model follows the cut."""
-        return bool(self.untaken or self.stale)
+        """Whether only a run of ``forward()`` can tell that the model follows the cut.
+
+        A cut through a normalisation shortens a residual stream, and code that takes another size
+        from its width (``width // heads``) would follow where it must not; no constant says so.
+        """
+        return bool(self.untaken or self.stale or (self.cut.renormalises and self.cut.inputs))
 
     def pending(self) -> CutResult:
         """Return the cut less the tensors that have been shortened already."""

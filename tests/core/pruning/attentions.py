@@ -158,3 +158,17 @@ class ScaleInsideTheFunction(HeadsByAttribute):
 def block(attention: nn.Module) -> nn.Sequential:
     """Return the layer between two others, so that it is not the whole model."""
     return nn.Sequential(nn.Linear(5, 24), attention, nn.Linear(24, 3))
+
+
+class SizeFromTheWidth(nn.Module):
+    """Takes its head size from the width of what comes in, as if the two were one thing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.qkv, self.o = nn.LayerNorm(24), nn.Linear(24, 72), nn.Linear(24, 24)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        b, t, width = x.shape
+        q, k, v = self.qkv(self.norm(x)).reshape(b, t, 3, 4, width // 4).permute(2, 0, 3, 1, 4)
+        scores = torch.softmax(q @ k.transpose(-2, -1) * (width // 4) ** -0.5, dim=-1)
+        return self.o((scores @ v).transpose(1, 2).reshape(b, t, width))

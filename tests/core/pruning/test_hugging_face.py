@@ -37,7 +37,11 @@ def llama() -> Any:
 def bert() -> Any:
     torch.manual_seed(0)
     config = transformers.BertConfig(
-        vocab_size=99, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48
+        vocab_size=99,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=48,
     )
     return analysed(transformers.BertModel(config))
 

@@ -127,6 +127,17 @@ class TestALiteral:
         assert_same(before, state(model))
 
 
+def test_a_width_taken_for_the_head_size_is_kept_apart_where_corrections_are_asked() -> None:
+    model = attentions.block(attentions.SizeFromTheWidth()).eval()
+    result = analysed(model, "self.0.weight", [0, 5], 2, 7, 5, traced=False)
+    assert not any("shape" in change for change in result.operator.values())
+    with pytest.raises(LiteralInForwardError):
+        set_cut(model, result)
+    check(model, result, (2, 7, 5), correct_forward=True)
+    set_cut(model, result, correct_forward=True)
+    assert model(torch.randn(3, 4, 5)).shape == (3, 4, 3)
+
+
 class TestANumberComputedFromASize:
     """Half of every head goes: the scale that the network was trained with must stay."""
 

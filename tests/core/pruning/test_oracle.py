@@ -101,3 +101,30 @@ def test_a_report_cannot_be_changed() -> None:
     report = verify_cut(ConvNet(), conv_net_cut([0]), torch.randn(1, 3, 9, 9))
     with pytest.raises(AttributeError):
         report.equal = False  # type: ignore[misc]
+
+
+def test_a_model_that_does_not_run_is_told_from_a_wrong_cut() -> None:
+    model = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 3))
+    result = analysed(model, (torch.rand(2, 4),), "self.0.weight", [0])
+
+    with pytest.raises(ReplayError, match="does not run on these inputs"):
+        verify_cut(model, result, torch.rand(2, 5))
+    with pytest.raises(ReplayError, match="meta device"):
+        verify_cut(copy.deepcopy(model).to("meta"), result, torch.rand(2, 4))
+
+    half = {"terminal": {"self.0.weight": [[0], None], "self.0.bias": [[0]]}, "iner": {}}
+    report = verify_cut(model, {**half, "operator": {}}, torch.rand(2, 4))
+    assert not report.ok
+    assert "the pruned network does not run" in str(report)
+
+
+def test_a_result_without_tensors_proves_nothing() -> None:
+    class Opaque(nn.Linear):
+        def forward(self, x: torch.Tensor) -> Any:
+            return object()
+
+    cut = {"terminal": {"self.bias": [[0]]}, "iner": {}, "operator": {}}
+    report = verify_cut(Opaque(4, 6), cut, torch.rand(2, 4))
+
+    assert report.equal is None
+    assert "no tensors to compare" in report.reason
