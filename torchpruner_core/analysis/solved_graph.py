@@ -186,6 +186,14 @@ class SolvedGraph:
             or not isinstance(dim, int | np.integer)
             or not -rank <= dim < rank
         ):
+            if rank == 0:
+                raise CutDimError(
+                    f"{node} is a scalar: it has no axis to remove slices from; cut a tensor that "
+                    "has one",
+                    node=node,
+                    shape=[],
+                    received=repr(dim),
+                )
             raise CutDimError(
                 f"{node} has the shape {list(info.shape)}: dim must be from {-rank} to {rank - 1}, "
                 f"not {dim!r}",

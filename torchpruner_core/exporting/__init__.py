@@ -8,17 +8,14 @@ Loading TorchScript or ``.pt2`` runs code from the file: the service does it in 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torchpruner_core.cut_result import TensorSpec
 from torchpruner_core.exporting.formats import ModelFormat, sniff
 from torchpruner_core.exporting.program import Program
+from torchpruner_core.exporting.structures import Inputs
 
 __all__ = ["ModelFormat", "Program", "export", "export_onnx", "sniff"]
-
-Inputs = Sequence[Any] | Mapping[str, Any]
 
 
 def export_onnx(model: Any, inputs: Inputs | None = None, *, weights: bool = True) -> bytes:
@@ -69,20 +66,3 @@ def _export_file(data: bytes, inputs: Inputs | None) -> Program:
     from torchpruner_core.exporting import torch_programs
 
     return torch_programs.export_file(data, kind, inputs)
-
-
-def specs_of(inputs: Inputs | None) -> dict[str, TensorSpec] | list[TensorSpec] | None:
-    """Return the shapes and dtypes of ``inputs``, in the same arrangement."""
-    if inputs is None:
-        return None
-    if isinstance(inputs, Mapping):
-        return {name: _spec(name, value) for name, value in inputs.items()}
-    return [_spec(getattr(value, "name", "") or "", value) for value in inputs]
-
-
-def _spec(name: str, value: Any) -> TensorSpec:
-    if isinstance(value, TensorSpec):
-        return TensorSpec(name or value.name, value.shape, value.dtype)
-    return TensorSpec(
-        name, tuple(int(n) for n in value.shape), str(value.dtype).replace("torch.", "")
-    )

@@ -64,7 +64,9 @@ def tidy(model: ir.Model) -> None:
         node.metadata_props.clear()
         if scopes is not None:
             node.metadata_props[MODULE_KEY] = innermost_scope(scopes)
-    for name in [n for n, v in model.graph.initializers.items() if n not in stored and not v.uses()]:
+    for name in [
+        n for n, v in model.graph.initializers.items() if n not in stored and not v.uses()
+    ]:
         del model.graph.initializers[name]
 
 

@@ -18,6 +18,7 @@ from torchpruner_core.cut_result import TensorSpec
 from torchpruner_core.errors import ExportError, InputSpecError, InvalidModelError
 from torchpruner_core.exporting.formats import ModelFormat
 from torchpruner_core.exporting.program import METADATA_KEY, Origin, Program
+from torchpruner_core.exporting.structures import arranged, plain_outputs
 from torchpruner_core.exporting.symbolics import registered
 from torchpruner_core.exporting.tidying import tidy
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 OPSET = 20
 LARGE_BYTES = 64
+LOGGERS = ("torch.onnx", "torch.export", "torch.fx", "torch._subclasses", "onnxscript")
 PROTOBUF_LIMIT = 2**31 - 2**20
 
 logger = logging.getLogger(__name__)
@@ -82,7 +84,7 @@ def _from_module(model: torch.nn.Module, inputs: Any, training: bool) -> Program
     import torch
 
     args, kwargs = _example_inputs(inputs, _devices(model))
-    with _mode(model, training), _quiet():
+    with _mode(model, training), _quiet(), plain_outputs(model):
         try:
             exported = torch.export.export(model, args, kwargs, strict=False)
             return _from_exported(exported, _module_origin(model))
@@ -304,8 +306,10 @@ def _devices(model: torch.nn.Module) -> str:
 
 
 def _example_inputs(inputs: Any, device: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return example arguments; a ``TensorSpec`` becomes a tensor of zeros."""
+    """Return example arguments; a ``TensorSpec`` becomes a tensor of zeros, an array a tensor."""
+    import numpy as np
     import torch
+    from torch.utils._pytree import tree_map
 
     def tensor(value: Any) -> Any:
         if isinstance(value, TensorSpec):
@@ -318,23 +322,27 @@ def _example_inputs(inputs: Any, device: str) -> tuple[tuple[Any, ...], dict[str
                     f"{value.dtype!r}: {_first_line(error)}",
                     name=value.name,
                 ) from error
-        if isinstance(value, torch.Tensor) and device == "meta":
-            return value.to("meta")
+        if isinstance(value, np.ndarray | np.generic):
+            value = torch.as_tensor(value)
+        if isinstance(value, torch.Tensor):
+            return value.to("meta") if device == "meta" else value
         return value
+
+    def prepared(value: Any) -> Any:
+        return tree_map(tensor, value)
 
     if inputs is None:
         raise InputSpecError("the model needs inputs: give their shapes, or example tensors")
-    if isinstance(inputs, torch.Tensor):
-        inputs = (inputs,)
+    inputs = arranged(inputs)
     if isinstance(inputs, Mapping):
-        return (), {name: tensor(value) for name, value in inputs.items()}
+        return (), {name: prepared(value) for name, value in inputs.items()}
     if (
         isinstance(inputs, Sequence)
         and inputs
         and all(isinstance(value, TensorSpec) and value.name for value in inputs)
     ):
         return (), {value.name: tensor(value) for value in inputs}
-    return tuple(tensor(value) for value in inputs), {}
+    return tuple(prepared(value) for value in inputs), {}
 
 
 @contextlib.contextmanager
@@ -354,16 +362,17 @@ def _quiet() -> Iterator[None]:
     """Silence the exporters' warnings and prints, which speak of their internals."""
     import torch
 
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
         warnings.simplefilter("ignore")
         # The TorchScript exporter prints whole graphs from C++, and switches that on by itself.
         native: Any = torch._C
         log = native._jit_onnx_log
         native._jit_onnx_log = lambda *parts: None
-        levels = {
-            name: logging.getLogger(name).level
-            for name in ("torch.onnx", "torch.export", "onnxscript")
-        }
+        levels = {name: logging.getLogger(name).level for name in LOGGERS}
         for name in levels:
             logging.getLogger(name).setLevel(logging.ERROR)
         try:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from torchpruner_core.analysis.solved_graph import SolvedGraph
 from torchpruner_core.cut_result import TensorSpec
 from torchpruner_core.errors import GraphError, InputSpecError
-from torchpruner_core.exporting import Program, export, specs_of
+from torchpruner_core.exporting import Program, export
+from torchpruner_core.exporting.structures import arranged, specs_of, tensors_of_inputs
 from torchpruner_core.graph import forward
 from torchpruner_core.graph.importer import ImportedGraph, read_graph
 from torchpruner_core.graph.naming import self_name
-from torchpruner_core.graph.nodes import DataNode, Module, fill_boundaries
+from torchpruner_core.graph.nodes import DataNode, Module, fill_boundaries, np_dtype
 from torchpruner_core.graph.solving import solve_graph
 
 if TYPE_CHECKING:
@@ -65,12 +66,12 @@ class ONNXGraph:
 
         Raises ``GraphError`` and its subclasses; a graph that was built before is kept then.
         """
-        if inputs is not None and hasattr(inputs, "shape"):
-            inputs = (inputs,)
+        inputs = arranged(inputs)
         program = export(self.model, inputs, training=training)
-        imported = read_graph(program.weightless(), specs_of(inputs))
+        specs = specs_of(inputs) if _takes_shapes(self.model) else None
+        imported = read_graph(program.weightless(), specs)
         solved = solve_graph(imported)
-        values = self._run(program, imported, inputs) if fill_value else None
+        values = self._first_run(program, imported, inputs) if fill_value else None
         self._program, self._solved = program, solved
         self._take_over(imported)
         if values is not None:
@@ -83,9 +84,7 @@ class ONNXGraph:
         Returns the outputs as numpy arrays, in order.
         """
         program, _ = self._built()
-        if hasattr(inputs, "shape"):
-            inputs = (inputs,)
-        self._fill(self._run_on(program, list(self.inputs.values()), inputs))
+        self._fill(self._run_on(program, list(self.inputs.values()), arranged(inputs)))
         return tuple(node.data for node in self.outputs.values())
 
     def flops(self) -> float:
@@ -148,8 +147,15 @@ class ONNXGraph:
             fill_boundaries(module)
         return modules
 
-    def _run(self, program: Program, imported: ImportedGraph, inputs: Any) -> dict[str, Any]:
-        return self._run_on(program, imported.inputs, inputs)
+    def _first_run(self, program: Program, imported: ImportedGraph, inputs: Any) -> dict[str, Any]:
+        try:
+            return self._run_on(program, imported.inputs, inputs)
+        except GraphError as error:
+            raise type(error)(
+                f"{error.detail}; build_graph(inputs, fill_value=False) builds the graph without "
+                "running it, and every analysis works on that",
+                **error.fields,
+            ) from error
 
     def _run_on(self, program: Program, nodes: Sequence[DataNode], inputs: Any) -> dict[str, Any]:
         import onnx
@@ -176,25 +182,50 @@ def _feeds(nodes: Sequence[DataNode], inputs: Any) -> dict[str, Any]:
 
     if inputs is None:
         inputs = [TensorSpec(node.name, node.shape, node.dtype) for node in nodes]
-    pairs = (
-        [(node, inputs[node.name]) for node in nodes if node.name in inputs]
-        if isinstance(inputs, Mapping)
-        else list(zip(nodes, inputs, strict=False))
-    )
-    if len(pairs) != len(nodes):
+    given = tensors_of_inputs(inputs)
+    if isinstance(given, Mapping):
+        # A nested argument whose container has no names of its own is matched by its place.
+        by_name = all(node.name in given for node in nodes)
+        values = [given[node.name] for node in nodes] if by_name else list(given.values())
+    else:
+        values = given
+    if len(values) != len(nodes):
+        numbers = _numbers(inputs)
+        values = numbers if len(numbers) == len(nodes) else values
+    if len(values) != len(nodes):
         names = ", ".join(node.name for node in nodes)
         raise InputSpecError(
-            f"the graph takes {len(nodes)} inputs ({names}), {len(pairs)} were given"
+            f"the graph takes {len(nodes)} inputs ({names}), {len(values)} were given"
         )
     feeds = {}
-    for node, value in pairs:
+    for node, value in zip(nodes, values, strict=True):
         if isinstance(value, TensorSpec):
-            feeds[node.value_name] = np.zeros(value.shape, dtype=value.dtype)
+            feeds[node.value_name] = np.zeros(value.shape, dtype=np_dtype(value.dtype))
         else:
-            feeds[node.value_name] = (
-                value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
-            )
+            feeds[node.value_name] = _array(value, node.dtype)
     return feeds
+
+
+def _numbers(inputs: Any) -> list[Any]:
+    """Return the arguments that a traced program may take as inputs: numbers are tensors there."""
+    values = inputs.values() if isinstance(inputs, Mapping) else inputs
+    return [value for value in values if hasattr(value, "shape") or isinstance(value, (int, float))]
+
+
+def _array(value: Any, dtype: str) -> Any:
+    import numpy as np
+
+    if not hasattr(value, "detach"):
+        return np.asarray(value, dtype=None if hasattr(value, "dtype") else np_dtype(dtype))
+    tensor = value.detach().cpu()
+    if str(tensor.dtype) == "torch.bfloat16":  # torch converts no other dtype to ml_dtypes' own
+        return tensor.float().numpy().astype(np_dtype("bfloat16"))
+    return tensor.numpy()
+
+
+def _takes_shapes(model: Any) -> bool:
+    """Whether the inputs' shapes are not in the program already: true of a file, false of a trace."""
+    return not (hasattr(model, "named_modules") and hasattr(model, "forward"))
 
 
 def _torch_objects(model: Any) -> dict[str, Any]:

@@ -187,7 +187,9 @@ def _run_original(
     try:
         return _run(model, args, kwargs, seed)
     except Exception as error:
-        meta = any(tensor.is_meta for module in model.modules() for _, tensor in own_tensors(module))
+        meta = any(
+            tensor.is_meta for module in model.modules() for _, tensor in own_tensors(module)
+        )
         raise ReplayError(
             "nothing was compared, since the model itself does not run on these inputs "
             f"({type(error).__name__}: {str(error)[:300]}): "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 
 from tests.core.pruning.nets import ConvNet, assert_same, axes, conv_net_cut, cut, state
 from torchpruner_core import ONNXGraph, verify_cut
+from torchpruner_core.pruning.errors import ReplayError
 from torchpruner_core.pruning.oracle import randomise_norms
 
 
@@ -105,15 +107,21 @@ def test_a_report_cannot_be_changed() -> None:
 
 def test_a_model_that_does_not_run_is_told_from_a_wrong_cut() -> None:
     model = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 3))
-    result = analysed(model, (torch.rand(2, 4),), "self.0.weight", [0])
+    result = cut(
+        {
+            "self.0.weight": axes(2, a0=[0]),
+            "self.0.bias": axes(1, a0=[0]),
+            "self.1.weight": axes(2, a1=[0]),
+        }
+    )
 
     with pytest.raises(ReplayError, match="does not run on these inputs"):
         verify_cut(model, result, torch.rand(2, 5))
     with pytest.raises(ReplayError, match="meta device"):
         verify_cut(copy.deepcopy(model).to("meta"), result, torch.rand(2, 4))
 
-    half = {"terminal": {"self.0.weight": [[0], None], "self.0.bias": [[0]]}, "iner": {}}
-    report = verify_cut(model, {**half, "operator": {}}, torch.rand(2, 4))
+    half = cut({name: result.terminal[name] for name in ("self.0.weight", "self.0.bias")})
+    report = verify_cut(model, half, torch.rand(2, 4))
     assert not report.ok
     assert "the pruned network does not run" in str(report)
 
@@ -123,8 +131,7 @@ def test_a_result_without_tensors_proves_nothing() -> None:
         def forward(self, x: torch.Tensor) -> Any:
             return object()
 
-    cut = {"terminal": {"self.bias": [[0]]}, "iner": {}, "operator": {}}
-    report = verify_cut(Opaque(4, 6), cut, torch.rand(2, 4))
+    report = verify_cut(Opaque(4, 6), cut({"self.bias": axes(1, a0=[0])}), torch.rand(2, 4))
 
     assert report.equal is None
     assert "no tensors to compare" in report.reason
