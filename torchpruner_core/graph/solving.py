@@ -138,8 +138,21 @@ def declare(graph: ImportedGraph) -> Ties:
                 operator=operator.name,
                 module=operator.module,
             ) from error
+    _freeze_inner_constants(graph, ties)
     declare_inexact_sums(graph.nodes.values(), graph.operators.values(), ties)
     return ties
+
+
+def _freeze_inner_constants(graph: ImportedGraph, ties: Ties) -> None:
+    """Declare constants opaque that only other constants are computed from: no layer reads them."""
+    for node in graph.nodes.values():
+        computed = node.in_operator is not None and node.in_operator.is_constant
+        if (computed or node.kind == "constant") and all(
+            user.is_constant for user in node.out_operators
+        ):
+            for dim, size in enumerate(node.shape):
+                if size != 1:
+                    ties.opaque(node.axis(dim), f"constants are computed from it ({node.name})")
 
 
 def _modules(graph: ImportedGraph) -> dict[str, ModuleInfo]:

@@ -44,6 +44,7 @@ def prune_onnx(data: bytes, result: CutResult) -> bytes:
     import onnx
 
     opened = open_model(data, result)
+    opened.computed = _computed_after(opened)
     _cut_constants(opened)
     _cut_initializers(opened)
     _rewrite_operators(opened, result)
@@ -76,7 +77,7 @@ def _cut_constants(opened: OpenModel) -> None:
             computed.append(node.output[0])
     values = constant_values(opened, list(dict.fromkeys(computed)))
     for name, value in values.items():
-        _replace_value(opened.model, name, cut_array(value, opened.cuts.get(name, [])))
+        _replace_value(opened, name, cut_array(value, opened.cuts.get(name, [])))
 
 
 def _reads_cut(opened: OpenModel, operator: OperatorNode) -> bool:
@@ -87,10 +88,12 @@ def _reads_cut(opened: OpenModel, operator: OperatorNode) -> bool:
     return any(node is not None and node.value_name in opened.cuts for node in read)
 
 
-def _replace_value(model: onnx.ModelProto, name: str, value: Any) -> None:
+def _replace_value(opened: OpenModel, name: str, value: Any) -> None:
     """Store ``value`` under ``name`` in place of what computes it."""
     import onnx
 
+    model = opened.model
+    opened.replaced[name] = value
     for node in model.graph.node:
         for position, output in enumerate(node.output):
             if output == name:
@@ -154,34 +157,44 @@ def _rewrite_operators(opened: OpenModel, result: CutResult) -> None:
             node.attribute.extend(kept)
 
 
-def _keep_measured(opened: OpenModel) -> None:
-    """Store numbers that are computed from the sizes of tensors, where a cut would change them.
-
-    The scale of attention, one over the root of a head's size, is often read off the tensor as it
-    runs; what is left must be computed as before.
-    """
-    values = opened.graph.values
-    if values is None:
-        return
-    after = values.with_shapes(
+def _computed_after(opened: OpenModel) -> Values | None:
+    """Return the constants as they are once the tensors have their new shapes."""
+    if opened.graph.values is None:
+        return None
+    return opened.graph.values.with_shapes(
         {
             node.value_name: opened.shape_after(node)
             for node in opened.graph.nodes.values()
             if node.value_name in opened.cuts
         }
     )
+
+
+def _keep_measured(opened: OpenModel) -> None:
+    """Store numbers that are computed from the sizes of tensors, where a cut would change them.
+
+    The scale of attention, one over the root of a head's size, is often read off the tensor as it
+    runs; what is left must be computed as before.
+    """
+    values, after = opened.graph.values, opened.computed
+    if values is None or after is None:
+        return
     for node in opened.graph.nodes.values():
         if not _is_measured(node, values):
             continue
         before, changed = values.known(node.value_name), after.known(node.value_name)
         if before is not None and (changed is None or not np.array_equal(before, changed)):
-            _replace_value(opened.model, node.value_name, before.astype(np_dtype(node.dtype)))
+            _replace_value(opened, node.value_name, before.astype(np_dtype(node.dtype)))
 
 
 def _is_measured(node: DataNode, values: Values) -> bool:
     """Return whether data meets a real number that follows from the sizes of tensors."""
     producer = node.in_operator
-    if producer is None or not producer.is_constant or not node.dtype.startswith(("float", "bfloat")):
+    if (
+        producer is None
+        or not producer.is_constant
+        or not node.dtype.startswith(("float", "bfloat"))
+    ):
         return False
     if any(size != 1 for size in node.shape) or all(op.is_constant for op in node.out_operators):
         return False

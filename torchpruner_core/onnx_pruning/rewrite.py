@@ -1,12 +1,14 @@
 """The constants of operators after a cut: group counts, shapes, bounds, sizes, indices.
 
 Each rule computes the new constant from the old one and from what goes along the operator's axes,
-whether the old one was a literal or computed.
+whether the old one was a literal or computed. It is written down where the program would not come
+to it by itself: numbers computed from the sizes of tensors often follow a cut, but not always.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -34,12 +36,47 @@ def new_constants(
     for key, amount in change.items():
         if isinstance(amount, int):
             found[key] = int(operator.params.get(key, 1)) - amount
-    return found
+    return {k: value for k, value in found.items() if not _follows(opened, operator, k, value)}
+
+
+def _follows(opened: OpenModel, operator: OperatorNode, key: int | str, value: Any) -> bool:
+    """Return whether the program comes to ``value`` by itself."""
+    if isinstance(key, str):
+        return key in operator.params and np.array_equal(operator.params[key], value)
+    found = _computed(opened, operator, key)
+    return found is not None and np.array_equal(found, value)
+
+
+def _computed(opened: OpenModel, operator: OperatorNode, position: int) -> NDArray[Any] | None:
+    """Return an operand's value as the edited model comes to it."""
+    node = operator.input(position)
+    if node is None or opened.computed is None:
+        return None
+    return opened.replaced.get(node.value_name, opened.computed.known(node.value_name))
 
 
 def _touched(opened: OpenModel, operator: OperatorNode) -> bool:
+    """Return whether a cut reaches the operator, or sizes that its constants are computed from."""
     nodes = [operator.in_data[0], *operator.out_data]
-    return any(node is not None and node.value_name in opened.cuts for node in nodes)
+    if any(node is not None and node.value_name in opened.cuts for node in nodes):
+        return True
+    for position in range(1, len(operator.in_data)):
+        adapts = operator.adapts(position)
+        if adapts is not None and adapts.any():
+            old, new = operator.value(position), _computed(opened, operator, position)
+            if new is None or not np.array_equal(old, new):  # type: ignore[arg-type]
+                return True
+    return False
+
+
+def _resolved(shape: list[int], x: tuple[int, ...], allow_zero: bool) -> tuple[int, ...]:
+    """Return what a ``Reshape`` to ``shape`` makes of ``x``."""
+    sizes = [
+        x[k] if size == 0 and not allow_zero and k < len(x) else size
+        for k, size in enumerate(shape)
+    ]
+    rest = max(prod(size for size in sizes if size != -1), 1)
+    return tuple(prod(x) // rest if size == -1 else size for size in sizes)
 
 
 def _shape(opened: OpenModel, operator: OperatorNode) -> NewConstants:
@@ -47,12 +84,16 @@ def _shape(opened: OpenModel, operator: OperatorNode) -> NewConstants:
     if old is None or x is None or not _touched(opened, operator):
         return {}
     after, before = opened.shape_after(out), opened.shape_after(x)
+    computed = _computed(opened, operator, 1)
+    allow_zero = bool(operator.params.get("allowzero"))
+    if computed is not None and _resolved(computed.tolist(), before, allow_zero) == after:
+        return {}
     new = old.copy()
     for k, size in enumerate(old.tolist()):
         if size > 0 and k < len(after):
             passes = k < x.rank and x.shape[k] == out.shape[k] and before[k] == after[k] != 0
-            new[k] = 0 if passes and not operator.params.get("allowzero") else after[k]
-    return {1: new} if not np.array_equal(new, old) else {}
+            new[k] = 0 if passes and not allow_zero else after[k]
+    return {1: new}
 
 
 def _expand(opened: OpenModel, operator: OperatorNode) -> NewConstants:
@@ -70,7 +111,9 @@ def _expand(opened: OpenModel, operator: OperatorNode) -> NewConstants:
 def _split(opened: OpenModel, operator: OperatorNode) -> NewConstants:
     axis = int(operator.params.get("axis", 0))
     x = operator.in_data[0]
-    if x is None or not len(opened.removed(x, axis % x.rank)):
+    if x is None or not (operator.input(1) or len(opened.removed(x, axis % x.rank))):
+        return {}
+    if not _touched(opened, operator):
         return {}
     sizes = np.array([opened.shape_after(out)[axis] for out in operator.out_data], dtype=np.int64)
     return {"split" if operator.opset < 13 else 1: sizes}
@@ -96,8 +139,6 @@ def _slice(opened: OpenModel, operator: OperatorNode) -> NewConstants:
                 near[k] += len(removed) if steps[k] > 0 and near[k] >= -size else 0
             if 0 <= far[k] < size:
                 far[k] -= len(removed)
-    if (new_starts, new_ends) == (starts, ends):
-        return {}
     keys: tuple[int | str, int | str] = (
         (1, 2) if operator.input(1) is not None else ("starts", "ends")
     )
@@ -135,8 +176,6 @@ def _pad(opened: OpenModel, operator: OperatorNode) -> NewConstants:
                 else int(np.searchsorted(removed, width))
             )
             new[position] -= int(np.sign(amount)) * gone
-    if new == pads:
-        return {}
     return {1 if operator.input(1) is not None else "pads": np.array(new, dtype=np.int64)}
 
 
@@ -146,7 +185,7 @@ def _tile(opened: OpenModel, operator: OperatorNode) -> NewConstants:
         return {}
     before, after = opened.shape_after(x), opened.shape_after(out)
     new = [a // b for a, b in zip(after, before, strict=True)]
-    return {1: np.array(new, dtype=np.int64)} if new != repeats else {}
+    return {1: np.array(new, dtype=np.int64)}
 
 
 def _sizes(position: int) -> Rule:

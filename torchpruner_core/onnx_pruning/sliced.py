@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,8 @@ from torchpruner_core.graph.nodes import DataNode
 if TYPE_CHECKING:
     import onnx
 
+    from torchpruner_core.graph.values import Values
+
 Array = NDArray[Any]
 
 
@@ -27,6 +29,10 @@ class OpenModel:
     model: onnx.ModelProto
     graph: ImportedGraph
     cuts: dict[str, AxisCuts]
+    computed: Values | None = None
+    """The constants as they come out in the edited model, whose shapes may be others."""
+    replaced: dict[str, Array] = field(default_factory=dict)
+    """Values that the edited model stores instead of computing them."""
 
     def shape_after(self, node: DataNode) -> tuple[int, ...]:
         """Return a tensor's shape after the cut."""
@@ -63,7 +69,7 @@ def open_model(data: bytes, result: CutResult) -> OpenModel:
                 node=name,
             )
         cuts[node.value_name] = axes
-    return OpenModel(model, graph, cuts)
+    return OpenModel(model, graph, cuts, graph.values)
 
 
 def separate_equals(opened: OpenModel) -> None:

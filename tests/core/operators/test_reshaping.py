@@ -143,7 +143,12 @@ CASES = [
         {"r": ints(3, 5)},
     ),
     case(
-        "tile", "x:01 y:012", [node("Tile", "x r", "y")], {"x": (2, 3, 1)}, "y", {"r": ints(1, 2, 3)}
+        "tile",
+        "x:01 y:012",
+        [node("Tile", "x r", "y")],
+        {"x": (2, 3, 1)},
+        "y",
+        {"r": ints(1, 2, 3)},
     ),
     case(
         "tile_weight",
