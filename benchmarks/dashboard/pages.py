@@ -119,7 +119,7 @@ def _tree_usable(page: Any, address: str) -> float:
     page.goto("about:blank")
     start = time.perf_counter()
     page.goto(address, wait_until="commit")
-    page.wait_for_selector(".tp-tree .q-tree__node")
+    page.wait_for_selector(".tp-table tbody tr")
     page.get_by_label("Search modules").fill("layers.200.conv")
-    page.wait_for_selector(".tp-tree >> text=conv")
+    page.wait_for_selector('.tp-table button[aria-label="self.layers.200"]')
     return time.perf_counter() - start

@@ -26,7 +26,7 @@ def pages(resnet_id: str, vit_id: str, client: Client) -> dict[str, tuple[str, s
     return {
         "models": ("/", ".tp-table tbody tr"),
         "model-groups": (f"/models/{resnet_id}", ".tp-table tbody tr"),
-        "model-modules": (f"/models/{vit_id}?tab=modules", ".tp-tree .q-tree__node"),
+        "model-modules": (f"/models/{vit_id}?tab=modules", ".tp-cell-tree"),
         "model-treemap": (f"/models/{resnet_id}?tab=treemap", "canvas"),
         "model-derived": (f"/models/{derived.id}", ".tp-table tbody tr"),
         "cut": (cut, ".tp-picture"),
@@ -50,9 +50,11 @@ def test_no_page_is_wider_than_the_window(
 
 def test_the_module_tree_is_searched_and_leads_to_a_cut(visit: Visit, resnet_id: str) -> None:
     window = visit()
-    page = window.go(f"/models/{resnet_id}?tab=modules", ".tp-tree")
+    page = window.go(f"/models/{resnet_id}?tab=modules", ".tp-cell-tree")
+    page.get_by_role("button", name="self.layer1", exact=True).click()
+    expect(page.get_by_role("button", name="self.layer1.0", exact=True)).to_be_visible()
     page.get_by_label("Search modules").fill("layer3.5.conv3")
-    row = page.locator(".tp-tree .q-tree__node-header", has_text="conv3").first
+    row = page.locator(".tp-table tbody tr", has_text="conv3").first
     expect(row).to_be_visible()
     row.get_by_role("link", name="Cut").click()
     page.wait_for_url("**/cut?node=self.layer3.5.conv3.weight**")

@@ -13,7 +13,7 @@ from nicegui import ui
 
 from torchpruner_dashboard import palette
 
-Kind = Literal["name", "text", "number", "measure", "state", "action"]
+Kind = Literal["name", "text", "number", "measure", "state", "tree", "action"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,16 @@ _CELL = """
     </span>
     <span v-if="props.row[props.col.name + '_percent'] != null" class="tp-track">
       <i :style="{width: props.row[props.col.name + '_percent'] + '%'}"></i></span>
+  </template>
+  <template v-else-if="props.col.kind === 'tree'">
+    <span class="tp-branch" :style="{paddingLeft: 18 * props.row[props.col.name + '_depth'] + 'px'}">
+      <q-btn v-if="props.row[props.col.name + '_open'] != null" flat dense round size="sm"
+             :icon="props.row[props.col.name + '_open'] ? 'expand_more' : 'chevron_right'"
+             :aria-expanded="props.row[props.col.name + '_open'] ? 'true' : 'false'"
+             :aria-label="props.row.id" @click="$parent.$emit('toggle', props.row.id)"></q-btn>
+      <span v-else class="tp-leaf"></span>
+      {{ props.value }}&nbsp;
+      <span class="tp-soft tp-small">{{ props.row[props.col.name + '_type'] }}</span></span>
   </template>
   <template v-else-if="props.col.kind === 'action'">
     <a v-if="props.row[props.col.name + '_href']" :href="props.row[props.col.name + '_href']">

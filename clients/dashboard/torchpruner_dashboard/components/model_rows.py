@@ -43,17 +43,18 @@ def _row(info: ModelInfo, models: Mapping[str, ModelInfo], now: float) -> dict[s
         "format": info.format,
         "size": info.size,
         "size_text": formatting.size(info.size),
-        "params": info.counts.get("params"),
-        "params_text": formatting.count(info.counts.get("params")),
-        "flops": info.counts.get("flops"),
-        "flops_text": formatting.flops(info.counts.get("flops")),
-        "groups": info.counts.get("groups"),
         "owner": info.owner,
         # Sorts as an age does: the larger the number, the younger.
         "created_at": info.created_at,
         "created_at_text": formatting.age(info.created_at, now),
         **state_cell(info),
     }
+    if info.counts:
+        row["params"] = info.counts.get("params")
+        row["params_text"] = formatting.count(info.counts.get("params"))
+        row["flops"] = info.counts.get("flops")
+        row["flops_text"] = formatting.flops(info.counts.get("flops"))
+        row["groups"] = info.counts.get("groups")
     if info.weightless and not info.has_weights:
         row["format_sub"] = "without weights"
     if info.parent:

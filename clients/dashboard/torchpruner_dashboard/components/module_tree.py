@@ -1,98 +1,140 @@
-"""The module tree with parameters and FLOPs as bars in the rows."""
+"""The module tree with parameters and FLOPs as bars in the rows.
+
+The rows are those that are open, a page of them at a time: a tree that draws every module of a
+large network takes seconds.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from nicegui import ui
+from nicegui import events, ui
 
 from torchpruner_dashboard import formatting
+from torchpruner_dashboard.components.data_table import Column, data_table, set_rows
 from torchpruner_dashboard.cuts.cut_address import cut_url
 from torchpruner_dashboard.model_graphs import ModelOutline
 
-_ROW = """
-<div class="tp-tree-row">
-  <span class="tp-tree-name">{{ props.node.label }}
-    <span class="tp-soft tp-small">{{ props.node.type }}</span></span>
-  <span class="tp-tree-value">{{ props.node.params }}
-    <span v-if="props.node.params" class="tp-track"><i
-      :style="{width: props.node.params_bar + '%'}"></i></span></span>
-  <span class="tp-tree-value">{{ props.node.flops }}
-    <span v-if="props.node.flops" class="tp-track"><i class="tp-second"
-      :style="{width: props.node.flops_bar + '%'}"></i></span></span>
-  <span><a v-if="props.node.cut" :href="props.node.cut" @click.stop>Cut</a></span>
-</div>
-"""
+PAGE = 100
+MOST_FOUND = 300
+"""Rows that a search shows: somebody who finds more searches on."""
+
+COLUMNS = (
+    Column("name", "Module", "tree", sortable=False),
+    Column("params", "Parameters", "measure", sortable=False),
+    Column("flops", "FLOPs", "measure", sortable=False),
+    Column("cut", "", "action"),
+)
 
 
 def module_tree(model: str, outline: ModelOutline) -> None:
-    """A tree that opens two levels; a search opens what it finds."""
-    nodes = tree_nodes(model, outline)
+    """A tree whose first level is open; a search opens what it finds."""
+    tree = ModuleTree(model, outline)
     with ui.row().classes("tp-row"):
-        field = ui.input("Search modules").props('dense outlined clearable debounce="150"')
+        field = ui.input("Search modules").props(
+            'dense outlined clearable debounce="100" type="search"'
+        )
         field.classes("tp-search")
-        every = ui.button("Open all").props("flat no-caps dense")
-        none = ui.button("Close all").props("flat no-caps dense")
-    with ui.column().classes("tp-card"):
-        with ui.element("div").classes("tp-tree-row tp-tree-head"):
-            for text in ("Module", "Parameters", "FLOPs", ""):
-                ui.label(text)
-        tree = ui.tree(nodes, label_key="id").classes("tp-tree").props("dense")
-        tree.props("no-connectors")
-        tree.add_slot("default-header", _ROW)
-        tree.expand([name for name in outline.modules if name.count(".") < 1])
+        ui.button("Open all", on_click=lambda: redraw(tree.open_all())).props("flat no-caps dense")
+        ui.button("Close all", on_click=lambda: redraw(tree.close_all())).props(
+            "flat no-caps dense"
+        )
+    table = data_table(COLUMNS, tree.rows(), page_size=PAGE, empty="No module matches")
 
-    every.on_click(lambda: tree.expand())
-    none.on_click(lambda: tree.collapse())
+    def redraw(rows: list[dict[str, Any]]) -> None:
+        set_rows(table, rows, PAGE)
 
-    def find(text: str) -> None:
-        tree.props["filter"] = text
-        if text:
-            lowered = text.lower()
-            found = [name for name in outline.modules if lowered in name.lower()]
-            opened = {part for name in found[:60] for part in _ancestors(name)}
-            tree.expand(list(opened))
+    def toggle(event: events.GenericEventArguments) -> None:
+        redraw(tree.toggle(str(event.args)))
 
-    field.on_value_change(lambda event: find(str(event.value or "")))
+    table.on("toggle", toggle)
+    field.on_value_change(lambda event: redraw(tree.search(str(event.value or ""))))
 
 
-def tree_nodes(model: str, outline: ModelOutline) -> list[dict[str, Any]]:
-    """The modules as nested nodes; empty values are left out, since a page has thousands.
+class ModuleTree:
+    """Which modules are open, and the rows that shows. Every change returns the new rows."""
 
-    A parameter is a node only where its module has other modules too: elsewhere it would repeat
-    its module's row.
-    """
-    modules = outline.modules
-    total_params = max((record.params for record in modules.values()), default=0)
-    total_flops = max((record.flops for record in modules.values()), default=0)
-    nodes: dict[str, dict[str, Any]] = {}
-    for name, record in modules.items():
-        tensor = outline.is_tensor(name)
-        if tensor and not _has_modules(outline, record.parent or ""):
-            continue
-        node: dict[str, Any] = {"id": name, "label": name.rpartition(".")[2], "type": record.type}
+    def __init__(self, model: str, outline: ModelOutline) -> None:
+        self._model = model
+        self._outline = outline
+        self._children: dict[str, list[str]] = {}
+        self._roots: list[str] = []
+        for name, record in outline.modules.items():
+            if record.parent in outline.modules:
+                self._children.setdefault(str(record.parent), []).append(name)
+            else:
+                self._roots.append(name)
+        self._open = set(self._roots)
+        self._found: set[str] | None = None
+        records = outline.modules.values()
+        self._most_params = max((record.params for record in records), default=0)
+        self._most_flops = max((record.flops for record in records), default=0)
+
+    def toggle(self, name: str) -> list[dict[str, Any]]:
+        self._open ^= {name}
+        return self.rows()
+
+    def open_all(self) -> list[dict[str, Any]]:
+        self._open = set(self._children)
+        return self.rows()
+
+    def close_all(self) -> list[dict[str, Any]]:
+        self._open = set(self._roots)
+        return self.rows()
+
+    def search(self, text: str) -> list[dict[str, Any]]:
+        """Show the modules whose name or type has ``text``, and what they are in."""
+        lowered = text.strip().lower()
+        self._found = None
+        if lowered:
+            names = [
+                name
+                for name, record in self._outline.modules.items()
+                if lowered in name.lower() or lowered in record.type.lower()
+            ]
+            self._found = {part for name in names[:MOST_FOUND] for part in _with_ancestors(name)}
+        return self.rows()
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows from top to bottom."""
+        rows: list[dict[str, Any]] = []
+        waiting = [(name, 0) for name in reversed(self._roots)]
+        while waiting:
+            name, depth = waiting.pop()
+            if self._found is not None and name not in self._found:
+                continue
+            children = self._children.get(name, [])
+            shown = name in self._open if self._found is None else True
+            rows.append(self._row(name, depth, shown if children else None))
+            if shown:
+                waiting += [(child, depth + 1) for child in reversed(children)]
+        return rows
+
+    def _row(self, name: str, depth: int, shown: bool | None) -> dict[str, Any]:
+        record = self._outline.modules[name]
+        row: dict[str, Any] = {
+            "id": name,
+            "name": name.rpartition(".")[2],
+            "name_depth": depth,
+            "name_open": shown,
+            "name_type": record.type,
+        }
         if record.params:
-            node["params"] = formatting.count(record.params)
-            node["params_bar"] = round(formatting.share(record.params, total_params), 1)
-        if record.flops and not tensor:
-            node["flops"] = formatting.flops(record.flops)
-            node["flops_bar"] = round(formatting.share(record.flops, total_flops), 1)
-        axes = outline.axes.get(name)
+            row["params"] = record.params
+            row["params_text"] = formatting.count(record.params)
+            row["params_bar"] = round(formatting.share(record.params, self._most_params), 1)
+        if record.flops and not self._outline.is_tensor(name):
+            row["flops"] = record.flops
+            row["flops_text"] = formatting.flops(record.flops)
+            row["flops_bar"] = round(formatting.share(record.flops, self._most_flops), 1)
+        axes = self._outline.axes.get(name)
         if axes:
-            node["cut"] = cut_url(model, axes[0].node, axes[0].dim)
-        nodes[name] = node
-    roots: list[dict[str, Any]] = []
-    for name, node in nodes.items():
-        parent = nodes.get(modules[name].parent or "")
-        (roots if parent is None else parent.setdefault("children", [])).append(node)
-    return roots
+            row["cut"] = "cut"
+            row["cut_text"] = "Cut"
+            row["cut_href"] = cut_url(self._model, axes[0].node, axes[0].dim)
+        return row
 
 
-def _has_modules(outline: ModelOutline, name: str) -> bool:
-    record = outline.modules.get(name)
-    return record is not None and len(record.children) > len(record.parameters)
-
-
-def _ancestors(name: str) -> list[str]:
+def _with_ancestors(name: str) -> list[str]:
     parts = name.split(".")
-    return [".".join(parts[:end]) for end in range(1, len(parts))]
+    return [".".join(parts[:end]) for end in range(1, len(parts) + 1)]

@@ -50,13 +50,15 @@ class ModelsPage:
         self._region = Region(self._fetch, self._show, "Loading the models")
         ui.timer(POLL, self._poll)
 
-    async def _fetch(self) -> str | None:
-        await self._visit.session.check()
-        page, cursor = await self._visit.session.client.models_page(FIRST)
+    async def _fetch(self) -> bool:
+        """Fetch the first rows; return whether there are more."""
+        session = self._visit.session
+        await session.check()
+        page, cursor = await session.client.models_page(FIRST)
         self._models = {info.id: info for info in page}
-        return cursor
+        return cursor is not None
 
-    async def _show(self, cursor: str | None) -> None:
+    async def _show(self, more: bool) -> None:
         self._tools.clear()
         self._table = None
         if not self._models:
@@ -81,10 +83,17 @@ class ModelsPage:
         with self._tools:
             search_field(self._table, "Search models")
         self._count()
-        while cursor is not None:
+        if more:
+            await self._fetch_rest()
+
+    async def _fetch_rest(self) -> None:
+        cursor: str | None = None
+        while True:
             page, cursor = await self._visit.session.client.models_page(REST, cursor)
             self._models |= {info.id: info for info in page}
             self._redraw()
+            if cursor is None:
+                return
 
     async def _poll(self) -> None:
         """Ask about the models that are still being built; the others do not change."""

@@ -1,0 +1,115 @@
+"""What people type and read: indices, addresses, numbers, errors. No browser, no service."""
+
+from __future__ import annotations
+
+import doctest
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from torchpruner_client import CutRequest, ServiceError, ServiceUnreachable, WeightsRequired
+from torchpruner_core.errors import EmptyAxisError
+from torchpruner_dashboard import formatting, palette
+from torchpruner_dashboard.components import upload_dialog
+from torchpruner_dashboard.cuts import index_text
+from torchpruner_dashboard.cuts.cut_address import CutAddress
+from torchpruner_dashboard.cuts.index_text import indices_text, parse_indices
+from torchpruner_dashboard.failures import failure_of, problem_failure
+from torchpruner_dashboard.pages.login import _is_local
+from torchpruner_dashboard.prometheus_text import Metrics
+from torchpruner_dashboard.settings import DashboardSettings
+
+INDICES = st.sets(st.integers(0, 5000), max_size=60)
+
+
+@pytest.mark.parametrize("module", [formatting, index_text, upload_dialog])
+def test_examples_in_docstrings_hold(module: object) -> None:
+    failed, tried = doctest.testmod(module)  # type: ignore[arg-type]
+    assert tried and not failed
+
+
+@given(INDICES)
+def test_indices_are_read_as_they_are_written(indices: set[int]) -> None:
+    assert parse_indices(indices_text(indices)) == tuple(sorted(indices))
+
+
+@pytest.mark.parametrize("text", ["a", "1-", "-1", "3-1", "1.5", "0-99999999"])
+def test_what_is_no_index_is_named(text: str) -> None:
+    with pytest.raises(ValueError, match=r"index|backwards|longer"):
+        parse_indices(text)
+
+
+@given(INDICES, INDICES, st.sampled_from(["auto", "outer", "inner", "strict"]), st.booleans())
+def test_an_address_gives_the_same_cut_back(
+    index: set[int], basket: set[int], granularity: str, protect: bool
+) -> None:
+    from urllib.parse import parse_qs
+
+    requests = (CutRequest("self.a.0.weight", 1, tuple(sorted(basket))),) if basket else ()
+    address = CutAddress(
+        "self.conv1.weight", 0, tuple(sorted(index)), granularity, protect, requests
+    )
+    query = parse_qs(address.query())
+    read = CutAddress.of_query(
+        query["node"][0],
+        int(query["dim"][0]),
+        query.get("index", [""])[0],
+        query.get("granularity", ["auto"])[0],
+        query.get("protect", ["false"])[0] == "true",
+        query.get("add", []),
+    )
+    assert read == address
+
+
+def test_errors_say_what_and_what_now() -> None:
+    dead = failure_of(ServiceUnreachable("http://x does not answer"))
+    assert dead.passing and "does not answer" in dead.title
+    weights = failure_of(WeightsRequired({"type": "weights-required", "detail": "..."}))
+    assert "ONNX" in weights.advice
+    assert failure_of(ValueError("'x' is not a shape")).detail == "'x' is not a shape"
+    refused = failure_of(ServiceError({"type": "odd", "title": "Odd", "detail": "it is odd"}))
+    assert (refused.title, refused.detail) == ("Odd", "it is odd")
+    assert problem_failure(None).title
+
+
+def test_a_core_error_of_the_service_keeps_its_title() -> None:
+    from torchpruner_client.errors import InvalidRequestError, failure
+
+    problem = {"type": EmptyAxisError.slug, "title": "Too much", "detail": "all 4 slices"}
+    shown = failure_of(failure(InvalidRequestError, problem))
+    assert (shown.title, shown.detail) == ("Too much", "all 4 slices")
+
+
+@pytest.mark.parametrize(
+    ("target", "local"),
+    [("/models", True), ("//evil", False), ("/\\evil", False), ("https://evil", False)],
+)
+def test_login_leads_to_this_site_only(target: str, local: bool) -> None:
+    assert _is_local(target) is local
+
+
+def test_settings_do_not_take_the_operators_own_key() -> None:
+    found = DashboardSettings.from_environment(
+        {"TORCHPRUNER_API_KEY": "tp_mine", "TORCHPRUNER_URL": "http://s:1/"}
+    )
+    assert found.shared_key == "" and found.service_url == "http://s:1"
+
+
+def test_colours_of_states_have_signs_of_their_own() -> None:
+    signs = list(palette.STATES.values())
+    assert len({sign.icon for sign in signs}) == len({sign.word for sign in signs}) == len(signs)
+
+
+def test_prometheus_text_is_read() -> None:
+    metrics = Metrics(
+        "# HELP x y\n"
+        'n_total{route="/v1/a b",status="200"} 3\n'
+        'n_total{route="/v1",status="500"} 1.0 1700000000\n'
+        't_bucket{le="0.1"} 5\nt_bucket{le="1.0"} 10\nt_bucket{le="+Inf"} 10\n'
+    )
+    assert metrics.total("n_total") == 4
+    assert metrics.total("n_total", status="200") == 3
+    assert metrics.quantile("t", 0.5) == pytest.approx(0.1)
+    assert metrics.quantile("t", 0.75) == pytest.approx(0.55)
+    assert metrics.quantile("nothing", 0.5) is None
