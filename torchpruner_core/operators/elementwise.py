@@ -32,10 +32,23 @@ def tie_broadcast(ties: Ties, operands: Sequence[DataNode | None], out: DataNode
 
 
 class Elementwise(OperatorNode):
-    """All operands and the output agree on every axis that is not stretched."""
+    """All operands and the output agree on every axis that is not stretched.
+
+    Before operator set 7 the second operand may begin at ``axis`` of the first instead of ending
+    where it ends; a ``PRelu`` has one slope a channel then.
+    """
 
     def ties(self, ties: Ties) -> None:
-        tie_broadcast(ties, self.in_data, self.out_data[0])
+        second, out = self.input(1), self.out_data[0]
+        first_dim = 1 if self.type == "PRelu" else self.params.get("axis")
+        if second is None or first_dim is None or self.opset >= 7:
+            tie_broadcast(ties, self.in_data, out)
+            return
+        tie_broadcast(ties, self.in_data[:1], out)
+        for dim, size in enumerate(second.shape):
+            target = int(first_dim) % out.rank + dim
+            if size != 1 or out.shape[target] == 1:
+                ties.same(second.axis(dim), out.axis(target))
 
 
 @describes(

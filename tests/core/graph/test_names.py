@@ -77,6 +77,15 @@ def test_counts_agree(entrances):
     assert len({g.flops() for g in graphs.values()}) == 1
 
 
+def test_flops_are_those_that_torch_counts(entrances):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model, graphs = entrances
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, 3, 32, 32))
+    assert {g.flops() for g in graphs.values()} == {counter.get_total_flops()}
+
+
 def test_groups_agree(entrances):
     _, graphs = entrances
     found = [

@@ -192,3 +192,12 @@ def test_random_numbers_have_the_shape_of_their_input(kind):
     )
     result = solve_onnx(data).cut_analysis("self.w", [1, 2], 1)
     assert result.iner["y"][1].tolist() == [1, 2] and result.outputs[0].shape == (2, 2)
+
+
+@pytest.mark.parametrize(
+    "legacy", [node("Add", "x w", "y", broadcast=1, axis=1), node("PRelu", "x w", "y")]
+)
+def test_before_operator_set_7_the_second_operand_may_begin_at_an_axis(legacy):
+    data = model([legacy], {"x": (2, 3, 3)}, ["y"], {"w": (3,)}, opset=6)
+    result = solve_onnx(data).cut_analysis("self.w", [2], 0)
+    assert [None if cut is None else cut.tolist() for cut in result.iner["y"]] == [None, [2], None]
