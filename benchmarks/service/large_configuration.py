@@ -14,7 +14,7 @@ SECONDS, SENT_MB, MEMORY_GB = 90.0, 5.0, 4.0
 
 # Its own process, so that the peak memory is that of the whole client side and of nothing else.
 CLIENT = """
-import json, resource, sys, time
+import json, sys, time
 import torch
 from torchpruner_client import Client
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -33,10 +33,13 @@ with Client(sys.argv[1], progress=False, timeout=300) as client:
     uploaded = time.perf_counter()
     groups = remote.groups()
 end = time.perf_counter()
+# Not getrusage: a child inherits the peak of the process that started it.
+status = open("/proc/self/status").read()
+peak = int(status.partition("VmHWM:")[2].split()[0])
 print(json.dumps({
     "params": params, "seconds": end - start, "upload": uploaded - start,
     "sent": remote.bytes_sent[0], "groups": len(groups),
-    "rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    "rss": peak * 1024,
 }))
 """
 

@@ -190,3 +190,35 @@ def test_a_forged_result_is_not_believed(attack: Attack) -> None:
         "os._exit(0)\n"
     )
     assert attack.fails(hostile(code))["type"] == "invalid-model"
+
+
+def test_a_flood_of_progress_is_bounded(attack: Attack) -> None:
+    code = (
+        "import json, os, stat, struct\n"
+        "def fifo(n):\n"
+        "    try:\n        return stat.S_ISFIFO(os.fstat(n).st_mode)\n"
+        "    except OSError:\n        return False\n"
+        "pipe = [n for n in range(3, 64) if fifo(n)][0]\n"
+        "for number in range(300000):\n"
+        "    text = json.dumps({'stage': f'stage {number}', 'percent': 50}).encode()\n"
+        "    os.write(pipe, b'P' + struct.pack('!Q', len(text)) + text)\n"
+    )
+    attack.ends(hostile(code))
+    text = attack.service.client.get("/metrics").text
+    assert "stage 1" not in text
+
+
+def test_a_forged_problem_has_the_form_of_one(attack: Attack) -> None:
+    code = (
+        f"{REPORT}"
+        "text = json.dumps({'type': '<script>', 'status': 200, 'detail': 'x' * 100000, 'y': 'z' * 9000})\n"
+        "for n in range(3, 64):\n"
+        "    try:\n"
+        "        if stat.S_ISFIFO(os.fstat(n).st_mode):\n"
+        "            os.write(n, b'E' + struct.pack('!Q', len(text)) + text.encode())\n"
+        "    except OSError:\n        pass\n"
+        "os._exit(0)\n"
+    )
+    problem = attack.fails(hostile(code))
+    assert problem["type"] == "invalid-model"
+    assert len(problem["detail"]) <= 4000 and "y" not in problem

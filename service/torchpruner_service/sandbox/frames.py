@@ -19,7 +19,7 @@ RESULT: Final = b"R"
 ERROR: Final = b"E"
 
 MAX_DATA = 8 << 20
-MAX_TEXT = 64 << 20
+MAX_TEXT = 1 << 20
 
 
 class FrameError(Exception):

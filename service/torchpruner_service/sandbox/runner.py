@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -27,6 +28,8 @@ from torchpruner_service.sandbox.frames import (
 from torchpruner_service.sandbox.nursery import LENGTH
 
 POLL = 0.25
+MAX_DETAIL = 4000
+_SLUG = re.compile(r"^[a-z][a-z-]{0,39}$")
 
 NURSERY_SECONDS = 60.0
 """How long a task waits for a nursery that imports torch again."""
@@ -164,6 +167,7 @@ class _Follower:
             if time.monotonic() > deadline:
                 raise TaskFailed(_too_slow(self._task.limits.wall_seconds))
             self._watch_memory()
+            self._watch_disk()
             ready, _, _ = select.select([self._reader], [], [], POLL)
             if ready and not self._read():
                 return self._end()
@@ -193,7 +197,7 @@ class _Follower:
         elif kind == RESULT:
             self._outcome = value
         elif kind == ERROR:
-            self._failure = value
+            self._failure = sanitised(value)
 
     def _watch_memory(self) -> None:
         if not self._pid:
@@ -204,6 +208,17 @@ class _Follower:
             resident = int(Path(f"/proc/{self._pid}/statm").read_text().split()[1])
             if resident * os.sysconf("SC_PAGE_SIZE") > self._task.limits.memory + (2 << 30):
                 raise TaskFailed(_too_big(self._task.limits.memory))
+
+    def _watch_disk(self) -> None:
+        used = 0
+        for folder, _, names in os.walk(self._task.scratch):
+            for name in names:
+                with contextlib.suppress(OSError):
+                    used += (
+                        os.stat(os.path.join(folder, name), follow_symlinks=False).st_blocks * 512
+                    )
+        if used > self._task.limits.file_bytes:
+            raise TaskFailed(_too_much_disk(self._task.limits.file_bytes))
 
     def _hear(self, timeout: float = 0.0) -> dict[str, Any]:
         """Return what the nursery said since the last time."""
@@ -263,6 +278,28 @@ def _too_big(limit: int) -> dict[str, Any]:
         "detail": f"the job used more than {limit >> 20} MiB; it is not tried again. "
         "Use a smaller input, or raise TORCHPRUNER_SANDBOX_MEMORY.",
     }
+
+
+def _too_much_disk(limit: int) -> dict[str, Any]:
+    return {
+        "type": "disk-limit",
+        "title": "The model needs more disk than a job may use",
+        "detail": f"the job wrote more than {limit >> 20} MiB of temporary files; it is not tried again",
+    }
+
+
+def sanitised(problem: dict[str, Any]) -> dict[str, Any]:
+    """Return a child's problem as far as it has the form of one: untrusted code may have made it."""
+    kind = problem.get("type")
+    found: dict[str, Any] = {
+        "type": kind if isinstance(kind, str) and _SLUG.match(kind) else "invalid-model",
+        "title": str(problem.get("title", "The model could not be read"))[:200],
+        "detail": str(problem.get("detail", ""))[:MAX_DETAIL],
+    }
+    rest = {str(key)[:40]: value for key, value in problem.items() if key not in found}
+    if len(json.dumps(rest)) <= MAX_DETAIL:
+        found.update(rest)
+    return found
 
 
 def _nonsense(error: Exception) -> dict[str, Any]:

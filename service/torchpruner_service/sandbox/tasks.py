@@ -16,7 +16,7 @@ from torchpruner_service.sandbox.frames import FrameWriter
 
 
 def build(args: dict[str, Any], out: FrameWriter) -> dict[str, Any]:
-    """Read a model and send its solved graph; return counts."""
+    """Read a model and send its solved graph; return whether it came without its weights."""
     from torchpruner_core import solve_onnx
 
     data = _onnx_bytes(args, out, 5, 55)
@@ -31,17 +31,7 @@ def build(args: dict[str, Any], out: FrameWriter) -> dict[str, Any]:
     from torchpruner_service.sandbox.weightless import lacks_weights
 
     out.data(graph.to_bytes())
-    return {
-        "nodes": len(graph.nodes),
-        "operators": len(graph.operators),
-        "modules": len(graph.modules),
-        "groups": len(graph.groups()),
-        "params": graph.params(),
-        "flops": graph.flops(),
-        "weightless": args["format"] == "onnx" and lacks_weights(data),
-        "inputs": [graph.spec(name).to_dict() for name in graph.inputs],
-        "outputs": [graph.spec(name).to_dict() for name in graph.outputs],
-    }
+    return {"weightless": args["format"] == "onnx" and lacks_weights(data)}
 
 
 def weights(args: dict[str, Any], out: FrameWriter) -> dict[str, Any]:

@@ -19,6 +19,25 @@ from torchpruner_service.state.job_record import JobRecord
 from torchpruner_service.storage import layout
 from torchpruner_service.storage.objects import Objects
 
+PROGRESS_SECONDS = 0.1
+
+STAGES = frozenset(
+    {
+        "comparing",
+        "coupling",
+        "done",
+        "exported",
+        "exporting",
+        "inferring shapes",
+        "measuring",
+        "reading",
+        "reading weights",
+        "solving",
+        "writing",
+    }
+)
+"""What a sandboxed task may say it is at: the names become labels of metrics."""
+
 
 @dataclass(slots=True)
 class JobContext:
@@ -91,8 +110,17 @@ class JobContext:
         scratch.mkdir(mode=0o700, exist_ok=True)
         start, end = span
 
+        told = 0.0
+
         def on_progress(stage: str, percent: float) -> None:
-            self.stage(stage, start + (end - start) * percent / 100.0)
+            # Untrusted code may say anything, as often as it likes.
+            nonlocal told
+            stage = stage if stage in STAGES else "working"
+            now = time.monotonic()
+            changed = self._stage is not None and self._stage[0] != stage
+            if now - told > (PROGRESS_SECONDS / 5 if changed else PROGRESS_SECONDS):
+                told = now
+                self.stage(stage, start + (end - start) * percent / 100.0)
 
         try:
             return run_task(

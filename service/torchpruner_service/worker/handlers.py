@@ -50,7 +50,7 @@ def build(context: JobContext) -> dict[str, Any]:
         )
         data = bytes(graph)
         context.stage("storing", 92)
-        check_graph(data)
+        facts = facts_of(check_graph(data), bool(facts.get("weightless")))
         context.objects.put(layout.solved(model), data)
         context.objects.put_json(layout.facts(model), facts)
     context.board.connection.set(context.board.keys.graph(model), data)
@@ -109,8 +109,23 @@ def latency(context: JobContext) -> dict[str, Any]:
     )
 
 
-def check_graph(data: bytes) -> None:
-    """Raise where bytes from the sandbox are not a graph, or would unpack into very much.
+def facts_of(graph: SolvedGraph, weightless: bool) -> dict[str, Any]:
+    """Counts and shapes that a model's view shows, taken from the graph itself."""
+    return {
+        "nodes": len(graph.nodes),
+        "operators": len(graph.operators),
+        "modules": len(graph.modules),
+        "groups": len(graph.groups()),
+        "params": graph.params(),
+        "flops": graph.flops(),
+        "weightless": weightless,
+        "inputs": [graph.spec(name).to_dict() for name in graph.inputs],
+        "outputs": [graph.spec(name).to_dict() for name in graph.outputs],
+    }
+
+
+def check_graph(data: bytes) -> SolvedGraph:
+    """Return the graph that bytes from the sandbox are. Raises where they are none, or too large.
 
     They were made beside untrusted code, and API processes will load them.
     """
@@ -122,7 +137,7 @@ def check_graph(data: bytes) -> None:
         with zipfile.ZipFile(io.BytesIO(archive)) as entries:
             if sum(entry.file_size for entry in entries.infolist()) > MAX_GRAPH_BYTES:
                 raise ValueError("its arrays unpack into too much")
-        SolvedGraph.from_bytes(data)
+        return SolvedGraph.from_bytes(data)
     except (zlib.error, zipfile.BadZipFile, ValueError, TypeError, KeyError) as error:
         raise InvalidUpload(f"the sandbox's answer is not a graph: {error}") from error
 
