@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
-from nicegui import ui
+from nicegui import background_tasks, ui
 
 from torchpruner_client import UnauthorizedError
 from torchpruner_dashboard.failures import Failure, failure_of
@@ -84,7 +85,9 @@ class Region(Generic[T]):
         self._box = ui.column().classes("tp-stack")
         with self._box:
             spinner(waiting)
-        # Runs when the browser is connected, so that the page itself never waits for the service.
+        # Asked for while the browser still loads the page, shown when it is connected: the page
+        # itself never waits for the service.
+        self._early: asyncio.Task[T | Exception] | None = background_tasks.create(self._ask())
         ui.timer(0, self._fill, once=True)
 
     async def reload(self) -> None:
@@ -94,25 +97,26 @@ class Region(Generic[T]):
             spinner(self._waiting)
         await self._fill()
 
-    async def _fill(self) -> None:
+    async def _ask(self) -> T | Exception:
         try:
-            found = await self._fetch()
-        except UnauthorizedError:
-            # Within the box: the button that asked may be gone with what it stood in.
-            if not self._box.is_deleted:
-                with self._box:
-                    ask_for_key()
-            return
+            return await self._fetch()
         except Exception as error:
-            if not self._box.is_deleted:
-                self._box.clear()
-                with self._box:
-                    error_panel(failure_of(error), self.reload)
-            return
+            return error
+
+    async def _fill(self) -> None:
+        early, self._early = self._early, None
+        found = await (early or self._ask())
         if self._box.is_deleted:
             return
-        self._box.clear()
+        # Within the box: the button that asked may be gone with what it stood in.
         with self._box:
+            if isinstance(found, UnauthorizedError):
+                ask_for_key()
+                return
+            self._box.clear()
+            if isinstance(found, Exception):
+                error_panel(failure_of(found), self.reload)
+                return
             shown = self._show(found)
             if isinstance(shown, Awaitable):
                 await shown
