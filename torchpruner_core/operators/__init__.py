@@ -7,6 +7,7 @@ from torchpruner_core.operators import (  # noqa: F401  (imported to register th
     indexing,
     matmul,
     normalization,
+    onnxruntime,
     opaque,
     padding,
     pooling,

@@ -33,7 +33,9 @@ def test_no_operator_is_both_described_and_opaque():
     opaque = [name for names in REASONS.values() for name in names]
     assert len(opaque) == len(set(opaque))
     known = {f"{d}::{n}" if d else n for d, n in SCHEMAS}
-    assert set(opaque) <= known and set(operator_register.names()) <= known
+    assert set(opaque) <= known
+    own = {name for name in operator_register.names() if not name.startswith("com.microsoft::")}
+    assert own <= known
     for name in opaque:
         domain, _, plain = name.rpartition("::")
         assert issubclass(operator_register.get(plain, domain), Opaque)
@@ -44,9 +46,10 @@ def test_every_described_operator_has_a_small_graph_in_these_tests():
 
     text = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
     for name in operator_register.names():
-        if not issubclass(operator_register.get(*name.split("::")[::-1]), Opaque):
-            elementwise = operator_register.get(name).__module__.endswith("elementwise")
-            assert elementwise or f'"{name}"' in text or name in text, name
+        domain, _, plain = name.rpartition("::")
+        family = operator_register.get(plain, domain)
+        if not issubclass(family, Opaque) and not family.__module__.endswith("elementwise"):
+            assert plain in text, name
 
 
 def test_another_domain_does_not_inherit_a_rule_by_its_name():
