@@ -8,7 +8,7 @@ from nicegui import ui
 
 from torchpruner_client import CutResult
 from torchpruner_dashboard import formatting
-from torchpruner_dashboard.components.data_table import Column, data_table, search_field, set_rows
+from torchpruner_dashboard.components.data_table import Column, DataTable, search_field
 from torchpruner_dashboard.cuts.index_text import indices_text
 from torchpruner_dashboard.cuts.reach import removed_elements
 from torchpruner_dashboard.model_graphs import ModelGraph
@@ -35,7 +35,7 @@ class AffectedTable:
                 self._title = ui.label().classes("tp-h2")
                 ui.element("div").classes("tp-grow")
                 box = ui.row()
-            self._table = data_table(COLUMNS, [], page_size=PAGE)
+            self._table = DataTable(COLUMNS, [], page_size=PAGE)
             with box:
                 search_field(self._table, "Search affected")
 
@@ -46,7 +46,7 @@ class AffectedTable:
             f"{formatting.plural(len(result.terminal), 'parameter')} in "
             f"{formatting.plural(modules, 'module')}"
         )
-        set_rows(self._table, rows, PAGE)
+        self._table.set_rows(rows)
 
 
 def affected_rows(result: CutResult, graph: ModelGraph) -> list[dict[str, Any]]:

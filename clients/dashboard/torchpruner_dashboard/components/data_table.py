@@ -1,4 +1,4 @@
-"""Tables: sorted, searched, paged in the browser; rows become cards on narrow screens.
+"""Tables: sorted, searched, paged; rows become cards on narrow screens.
 
 Cells are drawn by one template; a column's ``kind`` says how. Values go through Vue's escaping.
 """
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from nicegui import ui
+from nicegui import events, ui
 
 from torchpruner_dashboard import palette
 
@@ -90,47 +90,108 @@ _CELL = """
 """
 
 
-def data_table(
-    columns: Sequence[Column],
-    rows: list[dict[str, Any]],
-    *,
-    page_size: int = 25,
-    sort_by: str | None = None,
-    descending: bool = False,
-    selection: Literal["single", "multiple"] | None = None,
-    empty: str = "Nothing to show",
-) -> ui.table:
-    """Return a table of ``rows``, each with a unique ``id``."""
-    pagination: dict[str, Any] = {"rowsPerPage": page_size}
-    if sort_by:
-        pagination |= {"sortBy": sort_by, "descending": descending}
-    table = ui.table(
-        columns=[column.to_quasar() for column in columns],
-        rows=rows,
-        row_key="id",
-        pagination=pagination,
-        selection=selection,
-    )
-    table.classes("tp-table").props("flat binary-state-sort")
-    table.props["rows-per-page-options"] = [10, 25, 50, 100, 0]
-    table.props["no-data-label"] = empty
-    table.props["no-results-label"] = "Nothing matches the search"
-    table.props["hide-pagination"] = len(rows) <= page_size
-    table.add_slot("body-cell", _CELL)
-    return table
+class DataTable:
+    """All rows stay here; the browser gets the page of them that it shows.
+
+    So a search, a sort or a change of one row costs a page's worth of traffic, not all rows.
+    """
+
+    def __init__(
+        self,
+        columns: Sequence[Column],
+        rows: list[dict[str, Any]],
+        *,
+        page_size: int = 25,
+        sort_by: str | None = None,
+        descending: bool = False,
+        selection: Literal["single", "multiple"] | None = None,
+        empty: str = "Nothing to show",
+    ) -> None:
+        """``rows`` have a unique ``id`` each and the keys that their :class:`Column` names."""
+        self._columns = columns
+        self._rows = rows
+        self._text = ""
+        self._pagination: dict[str, Any] = {
+            "page": 1,
+            "rowsPerPage": page_size,
+            "sortBy": sort_by,
+            "descending": descending,
+            "rowsNumber": 0,
+        }
+        self._page_size = page_size
+        self.table = ui.table(
+            columns=[column.to_quasar() for column in columns],
+            rows=[],
+            row_key="id",
+            pagination=self._pagination,
+            selection=selection,
+        )
+        self.table.classes("tp-table").props("flat binary-state-sort")
+        self.table.props["rows-per-page-options"] = [10, 25, 50, 100]
+        self.table.props["no-data-label"] = empty
+        self.table.add_slot("body-cell", _CELL)
+        self.table.on("request", self._requested, ["pagination"])
+        self._draw()
+
+    @property
+    def selected(self) -> list[dict[str, Any]]:
+        return self.table.selected
+
+    def set_rows(self, rows: list[dict[str, Any]]) -> None:
+        """Replace the rows; search, order and page stay."""
+        self._rows = rows
+        self._draw()
+
+    def search(self, text: str) -> None:
+        """Show the rows that have ``text`` in any of their cells."""
+        self._text = text.strip().lower()
+        self._pagination = {**self._pagination, "page": 1}
+        self._draw()
+
+    def _requested(self, event: events.GenericEventArguments) -> None:
+        self._pagination = {**self._pagination, **event.args["pagination"]}
+        self._draw()
+
+    def _draw(self) -> None:
+        found = [row for row in self._rows if self._matches(row)]
+        name = self._pagination.get("sortBy")
+        if name:
+            known = [row for row in found if row.get(name) is not None]
+            unknown = [row for row in found if row.get(name) is None]
+            known.sort(key=lambda row: _sort_key(row[name]), reverse=self._descending)
+            found = known + unknown
+        size = int(self._pagination.get("rowsPerPage") or self._page_size)
+        last = max(1, -(-len(found) // size))
+        page = min(int(self._pagination.get("page") or 1), last)
+        self._pagination = {**self._pagination, "page": page, "rowsNumber": len(found)}
+        self.table.pagination = self._pagination
+        self.table.props["hide-pagination"] = len(found) <= self._page_size
+        self.table.rows = found[(page - 1) * size : page * size]
+
+    @property
+    def _descending(self) -> bool:
+        return bool(self._pagination.get("descending"))
+
+    def _matches(self, row: dict[str, Any]) -> bool:
+        if not self._text:
+            return True
+        return any(
+            self._text in str(row.get(key, "")).lower()
+            for column in self._columns
+            for key in (column.name, f"{column.name}_text", f"{column.name}_sub")
+        )
 
 
-def set_rows(table: ui.table, rows: list[dict[str, Any]], page_size: int = 25) -> None:
-    """Replace the rows; the pager shows where they need one."""
-    table.props["hide-pagination"] = len(rows) <= page_size
-    table.rows = rows
-
-
-def search_field(table: ui.table, label: str = "Search") -> ui.input:
+def search_field(table: DataTable, label: str = "Search") -> ui.input:
     """A field that filters ``table`` as one types; ``/`` reaches it from anywhere."""
     field = ui.input(label).props('dense outlined clearable debounce="100" type="search"')
     field.classes("tp-search")
     with field.add_slot("prepend"):
         ui.icon("search")
-    field.bind_value_to(table, "filter", forward=lambda text: text or "")
+    field.on_value_change(lambda event: table.search(str(event.value or "")))
     return field
+
+
+def _sort_key(value: Any) -> tuple[bool, Any]:
+    """Numbers before texts; texts without regard to case."""
+    return (True, value.lower()) if isinstance(value, str) else (False, value)

@@ -8,7 +8,7 @@ from nicegui import ui
 
 from torchpruner_client import Group
 from torchpruner_dashboard import formatting, palette
-from torchpruner_dashboard.components.data_table import Column, data_table, search_field
+from torchpruner_dashboard.components.data_table import Column, DataTable, search_field
 from torchpruner_dashboard.components.notices import empty_state
 from torchpruner_dashboard.cuts.cut_address import cut_url
 from torchpruner_dashboard.model_graphs import ModelOutline
@@ -38,7 +38,7 @@ def group_table(model: str, outline: ModelOutline) -> None:
     rows = group_rows(model, outline)
     box = ui.row().classes("tp-row")
     rows.sort(key=lambda row: (-row["rank"], -row["flops"]))
-    table = data_table(COLUMNS, rows)
+    table = DataTable(COLUMNS, rows)
     with box:
         search_field(table, "Search parameters")
         ui.label("The dearest slices first; those that reach an input or output last.").classes(

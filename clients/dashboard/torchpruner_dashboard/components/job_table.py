@@ -10,7 +10,7 @@ from nicegui import events, ui
 
 from torchpruner_client import Job
 from torchpruner_dashboard import formatting, palette
-from torchpruner_dashboard.components.data_table import Column, data_table, search_field, set_rows
+from torchpruner_dashboard.components.data_table import Column, DataTable, search_field
 from torchpruner_dashboard.components.notices import toast, toast_failure
 from torchpruner_dashboard.sessions import Session
 
@@ -48,8 +48,8 @@ class JobTable:
                 self._filter.props("no-caps dense unelevated")
                 ui.element("div").classes("tp-grow")
                 box = ui.row()
-            self._table = data_table(COLUMNS, [], page_size=10, empty="No jobs yet: upload a model")
-            self._table.on("action", self._act)
+            self._table = DataTable(COLUMNS, [], page_size=10, empty="No jobs yet: upload a model")
+            self._table.table.on("action", self._act)
             with box:
                 search_field(self._table, "Search jobs")
 
@@ -65,7 +65,7 @@ class JobTable:
         }[str(self._filter.value)]
         may_write = self._session.may("write")
         rows = [job_row(job, may_write) for job in self._jobs if job.state in wanted]
-        set_rows(self._table, rows, 10)
+        self._table.set_rows(rows)
 
     async def _act(self, event: events.GenericEventArguments) -> None:
         job, action = str(event.args[0]), str(event.args[1])

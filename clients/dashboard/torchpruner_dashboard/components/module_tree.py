@@ -11,7 +11,7 @@ from typing import Any
 from nicegui import events, ui
 
 from torchpruner_dashboard import formatting
-from torchpruner_dashboard.components.data_table import Column, data_table, set_rows
+from torchpruner_dashboard.components.data_table import Column, DataTable
 from torchpruner_dashboard.cuts.cut_address import cut_url
 from torchpruner_dashboard.model_graphs import ModelOutline
 
@@ -39,15 +39,15 @@ def module_tree(model: str, outline: ModelOutline) -> None:
         ui.button("Close all", on_click=lambda: redraw(tree.close_all())).props(
             "flat no-caps dense"
         )
-    table = data_table(COLUMNS, tree.rows(), page_size=PAGE, empty="No module matches")
+    table = DataTable(COLUMNS, tree.rows(), page_size=PAGE, empty="No module matches")
 
     def redraw(rows: list[dict[str, Any]]) -> None:
-        set_rows(table, rows, PAGE)
+        table.set_rows(rows)
 
     def toggle(event: events.GenericEventArguments) -> None:
         redraw(tree.toggle(str(event.args)))
 
-    table.on("toggle", toggle)
+    table.table.on("toggle", toggle)
     field.on_value_change(lambda event: redraw(tree.search(str(event.value or ""))))
 
 

@@ -9,7 +9,7 @@ from nicegui import ui
 
 from torchpruner_client import Job, Readiness, Worker
 from torchpruner_dashboard import formatting, palette
-from torchpruner_dashboard.components.data_table import Column, data_table, set_rows
+from torchpruner_dashboard.components.data_table import Column, DataTable
 from torchpruner_dashboard.components.facts import facts
 from torchpruner_dashboard.service_history import ServiceHistory
 from torchpruner_dashboard.sessions import Session
@@ -41,13 +41,13 @@ class ServiceFigures:
             self._facts = ui.column().style("width: 100%")
         with ui.element("section").classes("tp-stack").props('aria-label="Workers"'):
             ui.label("Workers").classes("tp-h2")
-            self._workers = data_table(WORKERS, [], empty="No worker is running")
+            self._workers = DataTable(WORKERS, [], empty="No worker is running")
         with ui.element("section").classes("tp-card").props('aria-label="Load"'):
             ui.label("Requests a second and jobs waiting, while this page is open").classes("tp-h2")
             self._chart = ui.echart(_chart_options()).style("height: 200px; width: 100%")
         with ui.element("section").classes("tp-stack").props('aria-label="Routes"'):
             ui.label("Time to answer, since the API process started").classes("tp-h2")
-            self._routes = data_table(
+            self._routes = DataTable(
                 ROUTES, [], page_size=10, empty="Nobody has asked anything yet"
             )
 
@@ -60,8 +60,8 @@ class ServiceFigures:
     ) -> None:
         self._show_state(readiness)
         self._show_facts(workers, jobs, history)
-        set_rows(self._workers, [_worker_row(worker) for worker in workers])
-        set_rows(self._routes, _route_rows(history), 10)
+        self._workers.set_rows([_worker_row(worker) for worker in workers])
+        self._routes.set_rows(_route_rows(history))
         times = [round(1000 * moment.at) for moment in history.moments]
         # Never less than a minute, or a first reading would be drawn on an axis of days.
         self._chart.options["xAxis"]["min"] = min(times[0], times[-1] - 60_000)

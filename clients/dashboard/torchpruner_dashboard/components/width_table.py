@@ -9,7 +9,7 @@ from nicegui import ui
 
 from torchpruner_dashboard import formatting
 from torchpruner_dashboard.components.comparison import Side
-from torchpruner_dashboard.components.data_table import Column, data_table, search_field, set_rows
+from torchpruner_dashboard.components.data_table import Column, DataTable, search_field
 from torchpruner_dashboard.components.notices import empty_state
 
 ALL = "All parameters"
@@ -31,10 +31,10 @@ def width_table(sides: Sequence[Side]) -> None:
         if not rows:
             empty_state("No parameters", "These models have none in common.", "straighten")
             return
-        table = data_table(columns, changed, empty="No parameter differs")
+        table = DataTable(columns, changed, empty="No parameter differs")
         with box:
             search_field(table, "Search parameters")
-        every.on_value_change(lambda event: set_rows(table, rows if event.value else changed))
+        every.on_value_change(lambda event: table.set_rows(rows if event.value else changed))
 
 
 def width_rows(sides: Sequence[Side]) -> list[dict[str, Any]]:

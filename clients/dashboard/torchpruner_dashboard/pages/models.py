@@ -7,7 +7,7 @@ from typing import Any
 from nicegui import ui
 
 from torchpruner_client import ModelInfo, ServiceError, ServiceUnreachable
-from torchpruner_dashboard.components.data_table import data_table, search_field, set_rows
+from torchpruner_dashboard.components.data_table import DataTable, search_field
 from torchpruner_dashboard.components.frame import frame
 from torchpruner_dashboard.components.model_rows import COLUMNS, model_rows
 from torchpruner_dashboard.components.notices import Region, empty_state
@@ -35,7 +35,7 @@ class ModelsPage:
     def __init__(self, visit: Visit) -> None:
         self._visit = visit
         self._models: dict[str, ModelInfo] = {}
-        self._table: ui.table | None = None
+        self._table: DataTable | None = None
         self._upload = UploadDialog(visit, self._uploaded)
         with ui.row().classes("tp-row"):
             ui.html('<h1 class="tp-title">Models</h1>', sanitize=False)
@@ -72,14 +72,14 @@ class ModelsPage:
                     "unelevated no-caps"
                 )
             return
-        self._table = data_table(
+        self._table = DataTable(
             COLUMNS,
             model_rows(self._models),
             sort_by="created_at",
             descending=True,
             selection="multiple",
         )
-        self._table.on_select(lambda: self._chosen_changed())
+        self._table.table.on_select(lambda: self._chosen_changed())
         with self._tools:
             search_field(self._table, "Search models")
         self._count()
@@ -117,7 +117,7 @@ class ModelsPage:
 
     def _redraw(self) -> None:
         if self._table is not None:
-            set_rows(self._table, model_rows(self._models))
+            self._table.set_rows(model_rows(self._models))
             self._count()
 
     def _count(self) -> None:
