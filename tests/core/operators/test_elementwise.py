@@ -201,3 +201,32 @@ def test_before_operator_set_7_the_second_operand_may_begin_at_an_axis(legacy):
     data = model([legacy], {"x": (2, 3, 3)}, ["y"], {"w": (3,)}, opset=6)
     result = solve_onnx(data).cut_analysis("self.w", [2], 0)
     assert [None if cut is None else cut.tolist() for cut in result.iner["y"]] == [None, [2], None]
+
+
+@pytest.mark.parametrize(
+    ("one", "dtype"),
+    [
+        (node("Shrink", "x", "y", bias=0.1, lambd=0.4), np.float32),
+        (node("Cast", "x", "y", to=onnx.TensorProto.DOUBLE), np.float32),
+        (node("IsInf", "x", "y"), np.float32),
+        (node("IsNaN", "x", "y"), np.float32),
+        (node("Not", "x", "y"), bool),
+        (node("BitwiseNot", "x", "y"), np.uint8),
+        (node("Identity", "x", "y"), np.int64),
+    ],
+    ids=lambda value: value.op_type if hasattr(value, "op_type") else "",
+)
+def test_one_operand_passes_every_axis(one, dtype):
+    check_case(([one], {"x": ((2, 3), dtype)}, ["y"], {}), {}, None, "x:01 y:01")
+
+
+def test_every_elementwise_operator_is_in_these_tests():
+    from pathlib import Path
+
+    text = Path(__file__).read_text()
+    own = [
+        n
+        for n in operator_register.names()
+        if operator_register.get(n).__module__.endswith("elementwise")
+    ]
+    assert [n for n in own if f'"{n}"' not in text and n not in UNARY_FLOAT] == []
