@@ -65,6 +65,8 @@ def infer_shapes(model: onnx.ModelProto, values: Values) -> dict[str, tuple[Shap
                 shape = parts[node.input[0]][int(at)]
                 typed = onnx.helper.make_tensor_type_proto(element, list(shape))
                 inferred_types = {node.output[0]: typed}
+        if node.op_type in ("ConstantOfShape", "Expand"):
+            _use_partial_shape(node, inferred_types, values)
         for name, type_proto in inferred_types.items():
             read = read_type(type_proto)
             if _complete(found.get(name)):
@@ -84,6 +86,18 @@ def infer_shapes(model: onnx.ModelProto, values: Values) -> dict[str, tuple[Shap
                         onnx.helper.np_dtype_to_tensor_dtype(value.dtype), list(value.shape)
                     )
     return found
+
+
+def _use_partial_shape(node: Any, types: dict[str, Any], values: Values) -> None:
+    """Write into an operator's inferred type the sizes that are known one by one."""
+    asked = values.partial(node.input[-1])
+    tensor = types[node.output[0]].tensor_type if node.output[0] in types else None
+    if asked is None or tensor is None or len(tensor.shape.dim) != len(asked):
+        return
+    for dim, size in zip(tensor.shape.dim, asked, strict=True):
+        # An Expand leaves a size of the input where one is asked for.
+        if not dim.HasField("dim_value") and size > (1 if node.op_type == "Expand" else 0):
+            dim.dim_value = size
 
 
 def _sequence_parts(node: Any, values: Values) -> list[Shape]:

@@ -63,6 +63,39 @@ class Values:
         self._memo = {name: known for name, known in self._memo.items() if known is not None}
         return {name: known.value for name, known in found.items() if known is not None}
 
+    def partial(self, name: str) -> list[int] | None:
+        """Return a list of sizes, -1 where an entry is not known; ``None`` if even its length is not.
+
+        Follows concatenations, and the ``Where(sizes == -1, 1, sizes)`` that exporters put around them.
+        """
+        known = self.known(name)
+        if known is not None:
+            return [int(size) for size in known.ravel().tolist()]
+        producer = self.producers.get(name)
+        if producer is not None and producer.op_type == "Where":
+            return self.partial(producer.input[2])
+        if producer is not None and producer.op_type in _SAME_NUMBERS:
+            return self.partial(producer.input[0])
+        if producer is not None and producer.op_type == "Gather":
+            source, index = self.producers.get(producer.input[0]), self.known(producer.input[1])
+            shape = (
+                self.shapes.get(source.input[0]) if source is not None and source.input else None
+            )
+            if (
+                source is not None
+                and source.op_type == "Shape"
+                and shape is not None
+                and index is not None
+            ):
+                return [shape[int(at)] for at in index.ravel().tolist()]
+        if producer is None or producer.op_type != "Concat":
+            shape = self.shapes.get(name)
+            return (
+                [-1] * shape[0] if shape is not None and len(shape) == 1 and shape[0] > 0 else None
+            )
+        parts = [self.partial(part) for part in producer.input]
+        return [size for part in parts for size in part or ()] if all(parts) else None
+
     def adapts(self, name: str) -> NDArray[np.bool_] | None:
         """Return which entries of a known value follow from other tensors' shapes."""
         found = self._find(name)
@@ -140,14 +173,18 @@ class Values:
         for position, output in enumerate(producer.output):
             self._memo[output] = outputs[position] if outputs and position < len(outputs) else None
 
-
     def _cast_like(self, producer: Any) -> None:
         """A cast to the dtype of a tensor whose contents do not matter."""
         known, dtype = self._memo[producer.input[0]], self.dtypes.get(producer.output[0])
         if known is None or not dtype or dtype == "undefined":
             self._memo[producer.output[0]] = None
         else:
-            self._memo[producer.output[0]] = Known(known.value.astype(np_dtype(dtype)), known.adapts)
+            self._memo[producer.output[0]] = Known(
+                known.value.astype(np_dtype(dtype)), known.adapts
+            )
+
+
+_SAME_NUMBERS = frozenset({"Reshape", "Cast", "Identity", "Unsqueeze", "Squeeze"})
 
 
 def _operands(producer: Any) -> list[str]:
