@@ -16,7 +16,8 @@ from benchmarks.zoo.signals import enliven
 from benchmarks.zoo.specimen import Inputs, Specimen
 from torchpruner_core.cut_result import CutResult
 from torchpruner_core.errors import TorchPrunerError
-from torchpruner_core.exporting import export, specs_of
+from torchpruner_core.exporting import export
+from torchpruner_core.exporting.structures import specs_of
 from torchpruner_core.graph.solving import solve_onnx
 from torchpruner_core.pruning.errors import ReplayError
 
