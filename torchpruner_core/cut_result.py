@@ -184,11 +184,14 @@ class CutResult(Mapping[str, Any]):
     def from_dict(cls, data: Mapping[str, Any]) -> CutResult:
         """Build a result from :meth:`to_dict`'s value, or from the manual's plain three-key dict.
 
-        Raises ``ValueError`` where an index list is not one.
+        Raises ``ValueError`` where it is not such a dict, or an index list is not one.
         """
+        if not isinstance(data, Mapping):
+            raise ValueError(f"a result is a dict with the key 'terminal', not {data!r:.60}")
         plain = dict(data)
         for key in ("terminal", "iner", "added"):
-            plain[key] = _decode_cuts(plain.get(key) or {})
+            plain[key] = _decode_cuts(plain.get(key, {}), key)
+        plain["operator"] = _decode_changes(plain.get("operator", {}))
         plain["requested"] = tuple(map(CutRequest.from_dict, plain.get("requested", ())))
         plain["choices"] = tuple(map(Choice.from_dict, plain.get("choices", ())))
         for key in ("inputs", "outputs"):
@@ -264,8 +267,45 @@ def _encode_cuts(cuts: Mapping[str, AxisCuts]) -> dict[str, list[Any]]:
     }
 
 
-def _decode_cuts(cuts: Mapping[str, Sequence[Any]]) -> dict[str, AxisCuts]:
-    return {
-        name: [None if axis is None or len(axis) == 0 else decode_indices(axis) for axis in axes]
-        for name, axes in cuts.items()
-    }
+def _decode_cuts(cuts: Any, key: str) -> dict[str, AxisCuts]:
+    if not isinstance(cuts, Mapping):
+        raise ValueError(f"{key!r} maps the names of nodes to their axes; it is {cuts!r:.60}")
+    decoded: dict[str, AxisCuts] = {}
+    for name, axes in cuts.items():
+        if not isinstance(axes, list | tuple):
+            raise ValueError(
+                f"{name} in {key!r} needs one entry an axis, None or a list of indices, not "
+                f"{axes!r:.60}"
+            )
+        decoded[str(name)] = [_decode_axis(axis) for axis in axes]
+    return decoded
+
+
+def _decode_axis(axis: Any) -> Indices | None:
+    if axis is None or (hasattr(axis, "__len__") and len(axis) == 0):
+        return None
+    indices = decode_indices(axis)
+    indices.flags.writeable = False
+    return indices
+
+
+def _decode_changes(changes: Any) -> dict[str, OperatorChange]:
+    if not isinstance(changes, Mapping):
+        raise ValueError(
+            f"'operator' maps the names of operators to changes; it is {changes!r:.60}"
+        )
+    decoded: dict[str, OperatorChange] = {}
+    for name, change in changes.items():
+        if not isinstance(change, Mapping) or not all(map(_is_amount, change.values())):
+            raise ValueError(
+                f"{name} in 'operator' needs what to subtract, an integer or a list of them by "
+                f"attribute, not {change!r:.60}"
+            )
+        decoded[str(name)] = dict(change)
+    return decoded
+
+
+def _is_amount(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(isinstance(each, int | np.integer) for each in value)
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)

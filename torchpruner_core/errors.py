@@ -9,8 +9,8 @@
     │   ├── InputSpecError         the input names, shapes or dtypes do not fit the model
     │   └── UnsupportedModelError  a valid model, of a kind this library cannot read
     ├── CutError                   a cut cannot be made
-    │   ├── UnknownNodeError       no node of that name
-    │   ├── UnknownModuleError     no module of that name
+    │   ├── UnknownNodeError       no node of that name; a KeyError too
+    │   ├── UnknownModuleError     no module of that name; a KeyError too
     │   ├── CutDimError            the axis does not exist
     │   ├── CutIndexError          the indices are empty, repeated, out of range or not integers
     │   ├── EmptyAxisError         nothing would be left of an axis
@@ -41,6 +41,9 @@ class TorchPrunerError(Exception):
         super().__init__(detail)
         self.detail = detail
         self.fields = fields
+
+    def __str__(self) -> str:
+        return self.detail  # a KeyError's own would show it in quotes
 
     def to_problem(self) -> dict[str, Any]:
         """Return the error as RFC 9457 members: ``type``, ``title``, ``detail`` and the fields."""
@@ -89,14 +92,14 @@ class CutError(TorchPrunerError):
     title = "The cut cannot be made"
 
 
-class UnknownNodeError(CutError):
-    """No node of that name."""
+class UnknownNodeError(CutError, KeyError):
+    """No node, or no operator, of that name."""
 
     slug = "unknown-node"
     title = "There is no such node"
 
 
-class UnknownModuleError(CutError):
+class UnknownModuleError(CutError, KeyError):
     """No module of that name."""
 
     slug = "unknown-module"

@@ -35,7 +35,7 @@ def get_object(model: nn.Module, name: str) -> Any:
     >>> get_object(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), 'self.1')
     ReLU()
     """
-    steps = name.split(".")
+    steps = name.split(".") if isinstance(name, str) else [""]
     if steps[0] != "self":
         raise UnknownObjectError(f"names start with 'self', as 'self.layer1.0': not {name!r}")
     found: Any = unwrap(model)
@@ -45,7 +45,7 @@ def get_object(model: nn.Module, name: str) -> Any:
             found = below[step]
         elif hasattr(found, step):
             found = getattr(found, step)
-        elif step.isdigit() and hasattr(found, "__getitem__") and int(step) < len(found):
+        elif step.isdigit() and isinstance(found, Sequence) and int(step) < len(found):
             found = found[int(step)]
         else:
             where = ".".join(steps[:i])
@@ -101,7 +101,15 @@ def _collect(
 
 
 def _as_tuple(object_class: Classes) -> tuple[type, ...]:
-    return (object_class,) if isinstance(object_class, type) else tuple(object_class)
+    if isinstance(object_class, type):
+        return (object_class,)
+    if not isinstance(object_class, (list, tuple, set, frozenset)) or not all(
+        isinstance(each, type) for each in object_class
+    ):
+        raise TypeError(
+            f"modules are found by a class, or several, such as torch.nn.Conv2d, not {object_class!r}"
+        )
+    return tuple(object_class)
 
 
 def _is_a(value: Any, classes: tuple[type, ...], subclasses: bool) -> bool:
@@ -116,6 +124,11 @@ def get_name_groups_by_classes(
     ``graph`` is a built ``ONNXGraph``. A chain follows the first output of a module; it does not
     matter which containers its modules are in. One list of names a chain.
     """
+    if isinstance(graph, nn.Module) or not hasattr(graph, "modules"):
+        raise TypeError(
+            "chains are found in a built ONNXGraph, since a model alone does not say what feeds what; "
+            f"not in {type(graph).__name__}"
+        )
     wanted = [_as_tuple(classes) for classes in object_class_list]
     modules = [module for module in graph.modules.values() if module.nn_object is not None]
     chains: list[list[Any]] = [[]]
@@ -137,10 +150,40 @@ def get_name_groups_by_classes(
 def replace_object_by_names(
     model: ModelT, name_list: Iterable[str], replace_function: Callable[[str, Any], Any]
 ) -> ModelT:
-    """Replace each named module by ``replace_function(name, module)``; return the model."""
-    for name in name_list:
-        model = set_object(model, name, replace_function(name, get_object(model, name)))
-    return model
+    """Replace each named module by ``replace_function(name, module)``; return the model.
+
+    Raises :class:`UnknownObjectError` for a name that does not exist, and ``TypeError`` where
+    ``replace_function`` returns ``None``; whatever is raised, no module is replaced.
+    """
+    if isinstance(name_list, str):
+        name_list = [name_list]
+    undo: list[tuple[str, Any]] = []
+    changed = model
+    try:
+        for name in name_list:
+            old = get_object(changed, name)
+            changed = _replace(changed, name, old, replace_function(name, old), undo)
+    except BaseException:
+        _put_back(model, undo)
+        raise
+    return changed
+
+
+def _replace(model: ModelT, name: str, old: Any, new: Any, undo: list[tuple[str, Any]]) -> ModelT:
+    if new is None:
+        raise TypeError(
+            f"replace_function returned None for {name}: let it return the new module, or the old one "
+            "where nothing is to change"
+        )
+    changed = set_object(model, name, new)
+    undo.append((name, old))
+    return changed
+
+
+def _put_back(model: nn.Module, undo: list[tuple[str, Any]]) -> None:
+    for name, old in reversed(undo):
+        if name != "self":
+            set_object(model, name, old)
 
 
 def replace_object_by_name_groups(
@@ -150,18 +193,27 @@ def replace_object_by_name_groups(
 ) -> ModelT:
     """Replace the modules of each group by those that ``replace_function(names, modules)`` returns.
 
-    Raises ``ValueError`` where it returns another number of modules than it was given; that group
-    is left alone then.
+    Raises ``ValueError`` where it returns another number of modules than it was given, and else what
+    :func:`replace_object_by_names` raises; no module is replaced then.
     """
-    for names in group_name_list:
-        replacements = list(replace_function(names, [get_object(model, name) for name in names]))
-        if len(replacements) != len(names):
-            raise ValueError(
-                f"replace_function returned {len(replacements)} modules for the {len(names)} of {list(names)}"
-            )
-        for name, replacement in zip(names, replacements, strict=True):
-            model = set_object(model, name, replacement)
-    return model
+    undo: list[tuple[str, Any]] = []
+    changed = model
+    try:
+        for names in group_name_list:
+            old = [get_object(changed, name) for name in names]
+            replacements = list(replace_function(names, old))
+            if len(replacements) != len(names):
+                raise ValueError(
+                    f"replace_function returned {len(replacements)} modules for the {len(names)} of "
+                    f"{list(names)}"
+                )
+            for name, replacement in zip(names, replacements, strict=True):
+                old_one = get_object(changed, name)
+                changed = _replace(changed, name, old_one, replacement, undo)
+    except BaseException:
+        _put_back(model, undo)
+        raise
+    return changed
 
 
 def replace_object_by_class(

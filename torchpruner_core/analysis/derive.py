@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from torchpruner_core.analysis.coupling import ClassChange, ClassSelection, Coupling
+from torchpruner_core.cut_result import CutResult
 from torchpruner_core.errors import CutError
 
 if TYPE_CHECKING:
     from torchpruner_core.analysis.closure import Removal
     from torchpruner_core.analysis.solved_graph import SolvedGraph
-    from torchpruner_core.cut_result import CutResult, Indices
+    from torchpruner_core.cut_result import Indices
 
 
 def derive(graph: SolvedGraph, result: CutResult) -> SolvedGraph:
@@ -22,7 +23,7 @@ def derive(graph: SolvedGraph, result: CutResult) -> SolvedGraph:
     Raises ``CutError`` where ``result`` names nodes or indices the graph does not have, or where
     it is not consistent: removing it would force further removals.
     """
-    removal = _removal(graph, result)
+    removal = _removal(graph, _read(graph, result))
     gone = {owner: graph.closure.indices(removal, owner) for owner in removal.classes}
     coupling = _cut_coupling(graph.coupling, gone)
     shapes = _shapes(graph, coupling)
@@ -40,6 +41,24 @@ def derive(graph: SolvedGraph, result: CutResult) -> SolvedGraph:
 
     modules = with_costs(graph.modules, nodes, operators)
     return replace(graph, nodes=nodes, operators=operators, modules=modules, coupling=coupling)
+
+
+def _read(graph: SolvedGraph, result: Any) -> CutResult:
+    if not isinstance(result, CutResult):
+        try:
+            result = CutResult.from_dict(result)
+        except (ValueError, TypeError, KeyError) as error:
+            raise CutError(f"a cut is what cut_analysis returns: {error}") from error
+    for name, shape in result.shapes.items():
+        if graph.node(name).shape != tuple(shape):
+            raise CutError(
+                f"{name} has the shape {list(graph.node(name).shape)} in this graph, and the cut was "
+                f"made for {list(shape)}: ask for the cut analysis of this graph",
+                node=name,
+                expected=list(shape),
+                received=list(graph.node(name).shape),
+            )
+    return result
 
 
 def _removal(graph: SolvedGraph, result: CutResult) -> Removal:

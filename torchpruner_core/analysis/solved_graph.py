@@ -12,6 +12,7 @@ import numpy as np
 
 from torchpruner_core.analysis.closure import GRANULARITIES, Closure, Granularity, Removal
 from torchpruner_core.analysis.coupling import ClassSelection, Coupling
+from torchpruner_core.analysis.requests import checked_indices, integer, near_names, read_requests
 from torchpruner_core.cut_result import (
     AxisCuts,
     Choice,
@@ -155,7 +156,7 @@ class SolvedGraph:
         protect_io: bool = False,
     ) -> CutResult:
         """Return the smallest consistent cut that contains every request; see ``cut_analysis``."""
-        asked = tuple(self.request(r.node, r.index, r.dim) for r in requests)
+        asked = tuple(self.request(r.node, r.index, r.dim) for r in read_requests(requests))
         if not asked:
             raise CutIndexError("no cut was asked for; give at least one node, dim and index")
         if granularity not in GRANULARITIES:
@@ -181,11 +182,8 @@ class SolvedGraph:
         """
         info = self.node(node)
         rank = len(info.shape)
-        if (
-            isinstance(dim, bool)
-            or not isinstance(dim, int | np.integer)
-            or not -rank <= dim < rank
-        ):
+        number = integer(dim)
+        if number is None or not -rank <= number < rank:
             if rank == 0:
                 raise CutDimError(
                     f"{node} is a scalar: it has no axis to remove slices from; cut a tensor that "
@@ -201,9 +199,9 @@ class SolvedGraph:
                 shape=list(info.shape),
                 received=repr(dim),
             )
-        axis = int(dim) % rank
+        axis = number % rank
         size = info.shape[axis]
-        checked = _checked_indices(index, node, axis, size)
+        checked = checked_indices(index, node, axis, size)
         if len(checked) == size:
             raise EmptyAxisError(
                 f"all {size} slices of axis {axis} of {node} were asked for; leave at least one",
@@ -218,7 +216,7 @@ class SolvedGraph:
         try:
             return self.nodes[name]
         except (KeyError, TypeError):
-            near = _near(name, self.nodes)
+            near = near_names(name, self.nodes)
             raise UnknownNodeError(
                 f"there is no node called {name!r}{near}; list the nodes for the names",
                 node=str(name),
@@ -229,7 +227,7 @@ class SolvedGraph:
         try:
             return self.modules[name]
         except (KeyError, TypeError):
-            near = _near(name, self.modules)
+            near = near_names(name, self.modules)
             raise UnknownModuleError(
                 f"there is no module called {name!r}{near}; list the modules for the names",
                 module=str(name),
@@ -339,6 +337,8 @@ class SolvedGraph:
     def _result(self, asked: Sequence[CutRequest], removal: Removal) -> CutResult:
         coupling, closure = self.coupling, self.closure
         gone: dict[int, Indices] = {c: closure.indices(removal, c) for c in removal.classes}
+        for indices in gone.values():
+            indices.flags.writeable = False  # one array serves every node of the class
         terminal, iner = self._cuts(gone)
         flops_before = self.flops()
         flops_after = flops_before + self.flops_change(gone)
@@ -489,38 +489,3 @@ def _renumbering(selection: ClassSelection, gone: dict[int, Indices]) -> list[in
             values = np.delete(values, gone[owner], axis=axis)
     shift = np.searchsorted(gone[selection.owner], values.ravel())
     return [int(s) for s in shift.tolist()] if shift.any() else None
-
-
-def _checked_indices(index: Iterable[int], node: str, dim: int, size: int) -> Indices:
-    def refuse(problem: str) -> CutIndexError:
-        return CutIndexError(
-            f"{problem}; axis {dim} of {node} has the indices 0 to {size - 1}",
-            node=node,
-            dim=dim,
-            size=size,
-        )
-
-    if isinstance(index, str | bytes) or not hasattr(index, "__iter__"):
-        raise refuse(f"index must be a list of integers, not {index!r}")
-    values = list(index)
-    if not values:
-        raise refuse("index is empty, so there is nothing to cut")
-    for value in values:
-        if isinstance(value, bool | np.bool_) or not hasattr(value, "__index__"):
-            raise refuse(f"index holds {value!r}, which is not an integer")
-    plain = [value.__index__() for value in values]
-    outside = [i for i in plain if not 0 <= i < size]
-    if outside:
-        raise refuse(f"index {outside[0]} is out of range")
-    array = np.unique(np.array(plain, dtype=np.int64))
-    if len(array) != len(plain):
-        repeated = sorted({i for i in plain if plain.count(i) > 1}) if len(plain) < 10_000 else []
-        raise refuse(f"index holds {repeated[:5] or 'some entries'} more than once")
-    return array
-
-
-def _near(name: object, names: Iterable[str]) -> str:
-    from difflib import get_close_matches
-
-    close = get_close_matches(str(name), list(names), n=3, cutoff=0.6)
-    return f" (did you mean {', '.join(close)}?)" if close else ""

@@ -15,7 +15,7 @@ from torchpruner_core.exporting.formats import ModelFormat, sniff
 from torchpruner_core.exporting.program import Program
 from torchpruner_core.exporting.structures import Inputs
 
-__all__ = ["ModelFormat", "Program", "export", "export_onnx", "sniff"]
+__all__ = ["ModelFormat", "Program", "export", "export_onnx", "read_model", "sniff"]
 
 
 def export_onnx(model: Any, inputs: Inputs | None = None, *, weights: bool = True) -> bytes:
@@ -40,7 +40,7 @@ def export(model: Any, inputs: Inputs | None = None, *, training: bool = False) 
     if isinstance(model, Program):
         return model
     if isinstance(model, str | Path):
-        model = _read(Path(model))
+        model = read_model(Path(model))
     if isinstance(model, bytes | bytearray | memoryview):
         return _export_file(bytes(model), inputs)
     if type(model).__module__.partition(".")[0] == "onnx" and hasattr(model, "SerializeToString"):
@@ -50,7 +50,8 @@ def export(model: Any, inputs: Inputs | None = None, *, training: bool = False) 
     return torch_programs.export_object(model, inputs, training)
 
 
-def _read(path: Path) -> bytes:
+def read_model(path: Path) -> bytes:
+    """Return a model file's bytes; raises ``InvalidModelError`` where it cannot be read."""
     from torchpruner_core.errors import InvalidModelError
 
     try:

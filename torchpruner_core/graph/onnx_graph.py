@@ -13,6 +13,7 @@ from torchpruner_core.exporting import Program, export
 from torchpruner_core.exporting.structures import arranged, specs_of, tensors_of_inputs
 from torchpruner_core.graph import forward
 from torchpruner_core.graph.importer import ImportedGraph, read_graph
+from torchpruner_core.graph.named import Modules, Nodes, Operators
 from torchpruner_core.graph.naming import self_name
 from torchpruner_core.graph.nodes import DataNode, Module, fill_boundaries, np_dtype
 from torchpruner_core.graph.solving import solve_graph
@@ -34,9 +35,9 @@ class ONNXGraph:
         self.set_device(onnx_device)
         self.inputs: OrderedDict[str, DataNode] = OrderedDict()
         self.outputs: OrderedDict[str, DataNode] = OrderedDict()
-        self.nodes: OrderedDict[str, DataNode] = OrderedDict()
-        self.operators: OrderedDict[str, OperatorNode] = OrderedDict()
-        self.modules: OrderedDict[str, Module] = OrderedDict()
+        self.nodes: OrderedDict[str, DataNode] = Nodes()
+        self.operators: OrderedDict[str, OperatorNode] = Operators()
+        self.modules: OrderedDict[str, Module] = Modules()
         self._solved: SolvedGraph | None = None
         self._program: Program | None = None
 
@@ -115,8 +116,8 @@ class ONNXGraph:
         return self._program, self._solved
 
     def _take_over(self, imported: ImportedGraph) -> None:
-        self.nodes = OrderedDict(imported.nodes)
-        self.operators = OrderedDict(imported.operators)
+        self.nodes = Nodes(imported.nodes)
+        self.operators = Operators(imported.operators)
         self.inputs = OrderedDict((node.name, node) for node in imported.inputs)
         self.outputs = OrderedDict((node.name, node) for node in imported.outputs)
         for node in self.nodes.values():
@@ -127,7 +128,7 @@ class ONNXGraph:
 
     def _make_modules(self) -> OrderedDict[str, Module]:
         objects = _torch_objects(self.model)
-        modules: OrderedDict[str, Module] = OrderedDict()
+        modules: OrderedDict[str, Module] = Modules()
         for name in [*self.solved.modules, *(self_name(path) for path in objects)]:
             if name not in modules:
                 modules[name] = Module(name, self, objects.get(name.partition(".")[2]))

@@ -11,6 +11,7 @@ from torchpruner_core.analysis.solved_graph import ModuleInfo, NodeInfo, Operato
 from torchpruner_core.coupling.solve import solve
 from torchpruner_core.coupling.ties import Ties
 from torchpruner_core.errors import GraphError, TorchPrunerError
+from torchpruner_core.exporting import read_model
 from torchpruner_core.exporting.wire import Buffer, strip_weights
 from torchpruner_core.graph.importer import ImportedGraph, InputSpecs, read_graph
 from torchpruner_core.graph.naming import self_name
@@ -32,7 +33,7 @@ def solve_onnx(
     report = progress or (lambda stage, done: None)
     report("reading", 0.0)
     if isinstance(data, str | Path):
-        data = Path(data).read_bytes()
+        data = read_model(Path(data))
     weightless = strip_weights(data, keep_metadata=True)
     report("inferring shapes", 0.2)
     graph = read_graph(weightless, inputs)

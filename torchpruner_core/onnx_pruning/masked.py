@@ -21,14 +21,16 @@ from torchpruner_core.onnx_pruning.sliced import (
     zero_array,
 )
 from torchpruner_core.operators.base import OperatorNode
+from torchpruner_core.pruning.cut_dict import Cut, read_cut
 
 
-def masked_onnx(data: bytes, result: CutResult) -> bytes:
+def masked_onnx(data: bytes, result: Cut) -> bytes:
     """Return the ONNX model ``data`` with the slices of ``result`` masked; the shapes stay.
 
     Its outputs, less the slices cut from them, are the reference for the pruned model. Raises
     ``CutError`` where ``data`` and ``result`` do not belong together.
     """
+    result = read_cut(result)
     opened = open_model(data, result)
     masker = _Masker(opened, result)
     return masker.run()

@@ -24,6 +24,7 @@ from torchpruner_core.onnx_pruning.sliced import (
     separate_equals,
     set_shapes,
 )
+from torchpruner_core.pruning.cut_dict import Cut, read_cut
 
 if TYPE_CHECKING:
     import onnx
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from torchpruner_core.operators.base import OperatorNode
 
 
-def prune_onnx(data: bytes, result: CutResult) -> bytes:
+def prune_onnx(data: bytes, result: Cut) -> bytes:
     """Return the ONNX model ``data`` with ``result`` cut out of it.
 
     ``data`` holds its weights; ``result`` came from its own graph. The model returned passes
@@ -43,6 +44,7 @@ def prune_onnx(data: bytes, result: CutResult) -> bytes:
     """
     import onnx
 
+    result = read_cut(result)
     opened = open_model(data, result)
     opened.computed = _computed_after(opened)
     _cut_constants(opened)

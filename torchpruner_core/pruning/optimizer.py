@@ -182,7 +182,19 @@ def _tracked(
     shapes: Mapping[str, tuple[int, ...]],
 ) -> list[_Tracked]:
     """Return the optimizer's parameters that are cut; ``shapes`` are theirs before, where known."""
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise OptimizerStateError(
+            f"the optimizer is a torch.optim.Optimizer, not {type(optimizer).__name__}; give the one "
+            "that a wrapper holds",
+            expected="torch.optim.Optimizer",
+            received=type(optimizer).__name__,
+        )
     known = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if not known & local.names.keys():
+        raise OptimizerStateError(
+            f"this {type(optimizer).__name__} optimizes no parameter of this model: was it made for "
+            "another model, or for a copy?"
+        )
     found: dict[int, _Tracked] = {}
     for name, cut_dims in cut.terminal.items():
         parameter = local.tensors.get(name)

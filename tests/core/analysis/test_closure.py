@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.core.operators.brute_force import ints, model, node
-from torchpruner_core import CutRequest, solve_onnx
+from torchpruner_core import CutRequest, CutResult, solve_onnx
 from torchpruner_core.errors import (
     AmbiguousCutError,
     CutDimError,
@@ -191,3 +191,44 @@ def test_an_unknown_granularity_or_no_request_is_refused(grouped):
 def test_a_near_name_is_suggested(grouped):
     with pytest.raises(UnknownNodeError, match=r"self\.w0"):
         grouped.cut_analysis("self.w00", [0], 0)
+
+
+def test_a_cut_is_derived_once_and_only_from_its_own_graph(grouped):
+    result = grouped.cut_analysis("self.w0", [0], 0)
+    derived = grouped.derive(result)
+
+    with pytest.raises(CutError, match="made for"):
+        derived.derive(result)
+    for wrong in (None, {}, [], {"terminal": 3}):
+        with pytest.raises(CutError):
+            grouped.derive(wrong)
+    assert grouped.derive(result.to_dict()).params() == derived.params()
+
+
+def test_a_results_indices_cannot_be_written_over(grouped):
+    for result in (
+        grouped.cut_analysis("self.w0", [0], 0),
+        CutResult.from_json(grouped.cut_analysis("self.w0", [0], 0).to_json()),
+    ):
+        with pytest.raises(ValueError, match="read-only"):
+            result.terminal["self.w0"][0][0] = 3
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [],
+        3,
+        {"terminal": None},
+        {"terminal": []},
+        {"terminal": {"a": 3}},
+        {"terminal": {"a": [["x"]]}},
+        {"terminal": {}, "operator": {"a": 3}},
+        {"terminal": {}, "operator": {"a": {"group": "b"}}},
+        {"terminal": {}, "iner": 3},
+    ],
+    ids=repr,
+)
+def test_a_dict_that_is_no_result_is_refused(wrong):
+    with pytest.raises(ValueError):
+        CutResult.from_dict(wrong)

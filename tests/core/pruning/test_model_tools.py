@@ -70,3 +70,35 @@ def test_a_group_that_is_not_replaced_whole_is_left_alone() -> None:
             net, [["self.body.0", "self.body.1"]], lambda names, modules: [nn.Identity()]
         )
     assert isinstance(net["body"][0], nn.Linear)
+
+
+def test_a_replacement_that_fails_half_way_replaces_nothing() -> None:
+    net = model()
+    before = dict(net.named_modules())
+
+    def forgets(name: str, module: Any) -> Any:
+        return nn.Identity() if name == "self.body.0" else None
+
+    with pytest.raises(UnknownObjectError):
+        model_tools.replace_object_by_names(
+            net, ["self.body.0", "self.9"], lambda n, m: nn.Identity()
+        )
+    with pytest.raises(TypeError, match=r"returned None for self\.body\.1"):
+        model_tools.replace_object_by_names(net, ["self.body.0", "self.body.1"], forgets)
+    with pytest.raises(ValueError, match="returned 1 modules"):
+        model_tools.replace_object_by_name_groups(
+            net,
+            [["self.body.0"], ["self.body.1", "self.heads.0"]],
+            lambda names, old: [nn.Identity()],
+        )
+
+    assert dict(net.named_modules()) == before
+
+
+def test_what_is_no_class_or_no_graph_is_refused() -> None:
+    with pytest.raises(TypeError, match="by a class"):
+        model_tools.get_names_by_class(model(), "Conv2d")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="built ONNXGraph"):
+        model_tools.get_name_groups_by_classes(model(), [nn.Conv2d])
+    with pytest.raises(UnknownObjectError, match="start with 'self'"):
+        model_tools.get_object(model(), None)  # type: ignore[arg-type]

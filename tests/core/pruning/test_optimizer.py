@@ -290,3 +290,11 @@ def test_a_pruned_model_and_its_optimizer_go_through_a_checkpoint() -> None:
     recovery_cut(model2, ROWS, context2)
     step("Adam", optimizer2, model2, torch.randn(6, 5))
     assert model2.weight.shape == (6, 5)
+
+
+def test_an_optimizer_of_another_model_is_refused() -> None:
+    model = Matrix()
+    set_cut(model, ROWS)
+    for wrong, words in ((None, "not NoneType"), (make("Adam", Matrix()), "no parameter of this")):
+        with pytest.raises(OptimizerStateError, match=words):
+            set_cut_optimizer(model, wrong, ROWS)  # type: ignore[type-var]

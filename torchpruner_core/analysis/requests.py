@@ -1,0 +1,82 @@
+"""Reading what a caller asks for: integers of any library, lists of them, requests, names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from torchpruner_core.cut_result import CutRequest, Indices
+from torchpruner_core.errors import CutError, CutIndexError
+
+
+def checked_indices(index: Any, node: str, dim: int, size: int) -> Indices:
+    """Return the indices of one axis sorted; raises ``CutIndexError`` for what is none."""
+
+    def refuse(problem: str) -> CutIndexError:
+        return CutIndexError(
+            f"{problem}; axis {dim} of {node} has the indices 0 to {size - 1}",
+            node=node,
+            dim=dim,
+            size=size,
+        )
+
+    try:
+        if isinstance(index, str | bytes | Mapping):
+            raise TypeError
+        values = list(index)
+    except TypeError:
+        raise refuse(f"index must be a list of integers, not {index!r}") from None
+    if not values:
+        raise refuse("index is empty, so there is nothing to cut")
+    plain = []
+    for value in values:
+        number = integer(value)
+        if number is None:
+            raise refuse(f"index holds {value!r}, which is not an integer")
+        plain.append(number)
+    outside = [i for i in plain if not 0 <= i < size]
+    if outside:
+        raise refuse(f"index {outside[0]} is out of range")
+    array = np.unique(np.array(plain, dtype=np.int64))
+    if len(array) != len(plain):
+        repeated = sorted({i for i in plain if plain.count(i) > 1}) if len(plain) < 10_000 else []
+        raise refuse(f"index holds {repeated[:5] or 'some entries'} more than once")
+    return array
+
+
+def integer(value: Any) -> int | None:
+    """Return an integer of any library as an ``int``; ``None`` for what is none, flags included."""
+    if "bool" in str(getattr(value, "dtype", type(value).__name__)) or getattr(value, "ndim", 0):
+        return None
+    try:
+        return value.__index__()  # type: ignore[no-any-return]
+    except (AttributeError, TypeError, ValueError, RuntimeError):
+        return None  # numpy's and torch's arrays have the method, and refuse
+
+
+def read_requests(requests: Any) -> Iterator[CutRequest]:
+    """Yield requests given as ``CutRequest``, as dicts with the same fields, or one of them alone."""
+    if isinstance(requests, CutRequest | Mapping):
+        requests = (requests,)
+    if isinstance(requests, str) or not isinstance(requests, Iterable):
+        raise CutError(f"requests are a list of CutRequest(node, dim, index), not {requests!r}")
+    for request in requests:
+        if isinstance(request, Mapping) and request.keys() >= {"node", "dim", "index"}:
+            request = CutRequest(request["node"], request["dim"], request["index"])
+        if not isinstance(request, CutRequest):
+            raise CutError(
+                f"a request is a CutRequest(node, dim, index), or a dict with these keys, not "
+                f"{request!r}",
+                received=repr(request),
+            )
+        yield request
+
+
+def near_names(name: object, names: Iterable[str]) -> str:
+    """Return ``" (did you mean ...?)"``, or nothing where no name is near."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(str(name), list(names), n=3, cutoff=0.6)
+    return f" (did you mean {', '.join(close)}?)" if close else ""
