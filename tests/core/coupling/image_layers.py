@@ -104,9 +104,11 @@ def pad_channels(net: Network) -> None:
 def shuffle(net: Network) -> None:
     n, c, h, w = net.shape
     groups = net.one_of(*(g for g in (1, 2, 3) if c % g == 0))
-    net.apply("Reshape", [net.value, net.constant(n, groups, c // groups, h, w)], ())
+    value = net.value
+    parts = net.target(value, (n,), groups, c // groups, h, w)
+    net.apply("Reshape", [value, parts], ())
     net.apply("Transpose", [net.value], (), perm=[0, 2, 1, 3, 4])
-    net.apply("Reshape", [net.value, net.constant(n, c, h, w)], (n, c, h, w))
+    net.apply("Reshape", [net.value, net.target(value, (n, c), h, w)], (n, c, h, w))
 
 
 def pixel_shuffle(net: Network) -> None:

@@ -49,6 +49,27 @@ class Network:
         self.stored[name] = ints(*values)
         return name
 
+    def target(self, value: str, leading: tuple[int, ...], *rest: int) -> str:
+        """Return a shape: sizes that ``value`` begins with, read off it or written, and others."""
+        if self.draw(st.booleans()):
+            return self.constant(*leading, *rest)
+        current = self.value, self.shape
+        read = self.apply("Shape", [value], (), start=0, end=len(leading))
+        made = self.apply("Concat", [read, self.constant(*rest)], (), axis=0)
+        self.value, self.shape = current
+        return made
+
+    def quotient(self, value: str, parts: int, size: int) -> str:
+        """Return ``[size]``: written, or the last size of ``value`` divided into ``parts``."""
+        if self.draw(st.booleans()):
+            return self.constant(size)
+        current = self.value, self.shape
+        sizes = self.apply("Shape", [value], ())
+        last = self.apply("Gather", [sizes, self.constant(-1)], ())
+        made = self.apply("Div", [last, self.constant(parts)], ())
+        self.value, self.shape = current
+        return made
+
     def apply(self, kind: str, inputs: list[str], shape: tuple[int, ...], **attributes: Any) -> str:
         name = f"v{len(self.nodes)}"
         self.nodes.append(node(kind, inputs, [name], **attributes))

@@ -36,7 +36,8 @@ def gated(net: Network) -> None:
 
 def heads(net: Network, value: str, count: int, size: int) -> str:
     b, t = net.shape[:2]
-    net.apply("Reshape", [value, net.constant(b, t, count, size)], ())
+    sizes = [net.target(value, (b, t), count), net.quotient(value, count, size)]
+    net.apply("Reshape", [value, net.apply("Concat", sizes, (), axis=0)], ())
     return net.apply("Transpose", [net.value], (), perm=[0, 2, 1, 3])
 
 
@@ -61,7 +62,8 @@ def attention(net: Network) -> None:
     weights = net.apply("Softmax", [scores], ())
     net.apply("MatMul", [weights, names["v"]], ())
     net.apply("Transpose", [net.value], (), perm=[0, 2, 1, 3])
-    net.apply("Reshape", [net.value, net.constant(b, t, count * size)], (b, t, count * size))
+    merged = net.target(source, (b, t), count * size)
+    net.apply("Reshape", [net.value, merged], (b, t, count * size))
     linear(net, d)
     if net.draw(st.booleans()):
         net.apply("Add", [net.value, source], (b, t, d))
@@ -72,7 +74,7 @@ def fused_attention(net: Network) -> None:
     source, (b, t, d) = net.value, net.shape
     count, size = net.integer(1, 3), net.integer(2, 3)
     linear(net, 3 * count * size)
-    net.apply("Reshape", [net.value, net.constant(b, t, 3, count, size)], ())
+    net.apply("Reshape", [net.value, net.target(net.value, (b, t), 3, count, size)], ())
     parts = net.apply("Transpose", [net.value], (), perm=[2, 0, 3, 1, 4])
     one = {}
     for k, part in enumerate("qkv"):
@@ -84,7 +86,8 @@ def fused_attention(net: Network) -> None:
     net.apply("Softmax", [net.value], ())
     net.apply("MatMul", [net.value, one["v"]], ())
     net.apply("Transpose", [net.value], (), perm=[0, 2, 1, 3])
-    net.apply("Reshape", [net.value, net.constant(b, t, count * size)], (b, t, count * size))
+    merged = net.target(source, (b, t), count * size)
+    net.apply("Reshape", [net.value, merged], (b, t, count * size))
     linear(net, d)
     net.apply("Add", [net.value, source], (b, t, d))
 
