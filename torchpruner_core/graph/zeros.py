@@ -18,7 +18,7 @@ from torchpruner_core.coupling.ties import Axis, Ties
 
 if TYPE_CHECKING:
     from torchpruner_core.graph.nodes import DataNode
-    from torchpruner_core.operators.base import OperatorNode
+    from torchpruner_core.operators.base import OperatorNode, Products
 
 
 class Masked(IntEnum):
@@ -117,7 +117,7 @@ class _Followed:
     def _needed(self, operator: OperatorNode, axis: Axis) -> list[Axis]:
         """Return the axes whose states decide that of ``axis``."""
         wanted = set(operator.poles)
-        for product in operator.zero_products() or ():
+        for product in self._products(operator, axis) or ():
             factors = [k for k in product if operator.input(k) is not None]
             if not self.infinite:
                 if any(self._is_stored(operator, k, axis) for k in factors):
@@ -126,6 +126,10 @@ class _Followed:
                     return []
             wanted.update(factors)
         return [a for k in sorted(wanted) for a in self._axes(operator, k, axis)]
+
+    def _products(self, operator: OperatorNode, axis: Axis) -> Products | None:
+        first = self._node(axis) is operator.out_data[0]
+        return operator.zero_products() if first or operator.outputs_alike else None
 
     def _is_stored(self, operator: OperatorNode, position: int, axis: Axis) -> bool:
         node = operator.input(position)
@@ -154,7 +158,7 @@ class _Followed:
         group = self._links(position).get(axis, ())
         if any((position, a) in self.normalised for a in group):
             return Masked.ZERO
-        products = operator.zero_products()
+        products = self._products(operator, axis)
         if products is None:
             return Masked.FINITE
         worst = Masked.ZERO

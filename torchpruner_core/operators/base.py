@@ -39,6 +39,8 @@ class OperatorNode:
     """Whether what it computes follows from constants and shapes alone, whatever the input."""
     poles: tuple[int, ...] = ()
     """Inputs whose zeros make the output infinite or undefined: a divisor."""
+    outputs_alike = False
+    """Whether what :meth:`zero_products` says holds for every output, not for the first alone."""
 
     def __init__(self, node: Any) -> None:
         """Take over ``node``'s identity: another operator node, or the importer's record of one."""

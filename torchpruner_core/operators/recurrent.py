@@ -26,6 +26,8 @@ CANDIDATES = {"LSTM": (1, 2), "GRU": (1,), "RNN": (0,)}
 class Recurrent(OperatorNode):
     """A hidden unit is one row a gate of both weights, one column of R, and one entry of Y."""
 
+    outputs_alike = True
+
     def ties(self, ties: Ties) -> None:
         x, w, r = self.in_data[0], self.in_data[1], self.in_data[2]
         assert x is not None and w is not None and r is not None

@@ -44,6 +44,8 @@ class Concat(OperatorNode):
 class Split(OperatorNode):
     """The outputs follow one another along ``axis``; the other axes are shared."""
 
+    outputs_alike = True
+
     def ties(self, ties: Ties) -> None:
         x = self.in_data[0]
         assert x is not None

@@ -85,6 +85,31 @@ def test_concatenated_parts_are_followed_apart_from_their_own_layer():
     assert listed(inner, name="self.v") == ("self.ReduceSum",)
 
 
+def test_a_second_output_is_not_taken_for_the_first():
+    conv = [
+        node("Sigmoid", "x", "s"),
+        node("Conv", "s cw", "c"),
+        node("Sigmoid", "c", "d"),
+        node("CausalConvWithState", "d k", "o n"),
+        node("ReduceSum", "n one", "y", keepdims=0),
+    ]
+    stored = {"cw": (4, 3, 1), "k": (4, 1, 3), "one": ints(1)}
+    data = model(conv, {"x": (1, 3, 5)}, ["y", "o"], stored, opset=27)
+    graph = solve_onnx(data)
+    result = graph.cut_analysis("self.cw", [1], 0)
+    assert result.renormalises == ("self.ReduceSum",)
+    assert_right(data, graph, result, feeds_for(graph))
+
+
+def test_parts_of_a_split_are_all_followed():
+    nodes = [
+        node("Split", "h", "p q", axis=1, num_outputs=2),
+        node("Add", "p q", "t"),
+        TOTAL,
+    ]
+    assert listed(nodes) == ()
+
+
 def test_deep_graphs_are_followed_without_recursion_and_queries_stay_fast():
     depth = 3000
     nodes = [node("Identity", "h", "i0")]
