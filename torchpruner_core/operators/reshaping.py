@@ -55,7 +55,9 @@ def tie_reshape(operator: OperatorNode, ties: Ties, x: DataNode, y: DataNode) ->
         if any(size == STAND_IN for _, size in (*ins, *outs)):
             for node, dims in ((x, ins), (y, outs)):
                 for dim, _ in dims:
-                    operator.opaque_axis(ties, node, dim, "it is mixed with an axis of unknown size")
+                    operator.opaque_axis(
+                        ties, node, dim, "it is mixed with an axis of unknown size"
+                    )
             continue
         _tie_block(operator, ties, x, ins, y, outs)
 
