@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import uuid
 import weakref
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,6 +53,12 @@ or copied is not in it: there the recorded shapes and attributes must do.
 """
 
 
+_undone: weakref.WeakKeyDictionary[nn.Module, deque[str]] = weakref.WeakKeyDictionary()
+"""The ids of the contexts that were last undone on each model, so that none is undone twice."""
+
+REMEMBERED = 1000
+
+
 def remember(root: nn.Module, context: CutContext) -> None:
     """Note that ``context`` is in force on ``root``."""
     _applied.setdefault(root, []).append(context)
@@ -58,11 +66,41 @@ def remember(root: nn.Module, context: CutContext) -> None:
 
 def forget(root: nn.Module, context: CutContext) -> None:
     """Note that ``context`` is undone."""
-    left = [other for other in _applied.get(root, ()) if other.id != context.id]
+    left = list(_applied.get(root, ()))
+    position = _position(left, context)
+    if position is not None:
+        del left[position]
+    _undone.setdefault(root, deque(maxlen=REMEMBERED)).append(context.id)
     if left:
         _applied[root] = left
     else:
         _applied.pop(root, None)
+
+
+def _position(in_force: Sequence[CutContext], context: CutContext) -> int | None:
+    """Return the place of a context among those in force on a model.
+
+    One that was saved with a checkpoint stands for that of the same cut, made anew on a fresh model
+    so that the checkpoint's weights fit it.
+    """
+    for matches in (
+        lambda other: other.id == context.id,
+        lambda other: (other.kind, other.cut) == (context.kind, context.cut),
+    ):
+        for position in reversed(range(len(in_force))):
+            if matches(in_force[position]):
+                return position
+    return None
+
+
+def _is_of_another(root: nn.Module, context: CutContext) -> bool:
+    """Whether this very object, not a saved copy of it, is in force on another model."""
+    return any(
+        other is context
+        for model, in_force in _applied.items()
+        if model is not root
+        for other in in_force
+    )
 
 
 def check_context(local: LocalModel, cut: CutResult, context: Any, kind: str) -> CutContext:
@@ -87,12 +125,9 @@ def check_context(local: LocalModel, cut: CutResult, context: Any, kind: str) ->
         raise ContextMismatchError("the context was made by another cut than the one given")
     in_force = _applied.get(local.root)
     if in_force is not None:
-        position = (
-            [other.id for other in in_force].index(context.id)
-            if context.id in [other.id for other in in_force]
-            else None
-        )
-        if position is None:
+        position = _position(in_force, context)
+        undone = context.id in _undone.get(local.root, ())
+        if position is None or undone or _is_of_another(local.root, context):
             raise ContextMismatchError(
                 "the context is not in force on this model: it was undone already, or is of another model"
             )

@@ -206,6 +206,25 @@ class TestContext:
         with pytest.raises(ContextMismatchError, match="not in force"):
             recovery_cut(other, conv_net_cut([0]), context)
 
+    def test_of_a_checkpoint_restores_the_model_rebuilt_for_it(self) -> None:
+        model, result = ConvNet(), conv_net_cut([0, 5])
+        original = copy.deepcopy(model.state_dict())
+        _, context = set_cut(model, result)
+        saved = pickle.dumps((model.state_dict(), context))
+
+        rebuilt = ConvNet()
+        set_cut(rebuilt, result)
+        weights, context = pickle.loads(saved)
+        rebuilt.load_state_dict(weights)
+        recovery_cut(rebuilt, result, context)
+        assert all(torch.equal(v, original[k]) for k, v in rebuilt.state_dict().items())
+
+        with pytest.raises(ContextMismatchError):
+            recovery_cut(rebuilt, result, context)
+        set_cut(rebuilt, result)
+        with pytest.raises(ContextMismatchError, match="undone already"):
+            recovery_cut(rebuilt, result, context)
+
     def test_of_set_zero_is_refused(self) -> None:
         model = ConvNet()
         _, context = set_zero(model, conv_net_cut([0]))
