@@ -1,8 +1,8 @@
 """Weights under which a cut can be seen.
 
 A freshly initialised network hides mistakes: its batch norms are the identity, its layer scales
-1e-6, its attention uniform. So constants become random, small weights are scaled to keep the
-variance of what passes (He et al., 2015, arXiv:1502.01852), and batch norms get statistics near, but
+1e-6, its attention uniform. So constants become random, weights are scaled to keep the variance of
+what passes (He et al., 2015, arXiv:1502.01852), and batch norms get statistics near, but
 not equal to, those of the example input.
 """
 
@@ -54,6 +54,8 @@ def _enliven_parameter(name: str, values: torch.Tensor, generator: torch.Generat
         spread = float(values.std())
         if 0 < spread < wanted:
             values.mul_(wanted / spread)
+        elif spread > 1.5 * wanted:
+            values.mul_(1.5 * wanted / spread)
 
 
 def _calibrate(model: nn.Module, inputs: Inputs, generator: torch.Generator) -> None:
