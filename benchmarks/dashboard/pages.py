@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from benchmarks.dashboard.live_dashboard import find_browser, live_dashboard, live_page
 from benchmarks.dashboard.networks import deep_network
 from benchmarks.figures import Figure
-from benchmarks.live_service import LiveService
+from benchmarks.live_service import LiveService, live_service
 
 MODELS = 1000
 BLOCKS = 250
@@ -23,19 +24,25 @@ VISITS = 5
 STEPS = 31
 
 
-def dashboard_figures(service: LiveService) -> list[Figure]:
-    """Measure against ``service``; without a browser the one figure says how to get one."""
+def dashboard_figures() -> Iterator[Figure]:
+    """Measure with a service of its own; without a browser the one figure says how to get one."""
     program = find_browser()
     if program is None:
         note = "not measured: no browser; apt-get install chromium"
-        return [Figure.shown("dashboard: not measured", 0.0, "", note)]
+        yield Figure.shown("dashboard: not measured", 0.0, "", note)
+        return
+    with live_service() as service:
+        yield from _figures(service, program)
+
+
+def _figures(service: LiveService, program: str) -> Iterator[Figure]:
     deep = service.upload(deep_network(BLOCKS), name="deep")["id"]
     wide = service.upload(deep_network(2, MODELS + 40), name="wide")["id"]
     _derive_many(service, wide)
     with live_dashboard(service.url) as url, live_page(program, url) as page:
-        figures = [_models_page(page), _model_page(page, deep)]
-        figures.append(_slider(page, deep))
-    return figures
+        yield _models_page(page)
+        yield _model_page(page, deep)
+        yield _slider(page, deep)
 
 
 def _derive_many(service: LiveService, model: str) -> None:

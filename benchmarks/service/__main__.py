@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from benchmarks.dashboard import dashboard_figures
 from benchmarks.figures import Figure, report
 from benchmarks.service.cold import cold_figures
 from benchmarks.service.large_configuration import large_configuration_figures
@@ -24,6 +25,7 @@ PARTS: dict[str, Callable[[], Iterator[Figure]]] = {
     "transfer": transfer_figures,
     "memory": memory_figures,
     "large": large_configuration_figures,
+    "dashboard": dashboard_figures,
 }
 
 

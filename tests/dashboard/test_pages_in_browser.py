@@ -147,7 +147,7 @@ def test_an_unknown_model_is_explained(visit: Visit) -> None:
     window = visit()
     for address in ("/models/m" + "a" * 26, "/models/m" + "a" * 26 + "/cut"):
         page = window.go(address, "main [role=alert]")
-        expect(page.locator("main [role=alert]")).to_contain_text("there is no model")
+        expect(page.locator("main [role=alert]")).to_contain_text("There is no model")
 
 
 def test_an_address_that_is_not_one_is_explained(visit: Visit, resnet_id: str) -> None:

@@ -119,7 +119,7 @@ def test_a_second_tenant_sees_nothing_of_the_first(
         f"/compare?models={model.id}",
     ):
         page = other.go(address, "main [role=alert]")
-        expect(page.locator("main [role=alert]")).to_contain_text("there is no model")
+        expect(page.locator("main [role=alert]")).to_contain_text("There is no model")
         assert "blue-secret" not in page.content()
     page = other.go("/service", "section[aria-label='Jobs']")
     expect(page.locator("section[aria-label='State']")).to_contain_text("green")
