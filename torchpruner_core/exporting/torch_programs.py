@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -67,12 +68,11 @@ def export_file(data: bytes, kind: ModelFormat, inputs: Any) -> Program:
 
 
 def _unwrapped(model: torch.nn.Module) -> torch.nn.Module:
-    """Return what ``torch.compile`` or a data-parallel wrapper holds."""
-    import torch
+    """Return what ``torch.compile``, a data-parallel or an averaging wrapper holds."""
+    from torchpruner_core.pruning.targets import WRAPPERS
 
-    wrappers = (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)
     while True:
-        if isinstance(model, wrappers):
+        if isinstance(model, WRAPPERS):
             model = model.module  # type: ignore[assignment]
         elif hasattr(model, "_orig_mod"):
             model = model._orig_mod
@@ -84,7 +84,8 @@ def _from_module(model: torch.nn.Module, inputs: Any, training: bool) -> Program
     import torch
 
     args, kwargs = _example_inputs(inputs, _devices(model))
-    with _mode(model, training), _quiet(), plain_outputs(model):
+    # Whatever the caller's grad mode: a program traced with gradients holds other operators.
+    with _mode(model, training), _quiet(), plain_outputs(model), torch.no_grad():
         try:
             exported = torch.export.export(model, args, kwargs, strict=False)
             return _from_exported(exported, _module_origin(model))
@@ -192,7 +193,9 @@ def _from_torchscript(model: torch.jit.ScriptModule, inputs: Any) -> Program:
             expected=names,
         )
     model.eval()
-    with _quiet():
+    import torch
+
+    with _quiet(), torch.no_grad():
         try:
             return _legacy(model, args, kwargs, _module_origin(model), training=False)
         except (ExportError, InputSpecError):
@@ -384,5 +387,8 @@ def _quiet() -> Iterator[None]:
 
 
 def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0][:300] if text else type(error).__name__
+    cause = error
+    while cause.__cause__ is not None and type(error).__module__.startswith("torch.onnx"):
+        cause = cause.__cause__  # the exporter's own text only says at which step it stopped
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(cause)).strip()
+    return text.splitlines()[0][:300] if text else type(cause).__name__

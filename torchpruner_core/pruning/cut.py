@@ -36,12 +36,19 @@ from torchpruner_core.pruning.literals import Change, find_changes
 from torchpruner_core.pruning.model_config import adopted, follow_config, state_shapes
 from torchpruner_core.pruning.plan import Plan, make_plan
 from torchpruner_core.pruning.rehearsal import Stage
-from torchpruner_core.pruning.targets import LocalModel, Target, module_path, unwrap
+from torchpruner_core.pruning.targets import (
+    LocalModel,
+    Target,
+    in_mode_of_model,
+    module_path,
+    unwrap,
+)
 from torchpruner_core.pruning.wrappers import check_wrappers, refresh_wrappers
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
 
+@in_mode_of_model
 def set_cut(
     model: ModelT, cut_dict: Cut, *, inputs: Any = None, correct_forward: bool = False
 ) -> tuple[ModelT, CutContext]:
@@ -89,6 +96,7 @@ def set_cut(
     return model, context
 
 
+@in_mode_of_model
 def recovery_cut(model: ModelT, cut_dict: Cut, param_context: CutContext) -> ModelT:
     """Undo :func:`set_cut`: every tensor, gradient and attribute comes back bit for bit.
 

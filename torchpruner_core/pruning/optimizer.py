@@ -24,7 +24,7 @@ from torchpruner_core.pruning.context import is_in_force
 from torchpruner_core.pruning.cut_dict import Cut, fingerprint, read_cut
 from torchpruner_core.pruning.errors import ContextMismatchError, OptimizerStateError
 from torchpruner_core.pruning.slices import RemovedSlices
-from torchpruner_core.pruning.targets import LocalModel, unwrap
+from torchpruner_core.pruning.targets import LocalModel, in_mode_of_model, unwrap
 
 OptimizerT = TypeVar("OptimizerT", bound=torch.optim.Optimizer)
 Axes = list["NDArray[np.int64] | None"]
@@ -75,6 +75,7 @@ class _Tracked:
         return slices.shape_after(self.before, self.axes)
 
 
+@in_mode_of_model
 def set_cut_optimizer(
     model: nn.Module, optimizer: OptimizerT, cut_dict: Cut
 ) -> tuple[OptimizerT, OptimizerContext]:
@@ -110,6 +111,7 @@ def set_cut_optimizer(
     return optimizer, context
 
 
+@in_mode_of_model
 def recovery_optimizer(
     model: nn.Module, optimizer: OptimizerT, cut_dict: Cut, param_context: OptimizerContext
 ) -> OptimizerT:

@@ -106,9 +106,9 @@ def verify_cut(
     """
     cut = read_cut(result)
     args, kwargs = _arguments(inputs)
-    subject = copy.deepcopy(unwrap(model)).eval()
+    subject = _copied(unwrap(model)).eval()
     randomise_norms(subject, seed)
-    pruned = copy.deepcopy(subject)
+    pruned = _copied(subject)
     before = _everything(pruned)
     reason = ""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -120,7 +120,7 @@ def verify_cut(
             reference, reason = _masked_by_onnx(subject, cut, inputs)
             name = "masked ONNX model" if reference is not None else "nothing"
         else:
-            reference = _run(set_zero(copy.deepcopy(subject), cut)[0], args, kwargs, seed)
+            reference = _run(set_zero(_copied(subject), cut)[0], args, kwargs, seed)
         expected = None if reference is None else less_cut_outputs(cut, reference)
     wanted = [tuple(x.shape) for x in less_cut_outputs(cut, original)]
     shapes_match = not failure and wanted == [tuple(x.shape) for x in received]
@@ -152,6 +152,16 @@ def verify_cut(
         changed_by_recovery=tuple(changed),
         reason=reason,
     )
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    """Return a deep copy; torch refuses to copy what a hook computed, such as a masked weight."""
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        for _, tensor in own_tensors(module):
+            if not tensor.is_leaf:
+                memo[id(tensor)] = tensor.detach().clone()
+    return copy.deepcopy(model, memo)
 
 
 def randomise_norms(model: nn.Module, seed: int = 0) -> nn.Module:

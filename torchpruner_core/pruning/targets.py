@@ -1,13 +1,16 @@
 """From the names in a cut to the tensors, modules and names of a local model.
 
-A wrapper that only forwards to one module (``DataParallel``, ``DistributedDataParallel``, a compiled
-model) is looked through. A parameter that has two names (tied weights) is one target.
+A wrapper that only forwards to one module (``DataParallel``, ``DistributedDataParallel``,
+``AveragedModel``, a compiled model) is looked through. A parameter that has two names (tied
+weights) is one target.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +20,33 @@ from torch import nn
 from torchpruner_core.cut_result import CutResult
 from torchpruner_core.pruning import slices
 from torchpruner_core.pruning.errors import CutMismatchError, UnsupportedModuleError
+
+WRAPPERS = (
+    nn.DataParallel,
+    nn.parallel.DistributedDataParallel,
+    torch.optim.swa_utils.AveragedModel,
+)
+"""Modules that forward to the one they hold under the name ``module``."""
+
+CallT = TypeVar("CallT", bound=Callable[..., Any])
+
+
+def in_mode_of_model(function: CallT) -> CallT:
+    """Let ``function(model, ...)`` make the kind of tensors that the model has.
+
+    In ``torch.inference_mode()`` a cut would else leave tensors that can never be trained again, and
+    a model that was made in that mode can be changed nowhere else.
+    """
+
+    @functools.wraps(function)
+    def wrapped(model: Any, *args: Any, **kwargs: Any) -> Any:
+        inference = isinstance(model, nn.Module) and any(
+            tensor.is_inference() for module in model.modules() for _, tensor in own_tensors(module)
+        )
+        with torch.inference_mode(inference):
+            return function(model, *args, **kwargs)
+
+    return wrapped  # type: ignore[return-value]
 
 
 @dataclass(eq=False)
@@ -65,7 +95,7 @@ def unwrap(model: nn.Module) -> nn.Module:
             raise UnsupportedModuleError(
                 f"{kind} keeps its parameters flattened and sharded: cut the model before wrapping it"
             )
-        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        if isinstance(model, WRAPPERS):
             model = model.module
             continue
         compiled = model._modules.get("_orig_mod")

@@ -21,11 +21,12 @@ from torchpruner_core.pruning.cut_dict import Cut, fingerprint, read_cut
 from torchpruner_core.pruning.errors import ModulePrunerError, ReplayError
 from torchpruner_core.pruning.journal import Journal
 from torchpruner_core.pruning.plan import under_every_name
-from torchpruner_core.pruning.targets import LocalModel, split_name, unwrap
+from torchpruner_core.pruning.targets import LocalModel, in_mode_of_model, split_name, unwrap
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
 
+@in_mode_of_model
 def set_zero(model: ModelT, cut_dict: Cut) -> tuple[ModelT, CutContext]:
     """Set the slices that a cut lists to zero, in place; shapes, attributes and gradients stay.
 
@@ -66,6 +67,7 @@ def set_zero(model: ModelT, cut_dict: Cut) -> tuple[ModelT, CutContext]:
     return model, context
 
 
+@in_mode_of_model
 def recovery_zero(model: ModelT, cut_dict: Cut, param_context: CutContext) -> ModelT:
     """Undo :func:`set_zero`: the zeroed values come back bit for bit.
 

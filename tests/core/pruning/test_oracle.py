@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.prune import l1_unstructured
 
 from tests.core.pruning.nets import ConvNet, assert_same, axes, conv_net_cut, cut, state
 from torchpruner_core import ONNXGraph, verify_cut
@@ -135,3 +136,18 @@ def test_a_result_without_tensors_proves_nothing() -> None:
 
     assert report.equal is None
     assert "no tensors to compare" in report.reason
+
+
+def test_a_model_whose_weight_a_hook_computed_is_copied() -> None:
+    layer = l1_unstructured(nn.Linear(4, 6), "weight", 0.3)
+    model = nn.Sequential(layer, nn.Linear(6, 3))
+    model(torch.rand(2, 4))
+    result = cut(
+        {
+            "self.0.weight_orig": axes(2, a0=[0]),
+            "self.0.weight_mask": axes(2, a0=[0]),
+            "self.0.bias": axes(1, a0=[0]),
+            "self.1.weight": axes(2, a1=[0]),
+        }
+    )
+    assert verify_cut(model, result, torch.rand(2, 4)).ok

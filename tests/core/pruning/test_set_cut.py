@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from tests.core.pruning.nets import ConvNet, assert_same, axes, conv_net_cut, cut, state
-from torchpruner_core import CutResult, recovery_cut, set_cut, set_zero
+from torchpruner_core import CutResult, recovery_cut, recovery_zero, set_cut, set_zero
 from torchpruner_core.pruning.errors import (
     ContextMismatchError,
     CutMismatchError,
@@ -365,3 +365,37 @@ class TestHooksAndParametrizations:
         model = nn.Sequential(torch.nn.utils.parametrizations.spectral_norm(nn.Linear(3, 8)))
         with pytest.raises(UnsupportedModuleError, match="remove_parametrizations"):
             set_cut(model, cut({"self.0.weight": axes(2, a0=[0])}))
+
+
+class TestInferenceMode:
+    def test_a_model_that_is_cut_there_can_be_trained_afterwards(self) -> None:
+        model, result = ConvNet(), conv_net_cut([0, 5])
+        with torch.inference_mode():
+            _, context = set_cut(model, result)
+        trained(model, 2, 3, 9, 9)
+        with torch.inference_mode():
+            recovery_cut(model, result, context)
+            _, context = set_zero(model, result)
+            recovery_zero(model, result, context)
+        assert not any(t.is_inference() for t in model.state_dict().values())
+        model.zero_grad()
+        trained(model, 2, 3, 9, 9)
+
+    def test_a_model_that_was_made_there_is_cut_and_restored(self) -> None:
+        with torch.inference_mode():
+            model = ConvNet().eval()
+        result = conv_net_cut([0, 5])
+        original = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        _, context = set_cut(model, result)
+        assert model[0].weight.shape[0] == 6
+        recovery_cut(model, result, context)
+        assert all(torch.equal(v, original[k]) for k, v in model.state_dict().items())
+
+
+def test_an_averaged_model_is_looked_through() -> None:
+    model = ConvNet()
+    average = torch.optim.swa_utils.AveragedModel(model)
+    set_cut(average, conv_net_cut([0]))
+    set_cut(model, conv_net_cut([0]))
+    average.update_parameters(model)
+    assert average.module[0].out_channels == 7
