@@ -138,6 +138,10 @@ def _rewrite_operators(opened: OpenModel, result: CutResult) -> None:
         if not found:
             continue
         node = by_output[operator.proto.output[0]]
+        if node.op_type == "Squeeze" and not any(len(axes) for axes in found.values()):
+            # No axes at all would read as every axis of one slice.
+            node.op_type = "Identity"
+            continue
         for key, value in found.items():
             if isinstance(key, str):
                 kept = [a for a in node.attribute if a.name != key]
