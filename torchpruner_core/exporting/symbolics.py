@@ -12,7 +12,7 @@ def registered(opset: int) -> Iterator[None]:
     """Let the exporter use this module's translations."""
     import torch
 
-    names = {"aten::unflatten": _unflatten}
+    names = {"aten::unflatten": _unflatten, "aten::adaptive_avg_pool2d": _adaptive_avg_pool2d}
     for name, symbolic in names.items():
         torch.onnx.register_custom_op_symbolic(name, symbolic, opset)
     try:
@@ -47,3 +47,34 @@ def _unflatten(g: Any, x: Any, dim: Any, sizes: Any) -> Any:
         before = [0] * axis
         known = known if -1 in known else [*known[:-1], -1]
     return helper._reshape_helper(g, x, [*before, *known, *behind])
+
+
+def _adaptive_avg_pool2d(g: Any, x: Any, output_size: Any) -> Any:
+    """Windows of unequal sizes, which the exporter refuses, as products with averaging matrices."""
+    import torch
+    from torch.onnx._internal.torchscript_exporter import symbolic_helper, symbolic_opset9
+
+    helper: Any = symbolic_helper
+    shape, wanted = x.type().sizes(), helper._maybe_get_const(output_size, "is")
+    spatial = list(shape[-2:]) if shape is not None else [None, None]
+    static = isinstance(wanted, (list, tuple)) and len(wanted) == 2 and None not in spatial
+    if not static or all(size % out == 0 for size, out in zip(spatial, wanted, strict=True)):
+        opset9: Any = symbolic_opset9
+        own = opset9._adaptive_pool(
+            "adaptive_avg_pool2d", "AveragePool", torch.nn.modules.utils._pair
+        )
+        return own(g, x, output_size)
+    rows, columns = (_averages(size, out) for size, out in zip(spatial, wanted, strict=True))
+    pooled = g.op("MatMul", g.op("Constant", value_t=rows), x)
+    return g.op("MatMul", pooled, g.op("Constant", value_t=columns.t().contiguous()))
+
+
+def _averages(size: int, out: int) -> Any:
+    """Return the matrix, shape ``(out, size)``, that averages as PyTorch's adaptive pooling does."""
+    import torch
+
+    matrix = torch.zeros(out, size)
+    for k in range(out):
+        start, stop = k * size // out, -(-(k + 1) * size // out)
+        matrix[k, start:stop] = 1 / (stop - start)
+    return matrix
