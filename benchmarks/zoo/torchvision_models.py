@@ -12,7 +12,7 @@ from torch import nn
 
 from benchmarks.zoo.specimen import Entrance, Inputs, Specimen, clip, image
 
-SIZES = {"inception_v3": 96, "swin": 128, "maxvit_t": 224, "alexnet": 224, "vgg": 224}
+SIZES = {"inception_v3": 96, "swin": 128, "maxvit_t": 224, "alexnet": 96}
 """Image sizes other than 64 pixels, where a model needs more or its windows shift only then."""
 
 CLIPS = {
