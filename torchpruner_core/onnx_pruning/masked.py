@@ -154,7 +154,7 @@ class _Masker:
         if isinstance(key, int):
             while len(node.input) <= key:
                 node.input.append("")
-            node.input[key] = self._constant(f"{node.output[0]}#{key}", value)
+            node.input[key] = self._constant(self.opened.fresh(f"{node.output[0]}#{key}"), value)
             return
         kept = [a for a in node.attribute if a.name != key]
         del node.attribute[:]

@@ -150,7 +150,7 @@ def _rewrite_operators(opened: OpenModel, result: CutResult) -> None:
                     [*kept, onnx.helper.make_attribute(key, np.asarray(value).tolist())]
                 )
                 continue
-            name = f"{operator.proto.output[0]}#{key}"
+            name = opened.fresh(f"{operator.proto.output[0]}#{key}")
             opened.model.graph.initializer.append(
                 onnx.numpy_helper.from_array(np.asarray(value), name)
             )

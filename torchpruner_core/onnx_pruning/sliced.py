@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from torchpruner_core.cut_result import AxisCuts, CutResult
+from torchpruner_core.cut_result import AxisCuts, CutResult, TensorSpec
 from torchpruner_core.errors import CutError, GraphError
 from torchpruner_core.exporting.wire import strip_weights
 from torchpruner_core.graph.importer import ImportedGraph, parse, read_graph
@@ -33,6 +34,7 @@ class OpenModel:
     """The constants as they come out in the edited model, whose shapes may be others."""
     replaced: dict[str, Array] = field(default_factory=dict)
     """Values that the edited model stores instead of computing them."""
+    _taken: set[str] = field(default_factory=set)
 
     def shape_after(self, node: DataNode) -> tuple[int, ...]:
         """Return a tensor's shape after the cut."""
@@ -49,6 +51,20 @@ class OpenModel:
         found = cuts[dim] if cuts is not None else None
         return np.empty(0, dtype=np.int64) if found is None else found
 
+    def fresh(self, name: str) -> str:
+        """Return ``name``, or one like it that the model does not use yet.
+
+        A model that was pruned before holds the names of that time.
+        """
+        graph = self.model.graph
+        if not self._taken:
+            self._taken.update(tensor.name for tensor in graph.initializer)
+            self._taken.update(output for node in graph.node for output in node.output)
+        candidates = (f"{name}_{k}" if k else name for k in count())
+        found = next(candidate for candidate in candidates if candidate not in self._taken)
+        self._taken.add(found)
+        return found
+
     def stored(self) -> dict[str, onnx.TensorProto]:
         """Return the model's initializers by name."""
         return {tensor.name: tensor for tensor in self.model.graph.initializer}
@@ -56,7 +72,9 @@ class OpenModel:
 
 def open_model(data: bytes, result: CutResult) -> OpenModel:
     """Return ``data`` opened for ``result``; raises ``CutError`` where they do not belong together."""
-    graph = read_graph(strip_weights(data), list(result.inputs) or None)
+    # By order: the result may come from another export of the model, with other names.
+    inputs = [TensorSpec("", spec.shape, spec.dtype) for spec in result.inputs]
+    graph = read_graph(strip_weights(data), inputs or None)
     model = parse(data)
     cuts: dict[str, AxisCuts] = {}
     for name, axes in (*result.terminal.items(), *result.iner.items()):

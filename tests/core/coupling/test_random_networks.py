@@ -239,6 +239,18 @@ def test_a_derived_graph_is_the_graph_of_the_pruned_file(network, granularity, d
                     assert freed and (ours is None or _is_closed(rebuilt, ours)), (name, dim)
 
 
+@settings(BOUNDED, max_examples=30)
+@given(network=networks(), data=st.data())
+def test_a_pruned_file_can_be_pruned_again(network, data):
+    graph = solve_onnx(network)
+    for _ in range(3):
+        result = some_cut(data, network, graph)
+        assert_right(network, graph, result, feeds_for(graph))
+        network = prune_onnx(network, result)
+        derived, graph = graph.derive(result), solve_onnx(network)
+        assert derived.params() == graph.params() and derived.flops() == graph.flops()
+
+
 def _answer(graph, name, index, dim):
     """Return what a cut takes of the parameters; ``None`` where it is refused."""
     try:
