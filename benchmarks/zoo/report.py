@@ -37,9 +37,11 @@ def write_json(path: Path, rows: Rows) -> None:
     path.write_text(json.dumps({"summary": summary(rows), "rows": list(rows)}, indent=1) + "\n")
 
 
-def write_markdown(path: Path, rows: Rows) -> None:
-    """Write the table, a section a source."""
+def write_markdown(path: Path, rows: Rows, catalogue: int) -> None:
+    """Write the table, a section a source; ``catalogue`` is how many models there are to run."""
     lines = [*_HEADER, *_summary_table(rows), ""]
+    if len(rows) < catalogue:
+        lines += [f"{len(rows)} of the catalogue's {catalogue} models have been run so far.", ""]
     for source in dict.fromkeys(_source(row) for row in rows):
         lines += [f"## {source}", "", "| model | parameters | groups | cuts | Torch-Pruning |"]
         lines += ["| --- | ---: | ---: | --- | ---: |"]

@@ -40,7 +40,7 @@ def run(
     for number, specimen in enumerate(specimens, 1):
         path = folder / f"{specimen.key}.json"
         row = read(path)
-        if row is None or redo & states(row):
+        if row is None or not finished(row) or redo & states(row):
             row = _run_one(context, specimen, path, seconds, memory_gb)
             print(f"{number}/{len(specimens)} {describe(row)}", flush=True)
         rows.append(row)
@@ -140,6 +140,11 @@ def write(path: Path, row: dict[str, Any]) -> None:
     part = path.with_suffix(".part")
     part.write_text(json.dumps(row, indent=1))
     part.replace(path)
+
+
+def finished(row: dict[str, Any]) -> bool:
+    """Return whether a row is whole: an interrupted run leaves one that is not."""
+    return bool(row.get("error")) or row.get("stage") == "done"
 
 
 def states(row: dict[str, Any]) -> frozenset[str]:
