@@ -71,6 +71,15 @@ def describe(error: BaseException) -> dict[str, Any]:
     if isinstance(error, TorchPrunerError):
         problem = {**jsonable(error.to_problem()), "status": 422}
         return {**problem, "cause": cause} if cause else problem
+    if isinstance(error, (ImportError, NameError)):
+        # A fault of this installation, not of the model: it may be tried again.
+        return {
+            "type": "internal-error",
+            "title": "The worker's engine is damaged",
+            "status": 500,
+            "detail": f"{type(error).__name__}: {text}; the model is not at fault",
+            "retryable": True,
+        }
     if isinstance(error, RecursionError):
         text = "the model is nested too deeply"
     return {

@@ -30,6 +30,9 @@ from torchpruner_service.worker.webhooks import call_watchers
 
 NURSERY = "TORCHPRUNER_NURSERY_SOCKET"
 
+NOT_POISON = frozenset({"blob-missing", "internal-error"})
+"""Failures that another try may not have."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -103,7 +106,7 @@ def _failed(board: JobBoard, record: JobRecord, error: Exception) -> None:
     else:
         log.exception("job failed")
         problem["request_id"] = record.request_id
-    if record.kind == "build" and problem["status"] < 500 and problem["type"] != "blob-missing":
+    if record.kind == "build" and problem["status"] < 500 and problem["type"] not in NOT_POISON:
         # Poison: whoever uploads the same bytes again gets the same answer, without a worker.
         board.objects.put_json(layout.failure(record.model), problem)
     board.fail(record, problem)
