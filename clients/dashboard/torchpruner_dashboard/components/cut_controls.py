@@ -22,6 +22,12 @@ MEANINGS = {
 }
 
 
+class _Slider(ui.slider):
+    """Keeps what the hand does: the server's echo would pull it back to an earlier step."""
+
+    LOOPBACK = False
+
+
 class CutControls:
     """Calls ``on_change`` with a new address whenever the person changes something."""
 
@@ -86,7 +92,7 @@ class CutControls:
         self._index = start.index
         with ui.column().style("width: 100%; gap: 0"):
             self._chosen = ui.label().classes("tp-small")
-            self._slider = ui.slider(min=0, max=1, value=0, on_change=self._slider_changed)
+            self._slider = _Slider(min=0, max=1, value=0, on_change=self._slider_changed)
             self._slider.props('aria-label="Slices to remove" color=primary').classes("tp-slider")
         self._text = ui.input("Indices", placeholder="0-3, 8", validation=_mistake)
         self._text.props('outlined dense debounce="120"').style("width: 100%")
