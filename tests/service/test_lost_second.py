@@ -30,7 +30,9 @@ def test_an_index_entry_that_was_lost_is_found(own: RunningService) -> None:
 
 def test_a_job_that_was_lost_is_started_from_its_durable_request(own: RunningService) -> None:
     model = own.upload(small_file(1802).content, "x:1x3x8x8")["id"]
-    for process in own.processes("--with-parent") + own.processes("torchpruner_service.worker.rq_worker"):
+    for process in own.processes("--with-parent") + own.processes(
+        "torchpruner_service.worker.rq_worker"
+    ):
         process.suspend()
     made = own.client.post(f"/v1/models/{model}/pruned-weights", json={})
     assert made.json()["state"] == "queued"
@@ -38,7 +40,9 @@ def test_a_job_that_was_lost_is_started_from_its_durable_request(own: RunningSer
     for key in store.keys("torchpruner:job:weights-*") + store.keys("rq:*"):
         store.delete(key)
     store.delete("torchpruner:active")
-    for process in own.processes("--with-parent") + own.processes("torchpruner_service.worker.rq_worker"):
+    for process in own.processes("--with-parent") + own.processes(
+        "torchpruner_service.worker.rq_worker"
+    ):
         process.resume()
     # Sooner than the half minute that it would take by itself.
     store.delete("torchpruner:restored")
