@@ -175,6 +175,8 @@ def _has_no_data(tensor: Any) -> bool:
 
 
 def _from_torchscript(model: torch.jit.ScriptModule, inputs: Any) -> Program:
+    import torch
+
     names = [value.debugName().split(".")[0] for value in model.graph.inputs()][1:]
     args, kwargs = _example_inputs(inputs, _devices(model))
     if kwargs:
@@ -193,8 +195,6 @@ def _from_torchscript(model: torch.jit.ScriptModule, inputs: Any) -> Program:
             expected=names,
         )
     model.eval()
-    import torch
-
     with _quiet(), torch.no_grad():
         try:
             return _legacy(model, args, kwargs, _module_origin(model), training=False)
@@ -391,4 +391,7 @@ def _first_line(error: BaseException) -> str:
     while cause.__cause__ is not None and type(error).__module__.startswith("torch.onnx"):
         cause = cause.__cause__  # the exporter's own text only says at which step it stopped
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(cause)).strip()
-    return text.splitlines()[0][:300] if text else type(cause).__name__
+    lines = text.splitlines() or [type(cause).__name__]
+    # TorchScript begins with the place in the code and ends with what went wrong there.
+    interpreted = lines[0].startswith("The following operation failed in the TorchScript")
+    return lines[-1 if interpreted else 0][:300]
