@@ -15,6 +15,9 @@ from torchpruner_core.analysis.coupling import ClassChange, ClassSelection, Clas
 from torchpruner_core.analysis.solved_graph import ModuleInfo, NodeInfo, OperatorInfo, SolvedGraph
 from torchpruner_core.errors import InvalidModelError
 
+SIZE_LIMIT = 1 << 31
+"""A stored graph that unpacks to more bytes than this is refused: none is that large."""
+
 FORMAT = 1
 """Changes when a graph stored by an older version can no longer be read."""
 
@@ -58,7 +61,7 @@ def dump(graph: SolvedGraph) -> bytes:
 def load(data: bytes) -> SolvedGraph:
     """Read :func:`dump`'s bytes; raises ``InvalidModelError`` for anything else."""
     try:
-        with np.load(io.BytesIO(zlib.decompress(data)), allow_pickle=False) as stored:
+        with np.load(io.BytesIO(_unpacked(data)), allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         header = json.loads(arrays.pop("header").tobytes())
     except (zlib.error, zipfile.BadZipFile, ValueError, KeyError, OSError) as error:
@@ -92,6 +95,14 @@ def load(data: bytes) -> SolvedGraph:
         coupling=coupling,
         metadata=header["metadata"],
     )
+
+
+def _unpacked(data: bytes) -> bytes:
+    unpacker = zlib.decompressobj()
+    unpacked = unpacker.decompress(data, SIZE_LIMIT)
+    if unpacker.unconsumed_tail or not unpacker.eof:
+        raise ValueError("it is cut short, or unpacks to more than a graph can hold")
+    return unpacked
 
 
 def _row(item: Any) -> list[Any]:
