@@ -44,12 +44,11 @@ def derive(graph: SolvedGraph, result: CutResult) -> SolvedGraph:
 
 
 def _read(graph: SolvedGraph, result: Any) -> CutResult:
-    if not isinstance(result, CutResult):
-        try:
-            result = CutResult.from_dict(result)
-        except (ValueError, TypeError, KeyError) as error:
-            raise CutError(f"a cut is what cut_analysis returns: {error}") from error
-    for name, shape in result.shapes.items():
+    try:
+        read: CutResult = result if isinstance(result, CutResult) else CutResult.from_dict(result)
+    except (ValueError, TypeError, KeyError) as error:
+        raise CutError(f"a cut is what cut_analysis returns: {error}") from error
+    for name, shape in read.shapes.items():
         if graph.node(name).shape != tuple(shape):
             raise CutError(
                 f"{name} has the shape {list(graph.node(name).shape)} in this graph, and the cut was "
@@ -58,7 +57,7 @@ def _read(graph: SolvedGraph, result: Any) -> CutResult:
                 expected=list(shape),
                 received=list(graph.node(name).shape),
             )
-    return result
+    return read
 
 
 def _removal(graph: SolvedGraph, result: CutResult) -> Removal:

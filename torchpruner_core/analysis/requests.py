@@ -48,7 +48,8 @@ def checked_indices(index: Any, node: str, dim: int, size: int) -> Indices:
 
 def integer(value: Any) -> int | None:
     """Return an integer of any library as an ``int``; ``None`` for what is none, flags included."""
-    if "bool" in str(getattr(value, "dtype", type(value).__name__)) or getattr(value, "ndim", 0):
+    kind = getattr(value, "dtype", type(value).__name__)
+    if "bool" in str(kind) or getattr(value, "ndim", None):
         return None
     try:
         return value.__index__()  # type: ignore[no-any-return]

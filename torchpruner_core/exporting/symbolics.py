@@ -12,14 +12,15 @@ def registered(opset: int) -> Iterator[None]:
     """Let the exporter use this module's translations."""
     import torch
 
+    exporter: Any = torch.onnx
     names = {"aten::unflatten": _unflatten, "aten::adaptive_avg_pool2d": _adaptive_avg_pool2d}
     for name, symbolic in names.items():
-        torch.onnx.register_custom_op_symbolic(name, symbolic, opset)
+        exporter.register_custom_op_symbolic(name, symbolic, opset)
     try:
         yield
     finally:
         for name in names:
-            torch.onnx.unregister_custom_op_symbolic(name, opset)
+            exporter.unregister_custom_op_symbolic(name, opset)
 
 
 def _unflatten(g: Any, x: Any, dim: Any, sizes: Any) -> Any:
@@ -56,7 +57,7 @@ def _adaptive_avg_pool2d(g: Any, x: Any, output_size: Any) -> Any:
 
     helper: Any = symbolic_helper
     shape, wanted = x.type().sizes(), helper._maybe_get_const(output_size, "is")
-    spatial = list(shape[-2:]) if shape is not None else [None, None]
+    spatial: list[Any] = list(shape[-2:]) if shape is not None else [None, None]
     static = isinstance(wanted, (list, tuple)) and len(wanted) == 2 and None not in spatial
     if not static or all(size % out == 0 for size, out in zip(spatial, wanted, strict=True)):
         opset9: Any = symbolic_opset9

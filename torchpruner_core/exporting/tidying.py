@@ -60,10 +60,10 @@ def tidy(model: ir.Model) -> None:
             node.resize_inputs(position)
     RemoveUnusedNodesPass()(model)
     for node in model.graph.all_nodes():
-        scopes = node.metadata_props.get(SCOPES_KEY)
+        own = node.metadata_props.get(SCOPES_KEY)
         node.metadata_props.clear()
-        if scopes is not None:
-            node.metadata_props[MODULE_KEY] = innermost_scope(scopes)
+        if own is not None:
+            node.metadata_props[MODULE_KEY] = innermost_scope(own)
     for name in [
         n for n, v in model.graph.initializers.items() if n not in stored and not v.uses()
     ]:

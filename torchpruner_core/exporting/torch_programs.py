@@ -71,13 +71,15 @@ def _unwrapped(model: torch.nn.Module) -> torch.nn.Module:
     """Return what ``torch.compile``, a data-parallel or an averaging wrapper holds."""
     from torchpruner_core.pruning.targets import WRAPPERS
 
+    held: Any = model
     while True:
-        if isinstance(model, WRAPPERS):
-            model = model.module  # type: ignore[assignment]
-        elif hasattr(model, "_orig_mod"):
-            model = model._orig_mod
+        if isinstance(held, WRAPPERS):
+            held = held.module
+        elif hasattr(held, "_orig_mod"):
+            held = held._orig_mod
         else:
-            return model
+            found: torch.nn.Module = held
+            return found
 
 
 def _from_module(model: torch.nn.Module, inputs: Any, training: bool) -> Program:

@@ -352,8 +352,10 @@ def _split(given: dict[str, Any], x: Array, split: Array | None = None) -> list[
 
 def _div(given: dict[str, Any], a: Array, b: Array) -> Array:
     if np.issubdtype(a.dtype, np.integer):
-        return (np.sign(a) * np.sign(b) * (np.abs(a) // np.abs(b))).astype(a.dtype)
-    return np.divide(a, b)
+        whole: Array = np.sign(a) * np.sign(b) * (np.abs(a) // np.abs(b))
+        return whole.astype(a.dtype)
+    quotient: Array = np.divide(a, b)
+    return quotient
 
 
 def _expand(given: dict[str, Any], x: Array, shape: Array) -> Array:
