@@ -20,8 +20,9 @@ NO_BROWSER = (
 )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
+    """A browser for one file: while it is open, no other asyncio loop can run in this thread."""
     program = chromium()
     if program is None:
         pytest.skip(NO_BROWSER)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -21,16 +23,21 @@ from torchpruner_dashboard.cuts.snippets import curl_text, python_text
 from torchpruner_dashboard.model_graphs import GraphShelf, ModelGraph
 
 
-async def graph_and_cut(
+def graph_and_cut(
     service: RunningService, model: str, node: str, index: range
 ) -> tuple[ModelGraph, CutResult]:
-    async with AsyncClient(service.url, progress=False) as client:
-        remote: AsyncRemoteModel = await client.model(model)
-        return await GraphShelf().graph(remote), await remote.cut_analysis(node, index)
+    async def ask() -> tuple[ModelGraph, CutResult]:
+        async with AsyncClient(service.url, progress=False) as client:
+            remote: AsyncRemoteModel = await client.model(model)
+            return await GraphShelf().graph(remote), await remote.cut_analysis(node, index)
+
+    # A thread of its own: a browser that another file has open keeps a loop in this one.
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, ask()).result()
 
 
-async def test_a_residual_stream_shows_its_joins(service: RunningService, resnet_id: str) -> None:
-    graph, result = await graph_and_cut(service, resnet_id, "self.layer2.0.conv3.weight", range(8))
+def test_a_residual_stream_shows_its_joins(service: RunningService, resnet_id: str) -> None:
+    graph, result = graph_and_cut(service, resnet_id, "self.layer2.0.conv3.weight", range(8))
     reach = reach_of(result, graph)
     roles = [box.role for box in reach.boxes.values()]
     assert roles.count("join") == 4 and roles.count("source") == 1
@@ -40,10 +47,10 @@ async def test_a_residual_stream_shows_its_joins(service: RunningService, resnet
     assert into == {"self.layer3.0.conv1", "self.layer3.0.downsample.0"}
 
 
-async def test_no_two_boxes_share_a_cell_and_values_flow_down(
+def test_no_two_boxes_share_a_cell_and_values_flow_down(
     service: RunningService, vit_id: str
 ) -> None:
-    graph, result = await graph_and_cut(service, vit_id, "self.conv_proj.weight", range(8))
+    graph, result = graph_and_cut(service, vit_id, "self.conv_proj.weight", range(8))
     for most in (500, 90, 20):
         reach = reach_of(result, graph, most)
         places = places_of(reach, 4)
@@ -53,11 +60,9 @@ async def test_no_two_boxes_share_a_cell_and_values_flow_down(
             assert all(places[a].row < places[b].row for a, b in reach.edges)
 
 
-async def test_rows_add_up_to_the_parameters_removed(
-    service: RunningService, resnet_id: str
-) -> None:
+def test_rows_add_up_to_the_parameters_removed(service: RunningService, resnet_id: str) -> None:
     node = "self.layer3.1.conv2.weight"
-    graph, result = await graph_and_cut(service, resnet_id, node, range(16))
+    graph, result = graph_and_cut(service, resnet_id, node, range(16))
     rows = affected_rows(result, graph)
     assert rows[0]["module"] == "layer3.1.conv2" and rows[0]["removed_text"] == "16 of 256"
     parameters = [n for n in result.terminal if graph.tensors[n].kind == "parameter"]

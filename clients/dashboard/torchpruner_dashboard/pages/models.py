@@ -109,7 +109,8 @@ class ModelsPage:
 
     async def _uploaded(self, info: ModelInfo) -> None:
         known = bool(self._models)
-        self._models = {info.id: info, **self._models}
+        # A file that was here already may have a new name now: the new word replaces the old.
+        self._models = {info.id: info, **self._models, info.id: info}
         if known and self._table is not None:
             self._redraw()
         else:
