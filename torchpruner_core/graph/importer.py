@@ -151,16 +151,16 @@ def _by_name(open_inputs: Sequence[Any], inputs: InputSpecs) -> dict[str, Tensor
         return {}
     if isinstance(inputs, Mapping):
         pairs = list(inputs.items())
-    elif all(spec.name in names for spec in inputs):
-        pairs = [(spec.name, spec) for spec in inputs]
-    elif len(inputs) <= len(names):
-        pairs = list(zip(names, inputs, strict=False))
-    else:
+    elif len(inputs) > len(names):
         raise InputSpecError(
             f"{len(inputs)} inputs were given, and the model takes {len(names)}: {', '.join(names)}",
             expected=names,
             received=len(inputs),
         )
+    elif any(spec.name for spec in inputs):
+        pairs = [(spec.name, spec) for spec in inputs]
+    else:
+        pairs = list(zip(names, inputs, strict=False))
     unknown = [name for name, _ in pairs if name not in names]
     if unknown:
         raise InputSpecError(

@@ -116,6 +116,7 @@ def verify_cut(
         untouched = _everything(subject)
         original = _run_original(subject, args, kwargs, seed)
         by_running = set(_changed(untouched, _everything(subject)))  # hooks, counters, caches
+        by_running |= {name.removesuffix(".id") for name in by_running}
         received, failure = _run_pruned(pruned, cut_inputs(cut, args, kwargs), seed)
         reference, name = None, "network with the slices at zero"
         if cut.renormalises:

@@ -136,6 +136,7 @@ def dynamic() -> bytes:
         ([TensorSpec("x", (2, 3, 1), "float32")], "shape"),
         ([TensorSpec("x", (2, 3), "int64")], "dtype"),
         ({"z": TensorSpec("z", (2, 3), "float32")}, "no input called"),
+        ([TensorSpec("z", (2, 3), "float32")], "no input called 'z'; its inputs are x"),
         ([TensorSpec("a", (2, 3), "float32"), TensorSpec("b", (2, 3), "float32")], "2 inputs"),
     ],
 )
