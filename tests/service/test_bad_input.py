@@ -154,6 +154,28 @@ def test_a_cut_that_cannot_be_says_why(
     assert answer.json()["detail"]
 
 
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        ({"node": "n", "index": [0], "granularity": "fine"}, "body.granularity: "),
+        ({"node": "n", "index": [0], "dim": "0"}, "body.dim: "),
+        ({"cuts": [{"node": "n", "index": [0]}], "granularity": "fine"}, "body.granularity: "),
+    ],
+)
+def test_a_body_of_several_forms_is_judged_by_the_nearest(
+    service: RunningService, model_id: str, body: dict[str, Any], detail: str
+) -> None:
+    answer = service.client.post(f"/v1/models/{model_id}/cut-analysis", json=body).json()
+    assert answer["detail"].startswith(detail), answer
+    assert len(answer["errors"]) == 1
+
+
+def test_flops_are_listed_by_what_there_is(service: RunningService, model_id: str) -> None:
+    answer = service.client.get(f"/v1/models/{model_id}/flops", params={"by": "layer"})
+    assert answer.status_code == 422
+    assert "module" in answer.json()["detail"]
+
+
 def test_a_negative_dim_counts_from_the_end(service: RunningService, model_id: str) -> None:
     first = service.cut(model_id, "self.conv1.weight", [0], 0)
     assert service.cut(model_id, "self.conv1.weight", [0], -4) == first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import structlog
@@ -71,10 +72,27 @@ def _answer(request: Request, body: dict[str, Any], headers: dict[str, str]) -> 
     return Response(to_json(jsonable(body)), body["status"], headers, media_type=MEDIA_TYPE)
 
 
+def _of_nearest_form(errors: Sequence[Any]) -> list[Any]:
+    """Return the errors of the form that fits best, where a body may have one of several forms.
+
+    pydantic lists the errors against each, under the form's class name, which a caller never sees.
+    """
+    by_form: dict[str, list[Any]] = {}
+    others = []
+    for item in errors:
+        where = item["loc"]
+        if len(where) > 1 and where[0] == "body" and str(where[1])[:1].isupper():
+            plain = {**item, "loc": (where[0], *where[2:])}
+            by_form.setdefault(str(where[1]), []).append(plain)
+        else:
+            others.append(item)
+    return others + min(by_form.values(), key=len, default=[])
+
+
 def _validation(error: RequestValidationError) -> dict[str, Any]:
     found = [
         {"at": ".".join(map(str, item["loc"])), "message": item["msg"]}
-        for item in error.errors()[:20]
+        for item in _of_nearest_form(error.errors())[:20]
     ]
     first = found[0] if found else {"at": "the request", "message": "it does not parse"}
     return {

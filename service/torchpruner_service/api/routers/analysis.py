@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import anyio.to_thread
 from fastapi import APIRouter, Query, Response
@@ -144,7 +144,8 @@ async def show_flops(
     who: Reader,
     model: ModelId,
     by: Annotated[
-        list[str] | None, Query(max_length=2, description="`module`, `operator` or both")
+        list[Literal["module", "operator"]] | None,
+        Query(max_length=2, description="`module`, `operator` or both"),
     ] = None,
 ) -> Response:
     """Two FLOPs a multiply-accumulate, as ``torch.utils.flop_counter`` counts them; a module's
