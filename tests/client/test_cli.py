@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -73,3 +74,55 @@ def test_errors_are_one_line_and_exit_1(service: RunningService, uploaded: str) 
     assert "unknown-node" in done.stderr and "Traceback" not in done.stderr
     assert run(service, "cut", uploaded, "self.conv1.weight", "--index", "a").returncode == 1
     assert run(service, "flops", "nothing of that name").returncode == 1
+
+
+def test_names_with_brackets_are_text(service: RunningService, uploaded: str) -> None:
+    for arguments in (
+        ("cut", uploaded, "[/x].weight", "--index", "0"),
+        ("flops", "[/bold]"),
+    ):
+        done = run(service, *arguments)
+        assert done.returncode == 1
+        assert "Traceback" not in done.stderr and "[/" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--index", "0-99999999999"), "more than any axis has"),
+        (("--index", "3-1"), "write 1-3"),
+        (("--index", "0", "--granularity", "foo"), "'foo' is not one of"),
+        (("--index", "0", "--save", "/"), "/"),
+    ],
+)
+def test_a_cut_that_does_not_read_is_explained(
+    service: RunningService, uploaded: str, arguments: tuple[str, ...], words: str
+) -> None:
+    done = run(service, "cut", uploaded, "self.conv1.weight", *arguments)
+    assert done.returncode in (1, 2)
+    assert words in done.stderr and "Traceback" not in done.stderr
+
+
+def test_files_that_hold_no_result_and_endings_that_say_nothing(
+    service: RunningService, uploaded: str, tmp_path: Path
+) -> None:
+    for content in (b"not json", b"[]", b"\xff\xfe"):
+        (tmp_path / "cut.json").write_bytes(content)
+        target, cut = str(tmp_path / "w.npz"), str(tmp_path / "cut.json")
+        done = run(service, "download", uploaded, target, "--cut", cut)
+        assert done.returncode == 1
+        assert "holds no result" in done.stderr and "Traceback" not in done.stderr
+    done = run(service, "download", uploaded, str(tmp_path / "w.xyz"))
+    assert "does not end in one of" in done.stderr
+    assert not list(tmp_path.glob("w.*"))
+
+
+def test_a_file_name_in_no_encoding_and_of_any_length_is_uploaded(
+    service: RunningService, tmp_path: Path
+) -> None:
+    for name in (b"n\xff\xfe.pt", b"n" * 240 + b".pt"):
+        path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+        path.write_bytes(small_file(402).content)
+        done = run(service, "upload", str(path), "-i", "x:1x3x8x8", "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["name"].startswith("n")

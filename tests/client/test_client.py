@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -120,12 +121,53 @@ def test_errors_are_typed_and_also_the_core_s(client: Client, model_id: str) -> 
         remote.cut_analysis("self.conv1.weight", [64])
     assert isinstance(caught.value, InvalidRequestError)
     assert caught.value.fields["size"] == 64
-    with pytest.raises(TypeError):
-        remote.cut_analysis("self.conv1.weight", [0.5])
+    for index in ([0.5], [True], "01", None, 3, [[0]], [2**70]):
+        with pytest.raises(core_errors.CutIndexError):
+            remote.cut_analysis("self.conv1.weight", index)
+    for dim in ("0", None, 1.5, True):
+        with pytest.raises(core_errors.CutDimError):
+            remote.cut_analysis("self.conv1.weight", [0], dim)  # type: ignore[arg-type]
+    for request in (3, ("self.conv1.weight", 0), {"node": "self.conv1.weight"}):
+        with pytest.raises(core_errors.CutError):
+            remote.cut_analysis_many([request])
+    for result in ({}, 3, {"terminal": None}):
+        with pytest.raises(core_errors.CutError):
+            remote.download_pruned(result, "never.safetensors")  # type: ignore[arg-type]
     with pytest.raises(NotFoundError):
         client.model("no such name")
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match="there is no module"):
         remote.modules["self.nope"]
+
+
+def test_integers_of_any_library_and_dicts_of_requests_are_understood(
+    client: Client, model_id: str
+) -> None:
+    remote = client.model(model_id)
+    expected = remote.cut_analysis("self.conv1.weight", [0, 1]).to_json()
+    for index, dim in ((np.array([1, 0]), np.int64(0)), (torch.tensor([0, 1]), torch.tensor(0))):
+        assert remote.cut_analysis("self.conv1.weight", index, dim).to_json() == expected
+    asked = [{"node": "self.conv1.weight", "dim": 0, "index": range(2)}]
+    assert remote.cut_analysis_many(asked).to_json() == expected
+
+
+def test_nested_arguments_and_none_at_all_are_inputs(client: Client) -> None:
+    class OfDict(torch.nn.Linear):
+        def forward(self, d: Any, n: int = 1) -> Any:
+            return super().forward(d["x"]) * n
+
+    class OfNothing(torch.nn.Linear):
+        def forward(self) -> Any:
+            return super().forward(torch.ones(2, 4))
+
+    for model, inputs in (
+        (OfDict(4, 6), ({"x": torch.rand(2, 4)}, 2)),
+        (OfDict(4, 6), {"d": {"x": (2, 4)}}),
+        (OfNothing(4, 6), ()),
+    ):
+        remote = client.upload(model, inputs)
+        assert remote.cut_analysis("self.weight", [0]).touches_outputs
+    with pytest.raises(core_errors.InputSpecError, match="inputs are"):
+        client.upload(OfNothing(4, 6), "x")
 
 
 def test_a_file_that_is_no_model_fails_here_and_now(client: Client, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import httpx
 from torchpruner_client import operations
 from torchpruner_client.async_driver import AsyncDriver
 from torchpruner_client.connection_settings import ConnectionSettings
-from torchpruner_client.cut_requests import Indices, index_of, request_of, result_body
+from torchpruner_client.cut_requests import Indices, found_module, request_of, result_body
 from torchpruner_client.progress import Progress, showing
 from torchpruner_client.records import (
     Flops,
@@ -28,7 +28,7 @@ from torchpruner_client.records import (
 )
 from torchpruner_client.retrying import RetryPolicy
 from torchpruner_client.sources import Source, source_of
-from torchpruner_core.cut_result import CutRequest, CutResult
+from torchpruner_core.cut_result import CutResult
 
 
 class AsyncClient:
@@ -254,7 +254,7 @@ class AsyncRemoteModel:
         Raises the core's own errors (``UnknownNodeError``, ``CutIndexError``, ``CutDimError``,
         ``EmptyAxisError`` ...).
         """
-        request = CutRequest(node, dim, index_of(index))
+        request = request_of((node, dim, index))
         return await self.cut_analysis_many(
             [request], granularity=granularity, protect_io=protect_io
         )
@@ -373,7 +373,7 @@ class AsyncRemoteModules(Mapping[str, "AsyncRemoteModule"]):
         self._modules = {record.name: AsyncRemoteModule(model, record) for record in records}
 
     def __getitem__(self, name: str) -> AsyncRemoteModule:
-        return self._modules[name]
+        return found_module(self._modules, name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._modules)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -32,8 +34,9 @@ app = typer.Typer(
     ),
 )
 
-_out = Console()
-_err = Console(stderr=True)
+# Names come from models and users, and may hold brackets: they are text, never markup.
+_out = Console(markup=False)
+_err = Console(stderr=True, markup=False)
 
 Url = Annotated[str | None, typer.Option("--url", help="The service; default TORCHPRUNER_URL")]
 Key = Annotated[str | None, typer.Option("--api-key", help="Default TORCHPRUNER_API_KEY")]
@@ -47,6 +50,27 @@ Input = Annotated[
 _SPEC = re.compile(
     r"^(?:(?P<name>.+?):)?(?P<shape>\d+(?:[x,]\d+)*|scalar)(?::(?P<dtype>[a-z0-9]+))?$"
 )
+
+
+ENDINGS = (".safetensors", ".npz", ".onnx")
+NAME_LENGTH = 200
+MOST_INDICES = 10_000_000
+
+
+class Granularity(StrEnum):
+    """How an axis that splits into several is cut."""
+
+    auto = "auto"
+    outer = "outer"
+    inner = "inner"
+    strict = "strict"
+
+
+class By(StrEnum):
+    """What FLOPs are listed by."""
+
+    module = "module"
+    operator = "operator"
 
 
 @app.command()
@@ -69,14 +93,14 @@ def upload(
     specs = [parse_input(text) for text in input or []]
     with _connected(url, api_key) as client:
         remote = client.upload(
-            path, specs or None, name=name or path.stem, weights=weights, wait=wait
+            path, specs or None, name=name or default_name(path), weights=weights, wait=wait
         )
         if as_json:
             _print_json(_info(remote))
             return
         sent, full = remote.bytes_sent or (0, 0)
         counts = remote.info.counts
-        _out.print(f"[bold]{remote.id}[/bold]  {remote.name}  {remote.info.state}")
+        _out.print(f"{remote.id}  {remote.name}  {remote.info.state}", soft_wrap=True)
         if remote.info.weightless:
             _out.print(
                 f"sent without its weights: {sent:,} of {full:,} bytes ({100 * sent / full:.2f} %)"
@@ -178,7 +202,9 @@ def cut(
     node: Annotated[str, typer.Argument(help="A parameter, like self.conv1.weight")],
     index: Annotated[str, typer.Option("--index", help="0,1,2,3 or 0-3 or 0-3,8")],
     dim: Annotated[int, typer.Option(help="Axis; negative ones count from the end")] = 0,
-    granularity: Annotated[str, typer.Option(help="auto, outer, inner or strict")] = "auto",
+    granularity: Annotated[
+        Granularity, typer.Option(help="Whole blocks, whole strides, the cheaper, or neither")
+    ] = Granularity.auto,
     protect_io: Annotated[
         bool, typer.Option(help="Refuse a cut that reaches the model's inputs or outputs")
     ] = False,
@@ -191,7 +217,7 @@ def cut(
     request = CutRequest(node, dim, parse_index(index))
     with _connected(url, api_key) as client:
         result = client.model(model).cut_analysis_many(
-            [request], granularity=granularity, protect_io=protect_io
+            [request], granularity=granularity.value, protect_io=protect_io
         )
         if save is not None:
             save.write_text(result.to_json())
@@ -219,21 +245,21 @@ def cut(
 @app.command()
 def flops(
     model: Model,
-    by: Annotated[str | None, typer.Option(help="module or operator")] = None,
+    by: Annotated[By | None, typer.Option(help="List the parts too")] = None,
     url: Url = None,
     api_key: Key = None,
     as_json: AsJson = False,
 ) -> None:
     """Count FLOPs, MACs and parameters."""
     with _connected(url, api_key) as client:
-        found = client.model(model).flops([by] if by else [])
+        found = client.model(model).flops([by.value] if by else [])
         parts = found.by_module or found.by_operator
         if as_json:
             body = {"flops": found.flops, "macs": found.macs, "params": found.params}
-            _print_json({**body, f"by_{by}": dict(parts)} if by else body)
+            _print_json({**body, f"by_{by.value}": dict(parts)} if by else body)
             return
         if parts:
-            table = Table(by or "", "FLOPs")
+            table = Table(by.value if by else "", "FLOPs")
             for name, count in parts.items():
                 table.add_row(name, f"{count:,}")
             _out.print(table)
@@ -253,7 +279,9 @@ def download(
     as_json: AsJson = False,
 ) -> None:
     """Download pruned weights, or the pruned model as ONNX; the file's ending says which."""
-    result = None if cut is None else CutResult.from_json(cut.read_text())
+    if path.suffix not in ENDINGS:
+        _fail(f"{path} does not end in one of {', '.join(ENDINGS)}, which say what to write")
+    result = None if cut is None else read_result(cut)
     with _connected(url, api_key) as client:
         remote = client.model(model)
         if path.suffix == ".onnx":
@@ -275,8 +303,28 @@ def parse_index(text: str) -> tuple[int, ...]:
         if match is None:
             _fail(f"--index {text!r} does not read as 0,1,2 or 0-3")
         start = int(match[1])
-        found += range(start, int(match[2] or start) + 1)
+        stop = int(match[2] or start)
+        if stop - start >= MOST_INDICES:
+            _fail(f"--index {text!r} asks for {stop - start + 1:,} slices, more than any axis has")
+        if stop < start:
+            _fail(f"--index {text!r} counts backwards; write {stop}-{start}")
+        found += range(start, stop + 1)
     return tuple(found)
+
+
+def default_name(path: Path) -> str:
+    """Return a name the service takes, from a file's, which may be in no encoding and of any length."""
+    return os.fsencode(path.stem).decode("utf-8", "replace")[:NAME_LENGTH]
+
+
+def read_result(path: Path) -> CutResult:
+    """Return the result in a file that ``cut --save`` wrote. Exits where it holds none."""
+    try:
+        return CutResult.from_json(path.read_bytes())
+    except OSError as error:
+        _fail(f"{path} cannot be read: {error.strerror or error}")
+    except (ValueError, TypeError, KeyError) as error:
+        _fail(f"{path} holds no result that `torchpruner cut --save` wrote: {error}")
 
 
 def parse_input(text: str) -> TensorSpec:
@@ -297,7 +345,9 @@ def _connected(url: str | None, api_key: str | None) -> Iterator[Client]:
         _fail(str(error))
     except ServiceError as error:
         _fail(f"{error.detail} ({error.code})")
-    except (TorchPrunerError, FileNotFoundError, TimeoutError, ValueError) as error:
+    except BrokenPipeError:
+        raise  # the reader of the output is gone: typer ends quietly
+    except (TorchPrunerError, OSError, TimeoutError, ValueError) as error:
         _fail(str(error))
 
 
@@ -326,7 +376,7 @@ def _print_json(value: Any, write: Callable[[str], None] = typer.echo) -> None:
 
 
 def _fail(message: str) -> NoReturn:
-    _err.print(f"[red]{message}[/red]", soft_wrap=True)
+    _err.print(message, style="red", soft_wrap=True)
     raise typer.Exit(1)
 
 

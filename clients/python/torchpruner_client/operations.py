@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from torchpruner_client.cut_requests import result_of
 from torchpruner_client.errors import (
     ConflictError,
     DownloadDamaged,
@@ -201,7 +202,7 @@ def flops(model: str, by: Sequence[str]) -> Flow[dict[str, Any]]:
 
 
 def derive(model: str, result: CutResult, name: str | None) -> Flow[dict[str, Any]]:
-    body = {"result": result.to_dict(), **({} if name is None else {"name": name})}
+    body = {"result": result_of(result).to_dict(), **({} if name is None else {"name": name})}
     return _json((yield Call("POST", f"/v1/models/{model}/derive", json=body)))
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from torchpruner_client.state_metadata import with_state
 from torchpruner_core.cut_result import TensorSpec
-from torchpruner_core.errors import InvalidModelError
+from torchpruner_core.errors import InputSpecError, InvalidModelError
 
 SMALL = 256 << 10
 """Files up to this size are sent as they are: leaving weights out would save nothing worth it."""
@@ -133,24 +133,39 @@ class _Exported:
 
 def _example_inputs(inputs: Any) -> Any:
     """Return inputs as the exporter takes them: tensors stay, shapes become specs."""
-    if inputs is None:
-        return None
+    if inputs is None or _is_empty(inputs):
+        return inputs
     if isinstance(inputs, Mapping):
-        return {
-            name: value if _is_tensor(value) else _spec(str(name), value)
-            for name, value in inputs.items()
-        }
+        return {name: _argument(str(name), value) for name, value in inputs.items()}
     if _is_tensor(inputs):
         return (inputs,)
-    if _is_shape(inputs):
+    if _is_shape(inputs) or isinstance(inputs, TensorSpec):
         return (_spec("", inputs),)
-    return tuple(value if _is_tensor(value) else _spec("", value) for value in inputs)
+    if not isinstance(inputs, Sequence) or isinstance(inputs, (str, bytes)):
+        raise InputSpecError(
+            "inputs are a tensor, a shape, a tuple of arguments or a dict of them by name, not "
+            f"{inputs!r:.80}"
+        )
+    return tuple(_argument("", value) for value in inputs)
+
+
+def _argument(name: str, value: Any) -> Any:
+    """Return one argument of a module: a tensor, a shape in its place, a number, or a container."""
+    if _is_tensor(value) or value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, TensorSpec) or _is_shape(value) or _is_pair(value):
+        return _spec(name, value)
+    if isinstance(value, Mapping):
+        return {key: _argument("", each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
+        return type(value)(_argument("", each) for each in value)
+    return value
 
 
 def specs_of(inputs: Any) -> list[TensorSpec]:
     """Return the shapes and dtypes of inputs given as tensors, arrays, specs, shapes, or a mapping
     of those."""
-    if inputs is None:
+    if inputs is None or _is_empty(inputs):
         return []
     if isinstance(inputs, Mapping):
         return [_spec(str(name), value) for name, value in inputs.items()]
@@ -167,7 +182,7 @@ def _spec(name: str, value: Any) -> TensorSpec:
         return TensorSpec(name, tuple(int(size) for size in value.shape), dtype)
     if _is_shape(value):
         return TensorSpec(name, tuple(int(size) for size in value))
-    if isinstance(value, Sequence) and len(value) == 2 and isinstance(value[1], str):
+    if _is_pair(value):
         return TensorSpec(name, tuple(int(size) for size in value[0]), value[1])
     raise TypeError(
         f"an input is a tensor, an array, a TensorSpec, a shape like (1, 3, 224, 224) or a "
@@ -178,6 +193,20 @@ def _spec(name: str, value: Any) -> TensorSpec:
 
 def _is_tensor(value: Any) -> bool:
     return hasattr(value, "shape") and hasattr(value, "dtype") and not isinstance(value, TensorSpec)
+
+
+def _is_empty(inputs: Any) -> bool:
+    return isinstance(inputs, (tuple, list, Mapping)) and len(inputs) == 0
+
+
+def _is_pair(value: Any) -> bool:
+    """Whether ``value`` is a shape and the name of a dtype."""
+    return (
+        isinstance(value, (tuple, list))
+        and len(value) == 2
+        and isinstance(value[1], str)
+        and _is_shape(value[0])
+    )
 
 
 def _is_shape(value: Any) -> bool:

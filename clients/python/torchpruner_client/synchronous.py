@@ -11,7 +11,7 @@ import httpx
 
 from torchpruner_client import operations
 from torchpruner_client.connection_settings import ConnectionSettings
-from torchpruner_client.cut_requests import Indices, index_of, request_of, result_body
+from torchpruner_client.cut_requests import Indices, found_module, request_of, result_body
 from torchpruner_client.progress import Progress, showing
 from torchpruner_client.records import (
     Flops,
@@ -28,7 +28,7 @@ from torchpruner_client.records import (
 from torchpruner_client.retrying import RetryPolicy
 from torchpruner_client.sources import Source, source_of
 from torchpruner_client.sync_driver import SyncDriver
-from torchpruner_core.cut_result import CutRequest, CutResult
+from torchpruner_core.cut_result import CutResult
 
 
 class Client:
@@ -252,7 +252,7 @@ class RemoteModel:
         Raises the core's own errors (``UnknownNodeError``, ``CutIndexError``, ``CutDimError``,
         ``EmptyAxisError`` ...).
         """
-        request = CutRequest(node, dim, index_of(index))
+        request = request_of((node, dim, index))
         return self.cut_analysis_many([request], granularity=granularity, protect_io=protect_io)
 
     def cut_analysis_many(
@@ -369,7 +369,7 @@ class RemoteModules(Mapping[str, "RemoteModule"]):
         self._modules = {record.name: RemoteModule(model, record) for record in records}
 
     def __getitem__(self, name: str) -> RemoteModule:
-        return self._modules[name]
+        return found_module(self._modules, name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._modules)
