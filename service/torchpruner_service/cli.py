@@ -6,9 +6,10 @@ import ctypes
 import signal
 import time
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
@@ -37,14 +38,13 @@ def serve(
     from torchpruner_service.serving import serve as run
 
     given = {"host": host, "port": port, "workers": workers, "data_dir": data_dir}
-    settings = Settings().model_copy(update={k: v for k, v in given.items() if v is not None})
+    settings = _settings(**{k: v for k, v in given.items() if v is not None})
     configure_logs(settings)
     configure_tracing(settings, "torchpruner-api")
     try:
         run(settings)
-    except RuntimeError as error:
-        Console(stderr=True).print(f"[red]{error}[/red]")
-        raise typer.Exit(1) from error
+    except (RuntimeError, OSError) as error:
+        _fail(str(error))
 
 
 @app.command()
@@ -57,7 +57,7 @@ def worker(
     from torchpruner_service.observability.logs import configure_logs
     from torchpruner_service.worker.supervisor import run_worker
 
-    settings = Settings()
+    settings = _settings()
     configure_logs(settings)
     if with_parent:
         ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)
@@ -72,7 +72,7 @@ def gc(
     from torchpruner_service.storage.garbage import collect
     from torchpruner_service.storage.objects import Objects
 
-    settings = Settings()
+    settings = _settings()
     done = collect(
         Objects(settings.effective_storage_url), upload_ttl=settings.upload_ttl, grace=grace
     )
@@ -109,7 +109,7 @@ def create(
 
     try:
         _, text = create_key(
-            Objects(Settings().effective_storage_url),
+            Objects(_settings().effective_storage_url),
             tenant,
             [scope.strip() for scope in scopes.split(",") if scope.strip()],
             name=name,
@@ -129,7 +129,7 @@ def list_all() -> None:
     from torchpruner_service.storage.objects import Objects
 
     table = Table("id", "tenant", "scopes", "name", "created", "state")
-    for key in list_keys(Objects(Settings().effective_storage_url)):
+    for key in list_keys(Objects(_settings().effective_storage_url)):
         created = time.strftime("%Y-%m-%d %H:%M", time.gmtime(key.created_at))
         table.add_row(
             key.id,
@@ -150,14 +150,26 @@ def revoke(identifier: Annotated[str, typer.Argument(help="The key's id")]) -> N
     from torchpruner_service.storage.objects import Objects
 
     try:
-        key = revoke_key(Objects(Settings().effective_storage_url), identifier)
+        key = revoke_key(Objects(_settings().effective_storage_url), identifier)
     except Problem as problem:
         _fail(problem.detail)
     typer.echo(f"revoked {key.id} of {key.tenant}")
 
 
+def _settings(**given: Any) -> Settings:
+    """Return the settings, options before the environment. Exits where a value is not valid."""
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]) if first["loc"] else "settings"
+        option = f"--{name.replace('_', '-')}" if name in given else f"TORCHPRUNER_{name.upper()}"
+        _fail(f"{option} is {first['input']!r}: {first['msg']}")
+
+
 def _fail(message: str) -> NoReturn:
-    Console(stderr=True).print(f"[red]{message}[/red]")
+    # Messages hold paths and names, whose brackets are no markup.
+    Console(stderr=True, markup=False).print(message, style="red", soft_wrap=True)
     raise typer.Exit(1)
 
 
