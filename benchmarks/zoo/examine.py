@@ -14,8 +14,9 @@ from torch import nn
 from benchmarks.zoo import module_check, onnx_check, targets
 from benchmarks.zoo.signals import enliven
 from benchmarks.zoo.specimen import Inputs, Specimen
+from torchpruner_core.analysis.solved_graph import SolvedGraph
 from torchpruner_core.cut_result import CutResult
-from torchpruner_core.errors import TorchPrunerError
+from torchpruner_core.errors import EmptyAxisError, TorchPrunerError
 from torchpruner_core.exporting import export
 from torchpruner_core.exporting.structures import specs_of
 from torchpruner_core.graph.solving import solve_onnx
@@ -133,7 +134,7 @@ class _Examination:
         base: float,
     ) -> None:
         try:
-            cut = graph.cut_analysis_many(target.requests(), granularity=target.granularity)
+            cut = _analyse(graph, target, entry)
             cut = CutResult.from_json(cut.to_json())
         except TorchPrunerError as error:
             entry.update(status="refused", reason=f"{type(error).__name__}: {first_line(error)}")
@@ -201,6 +202,17 @@ class _Examination:
             )
         else:
             entry["module"] = "corrected" if replay.corrected else "equal"
+
+
+def _analyse(graph: SolvedGraph, target: targets.Target, entry: Row) -> CutResult:
+    """Return the cut, whole blocks or strides where they can go at all (halves that are shuffled cannot)."""
+    try:
+        return graph.cut_analysis_many(target.requests(), granularity=target.granularity)
+    except EmptyAxisError:
+        if target.granularity == "auto":
+            raise
+        entry["granularity"] = "auto"
+        return graph.cut_analysis_many(target.requests(), granularity="auto")
 
 
 def _feeds(names: tuple[str, ...], inputs: Inputs) -> dict[str, Any]:

@@ -64,9 +64,13 @@ def _calibrate(model: nn.Module, inputs: Inputs, generator: torch.Generator) -> 
     def measure(module: Any, args: tuple[Any, ...]) -> None:
         x = args[0].detach()
         over = [dim for dim in range(x.ndim) if dim != 1]
-        mean, variance = x.mean(over), x.var(over, unbiased=False)
-        # A channel that hardly varies over one image must not be blown up when a cut changes it.
-        variance = variance.clamp(min=max(0.3 * float(x.var()), 1e-4))
+        # Over one position the mean is the signal itself, which must not be taken away.
+        positions = x.numel() // x.shape[1]
+        mean = x.mean(over) * (1 - 1 / positions)
+        off = x - mean.reshape([-1 if dim == 1 else 1 for dim in range(x.ndim)])
+        variance = off.square().mean(over)
+        # A channel that hardly varies over one image must not be blown up when a cut shifts it.
+        variance = variance.clamp(min=max(0.3 * float(x.square().mean()), 1e-4))
         noise = torch.rand(2, len(mean), generator=generator).to(mean.dtype)
         module.running_mean.copy_(mean + 0.2 * (noise[0] - 0.5) * variance.sqrt())
         module.running_var.copy_(variance * (0.5 + noise[1]))
