@@ -10,6 +10,8 @@ PYTHON      ?= python3
 TORCH_INDEX ?=
 ARGS        ?=
 JOBS        ?= 2
+PORT        ?= 8000
+DASHBOARD_PORT ?= 8080
 
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -39,8 +41,11 @@ install: $(STAMP) ## make .venv with every extra, versions from constraints.txt
 demo: $(STAMP) ## start the service, prune ResNet-50 through it, stop it
 	$(BIN)/python examples/demo.py
 
-serve: $(STAMP) ## the service on its embedded default, in the foreground
-	TORCHPRUNER_LOG_FORMAT=$${TORCHPRUNER_LOG_FORMAT:-console} $(BIN)/torchpruner-service serve $(ARGS)
+# Both stop together: with the service, or with Ctrl-C.
+serve: $(STAMP) ## the service on its embedded default, and the dashboard, in the foreground
+	@trap 'kill $$dashboard 2>/dev/null' EXIT; \
+	$(BIN)/torchpruner-dashboard --url http://127.0.0.1:$(PORT) --port $(DASHBOARD_PORT) & dashboard=$$!; \
+	TORCHPRUNER_LOG_FORMAT=$${TORCHPRUNER_LOG_FORMAT:-console} $(BIN)/torchpruner-service serve --port $(PORT) $(ARGS)
 
 test: $(STAMP) browser ## the whole test suite
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
