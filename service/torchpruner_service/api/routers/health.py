@@ -31,8 +31,9 @@ async def healthz() -> Response:
     summary="Redis, the object store and a worker are there",
 )
 async def readyz(state: State) -> Response:
-    """For readiness probes and people. Without a worker uploads are accepted and wait, so only
-    ``message`` says so; Redis or the object store missing is 503."""
+    """For people and for probes that want the whole: 503 while Redis, the object store or every
+    worker is away, and ``message`` says which. Without a worker uploads are still accepted and
+    wait, and graphs that are built are still answered."""
     redis_ok, workers = True, 0
     try:
         workers = len(await living_workers(state))
