@@ -17,7 +17,7 @@ from torchpruner_service.cli import app
         (["serve", "--workers", "-1"], {}, "--workers is -1: "),
         (["gc"], {"TORCHPRUNER_PORT": "abc"}, "TORCHPRUNER_PORT is 'abc': "),
         (["worker"], {"TORCHPRUNER_AUTH": "maybe"}, "TORCHPRUNER_AUTH is 'maybe': "),
-        (["serve", "--port", "0", "--data-dir", "/proc/[/x]"], {}, "/proc/[/x]"),
+        (["serve", "--port", "0", "--data-dir", "/proc/[x]"], {}, "/proc/[x]"),
         (["keys", "revoke", "[/nope]"], {}, "there is no key [/nope]"),
     ],
 )
