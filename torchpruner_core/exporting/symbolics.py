@@ -13,7 +13,11 @@ def registered(opset: int) -> Iterator[None]:
     import torch
 
     exporter: Any = torch.onnx
-    names = {"aten::unflatten": _unflatten, "aten::adaptive_avg_pool2d": _adaptive_avg_pool2d}
+    names = {
+        "aten::unflatten": _unflatten,
+        "aten::adaptive_avg_pool2d": _adaptive_avg_pool2d,
+        "aten::rms_norm": _rms_norm,
+    }
     for name, symbolic in names.items():
         exporter.register_custom_op_symbolic(name, symbolic, opset)
     try:
@@ -79,3 +83,20 @@ def _averages(size: int, out: int) -> Any:
         start, stop = k * size // out, -(-(k + 1) * size // out)
         matrix[k, start:stop] = 1 / (stop - start)
     return matrix
+
+
+def _rms_norm(g: Any, x: Any, normalized_shape: Any, weight: Any, eps: Any) -> Any:
+    """Root-mean-square normalisation, which opset 20 does not have as one operator."""
+    import torch
+    from torch.onnx._internal.torchscript_exporter import symbolic_helper
+
+    helper: Any = symbolic_helper
+    shape, epsilon = helper._get_const(normalized_shape, "is", "normalized_shape"), None
+    if not helper._is_none(eps):
+        epsilon = helper._get_const(eps, "f", "eps")
+    axes = g.op("Constant", value_t=torch.arange(-len(shape), 0))
+    mean = g.op("ReduceMean", g.op("Mul", x, x), axes, keepdims_i=1)
+    small = torch.finfo(torch.float32).eps if epsilon is None else float(epsilon)
+    shifted = g.op("Add", mean, g.op("Constant", value_t=torch.tensor(small)))
+    out = g.op("Div", x, g.op("Sqrt", shifted))
+    return out if helper._is_none(weight) else g.op("Mul", out, weight)
