@@ -213,6 +213,12 @@ class _Importer:
                     found[name] = found.get(node.input[0], node.input[0])
         return found
 
+    def _owner(self, value: str) -> str | None:
+        """Return the module that a stored tensor's name says it belongs to."""
+        if value not in self.initializers and value not in self.same_storage:
+            return None
+        return None if naming.is_generated(value) else value.rpartition(".")[0]
+
     def _stored(self, name: str) -> Any:
         tensor = self.initializers.get(self.same_storage.get(name, name))
         return None if tensor is None else tensor_value(tensor)
@@ -227,6 +233,7 @@ class _Importer:
         self.output_names = {info.name for info in self.model.graph.output}
         for name in self.output_names - set(self.by_value):
             self.node_names.unique(name)
+        self.scopes = naming.Scopes(self.model.graph.node, self.known_paths, self._owner)
         for position, node in enumerate(self.model.graph.node):
             self._operator(position, node)
         for info in self.model.graph.output:
@@ -257,7 +264,7 @@ class _Importer:
         if value in self.initializers or value in self.same_storage:
             path, kind = self._identify(value, user, position)
         elif producer is not None and producer.op_type == "Constant":
-            module = naming.module_path(producer, self.known_paths)
+            module = self.scopes.path(producer)
             path, kind = f"{module}.Constant" if module else "Constant", "constant"
             if value not in self.shapes or self.shapes[value][0] is None:
                 known = self.values.known(value)
@@ -285,7 +292,7 @@ class _Importer:
         if user is not None and (user.op_type, position) in naming.BUFFER_ROLES:
             kind = "buffer"
         if naming.is_generated(value):
-            module = naming.module_path(user, self.known_paths) if user is not None else ""
+            module = self.scopes.path(user) if user is not None else ""
             if role is None or not module or not shape:
                 return value, "constant" if not role else kind
             return f"{module}.{role}", kind
@@ -323,7 +330,7 @@ class _Importer:
             op_type, outputs = "Split", self._split_outputs(node, params)
         in_data = [self._read(value, node, k) for k, value in enumerate(node.input)]
         in_data += [self._read(value, node, len(in_data)) for value in captured(node)]
-        module = naming.module_path(node, self.known_paths)
+        module = self.scopes.path(node)
         module_name = naming.self_name(module)
         name = self.operator_names.unique(f"{module_name}.{op_type}")
         out_data = []

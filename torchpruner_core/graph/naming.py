@@ -7,7 +7,7 @@ paths; the graph prefixes them with ``self``, as the manual does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Callable, Iterable, Set
 from typing import Any
 
 SCOPES_KEY = "pkg.torch.onnx.name_scopes"
@@ -85,6 +85,78 @@ def module_path(node: Any, known: Set[str]) -> str:
         else:
             path = _continued(path, part) or joined
     return path
+
+
+class Scopes:
+    """Where each operator ran.
+
+    A trace names a module that a ``forward()`` takes out of a list by its name in the list: layer
+    3 of ``encoder.layers`` is ``3``. The parameters that are read there tell the rest of the path;
+    operators without any follow those around them.
+    """
+
+    def __init__(
+        self, nodes: Iterable[Any], known: Set[str], owner: Callable[[str], str | None]
+    ) -> None:
+        """``owner`` returns the module path that a stored tensor's name holds, else ``None``."""
+        self._known = known
+        self._found: dict[str, str] = {}
+        waiting: dict[str, list[tuple[str, str]]] = {}
+        places: dict[str, str] = {}
+        for node in nodes:
+            raw = module_path(node, known)
+            if not raw or raw in known or not node.output:
+                continue
+            first = raw.partition(".")[0]
+            for value in node.input:
+                found = aligned(raw, owner(value) or "")
+                if found:
+                    places.update(found)
+                    for key, other in waiting.pop(first, ()):
+                        self._found[key] = _placed(other, places)
+                    break
+            if first in places:
+                self._found[node.output[0]] = _placed(raw, places)
+            else:
+                waiting.setdefault(first, []).append((node.output[0], raw))
+
+    def path(self, node: Any) -> str:
+        """Return the dotted path of the module that a protobuf node ran in."""
+        found = self._found.get(node.output[0]) if node.output else None
+        return found or module_path(node, self._known)
+
+
+def aligned(raw: str, path: str) -> dict[str, str]:
+    """Return where ``raw`` and each path that contains it are, if ``path`` is ``raw`` with parts left out.
+
+    >>> aligned("0.conv", "stages.0.conv")
+    {'0': 'stages.0', '0.conv': 'stages.0.conv'}
+    >>> aligned("0.conv", "stages.1.conv")
+    {}
+    """
+    names, parts = path.split("."), raw.split(".")
+    if names[-1] != parts[-1]:
+        return {}
+    found: dict[str, str] = {}
+    end = len(names)
+    for k in range(len(parts), 0, -1):
+        while end and names[end - 1] != parts[k - 1]:
+            end -= 1
+        if not end:
+            return {}
+        found[".".join(parts[:k])] = ".".join(names[:end])
+        end -= 1
+    return dict(reversed(found.items()))
+
+
+def _placed(raw: str, places: dict[str, str]) -> str:
+    """Return ``raw`` with its longest known beginning replaced by where that is."""
+    parts = raw.split(".")
+    for k in range(len(parts), 0, -1):
+        place = places.get(".".join(parts[:k]))
+        if place is not None:
+            return ".".join([place, *parts[k:]])
+    return raw
 
 
 def _continued(path: str, part: str) -> str | None:
