@@ -74,6 +74,7 @@ def make_plan(model: nn.Module, cut: CutResult) -> Plan:
             plan.custom.append((name, module, pruner))
             continue
         plan.attributes.extend(_declared(name, module, pruner, plan.cut))
+    plan.attributes.extend(_caches(plan))
     # A parent's pruner may hand its children to its own code: parents first.
     plan.custom.sort(key=lambda entry: entry[0].count("."))
     for operator, change in cut.operator.items():
@@ -89,6 +90,20 @@ def make_plan(model: nn.Module, cut: CutResult) -> Plan:
         if layer is not None and has_own_rule(type(layer)) and not any(own_tensors(layer)):
             plan.stale.append(name)
     return plan
+
+
+def _caches(plan: Plan) -> list[AttributeChange]:
+    """Return the caches to empty: dicts of tensors that a module computed from what is cut."""
+    found = []
+    for name in dict.fromkeys(split_name(name)[0] for t in plan.targets for name in t.names):
+        module = plan.local.modules[name]
+        for key, value in vars(module).items():
+            own = key in ("_parameters", "_buffers", "_modules")
+            if type(value) is not dict or own or not value:
+                continue
+            if all(type(entry) is torch.Tensor for entry in value.values()):
+                found.append(AttributeChange(name, (key,), value, {}))
+    return found
 
 
 def has_own_rule(cls: type) -> bool:

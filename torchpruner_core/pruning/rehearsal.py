@@ -129,7 +129,8 @@ class Stage:
             owner: Any = names[change.module]
             for step in change.path[:-1]:
                 owner = getattr(owner, step)
-            put_attribute(owner, change.path[-1], change.new)
+            new = dict(change.new) if type(change.new) is dict else change.new
+            put_attribute(owner, change.path[-1], new)
         corrections = [change for change in attributes if isinstance(change, Correction)]
         for name, forward in correct(names, corrections).items():
             put_attribute(names[name], "forward", forward)
