@@ -95,7 +95,7 @@ def _summary_table(rows: Rows) -> list[str]:
     groups = {source: [r for r in rows if _source(r) == source] for source in map(_source, rows)}
     for name, part in [*groups.items(), ("**all**", list(rows))]:
         counts = summary(part)
-        keys = ("models", "built", "cuts", *STATES)
+        keys: tuple[str, ...] = ("models", "built", "cuts", *STATES)
         keys += ("module_equal", "module_corrected", "module_refused")
         numbers = [str(counts[key]) for key in keys]
         lines.append(f"| {name} | " + " | ".join([*numbers, _peer(part)]) + " |")
