@@ -23,13 +23,20 @@ class Normalization(OperatorNode):
 
 @describes("BatchNormalization")
 class BatchNormalization(OperatorNode):
-    """Scale, bias, mean and variance have one entry a channel; channels do not mix."""
+    """Scale, bias, mean and variance have one entry a channel; channels do not mix.
+
+    In training mode, which standardised convolution weights use, the statistics of a channel run
+    over all other axes.
+    """
 
     def ties(self, ties: Ties) -> None:
         x, out = self.in_data[0], self.out_data[0]
         assert x is not None
         tie_broadcast(ties, [x], out)
         channel = x.axis(1) if x.rank > 1 else x.axis(0)
+        for dim in range(x.rank) if self.params.get("training_mode") else ():
+            if x.axis(dim) != channel:
+                ties.renormalises(x.axis(dim))
         for node in (*self.in_data[1:], *self.out_data[1:]):
             if node is not None and node.rank == 1:
                 ties.same(node.axis(0), channel)
