@@ -18,8 +18,9 @@ Outputs = dict[str, Array]
 TOLERANCE = 1e-4
 """Largest difference allowed in float32, relative to the reference's largest value."""
 
-VISIBLE = 1e-3
-"""A cut whose masking moves the output by less than this, relatively, proves nothing."""
+VISIBLE = 1e-5
+"""A cut whose masking moves the output by less than this, relatively, proves nothing; nor does one whose
+masking moves it by less than ten times the difference found."""
 
 
 @dataclass(frozen=True, slots=True)
