@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 from benchmarks.zoo import report, runner
 from benchmarks.zoo.catalogue import every
@@ -24,15 +26,16 @@ def main() -> int:
         for specimen in wanted:
             (options.build / "zoo" / f"{specimen.key}.json").unlink(missing_ok=True)
     folder = options.build / "zoo"
+    limits: dict[str, Any] = {
+        "seconds": options.seconds, "memory_gb": options.memory, "jobs": options.jobs
+    }  # fmt: skip
     if options.known:
         found = [runner.read(folder / f"{specimen.key}.json") for specimen in wanted]
         rows = [row for row in found if row is not None and runner.finished(row)]
     else:
-        rows = runner.run(
-            wanted, folder, seconds=options.seconds, memory_gb=options.memory, redo=redo
-        )
+        rows = runner.run(wanted, folder, redo=redo, **limits)
     if options.peer and not options.known:
-        rows = runner.run_peer(wanted, folder, seconds=20, memory_gb=options.memory)
+        rows = runner.run_peer(wanted, folder, **(limits | {"seconds": 20}))
     summary = report.summary(rows)
     print(json.dumps(summary, indent=1))
     if not options.only or options.report:
@@ -55,6 +58,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--peer", action=argparse.BooleanOptionalAction, default=True, help="try Torch-Pruning too"
     )
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="models at once")
     parser.add_argument("--seconds", type=float, default=600, help="time limit a model")
     parser.add_argument("--memory", type=float, default=10, help="memory limit a model, in GB")
     parser.add_argument("--build", type=Path, default=ROOT / "build")

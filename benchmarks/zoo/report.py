@@ -12,23 +12,30 @@ Rows = Sequence[dict[str, Any]]
 MODULE_STATES = ("equal", "corrected", "refused", "wrong")
 """How the same cuts ended on the ``nn.Module``."""
 
-STATES = ("equal", "approximate", "refused", "wrong", "unproven")
+STATES = ("equal", "refused", "wrong", "unproven")
+"""Every cut has one of these; those of ``equal`` that renormalise are counted as ``approximate`` too."""
 
 
 def summary(rows: Rows) -> dict[str, int]:
     """Return how many models there are and were built, and how their cuts ended.
 
-    Every cut is counted once: ``equal`` to the masked original, ``approximate`` where it equals the
-    masked original with normalisations over the kept slices, ``refused``, ``wrong``, or ``unproven``
-    where masking moves the output too little to show anything.
+    Every cut is counted once: ``equal`` to the masked original, ``refused``, ``wrong``, or ``unproven``
+    where masking moves the output too little to show anything. ``approximate`` are those of the
+    equal ones where a normalisation runs over the pruned axis, in the reference over the kept slices:
+    without that they would only be near to the masked original.
     """
     cuts = [cut for row in rows for cut in row["cuts"]]
     counts = {state: sum(cut["status"] == state for cut in cuts) for state in STATES}
+    counts["approximate"] = sum(map(_is_approximate, cuts))
     built = sum(bool(row["built"]) for row in rows)
     return {
         "models": len(rows), "built": built, "cuts": len(cuts), **counts,
         **{f"module_{s}": sum(c.get("module") == s for c in cuts) for s in MODULE_STATES},
     }  # fmt: skip
+
+
+def _is_approximate(cut: dict[str, Any]) -> bool:
+    return cut["status"] == "equal" and bool(cut["renormalises"])
 
 
 def write_json(path: Path, rows: Rows) -> None:
@@ -61,8 +68,9 @@ on the ONNX model, where the pruned one must equal the masked one in onnxruntime
 [Is it right?](explanation/oracle.md) says how this is compared.
 
 - **ok**: the pruned network equals the masked original.
-- **approximate**: a normalisation runs over the pruned axis, so its statistics change; the pruned
-  network equals the masked original with those statistics over the kept slices.
+- **approximate**: of those, the ones where a normalisation runs over the pruned axis, so that its
+  statistics change: the pruned network equals the masked original with those statistics over the
+  kept slices, and is only near to the original with zeros in it.
 - **refused**: an error says why, and nothing was changed.
 - **wrong**: the outputs differ, or the module did not come back.
 - **unproven**: masking moves the output too little to show anything.
@@ -85,7 +93,7 @@ def _summary_table(rows: Rows) -> list[str]:
         "built",
         "cuts",
         "ok",
-        "approximate",
+        "of which approximate",
         "refused",
         "wrong",
         "unproven",
@@ -95,7 +103,7 @@ def _summary_table(rows: Rows) -> list[str]:
     groups = {source: [r for r in rows if _source(r) == source] for source in map(_source, rows)}
     for name, part in [*groups.items(), ("**all**", list(rows))]:
         counts = summary(part)
-        keys: tuple[str, ...] = ("models", "built", "cuts", *STATES)
+        keys: tuple[str, ...] = ("models", "built", "cuts", "equal", "approximate", *STATES[1:])
         keys += ("module_equal", "module_corrected", "module_refused")
         numbers = [str(counts[key]) for key in keys]
         lines.append(f"| {name} | " + " | ".join([*numbers, _peer(part)]) + " |")
@@ -116,10 +124,13 @@ def _line(row: dict[str, Any]) -> str:
     counts = {state: sum(cut["status"] == state for cut in cuts) for state in STATES}
     words = {"equal": "ok"}
     cells = [f"{count} {words.get(state, state)}" for state, count in counts.items() if count]
+    near = sum(map(_is_approximate, cuts))
+    if near:
+        cells[0] += f" ({near} approximate)"
     for state, word in (("corrected", "corrected"), ("refused", "ONNX only")):
         count = sum(cut.get("module") == state for cut in cuts)
         cells += [f"{count} {word}"] if count else []
-    bad = [cut for cut in cuts if cut["status"] not in ("equal", "approximate")]
+    bad = [cut for cut in cuts if cut["status"] != "equal"]
     reasons = list(dict.fromkeys(_reason(cut) for cut in bad))
     text = ", ".join(cells) or ("no cut" if row["built"] else "not built")
     if row.get("error"):

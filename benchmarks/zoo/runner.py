@@ -8,6 +8,7 @@ import resource
 import signal
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,9 @@ def run(
     seconds: float,
     memory_gb: float,
     redo: frozenset[str],
+    jobs: int,
 ) -> list[dict[str, Any]]:
-    """Return the rows of ``specimens``, from ``folder`` where they are there.
+    """Return the rows of ``specimens``, from ``folder`` where they are there; ``jobs`` at once.
 
     ``redo`` names states (``wrong``, ``refused``, ``unproven``, ``declined``,
     ``failed``) whose rows are made anew.
@@ -36,15 +38,17 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOADED))
-    rows = []
-    for number, specimen in enumerate(specimens, 1):
+
+    def row_of(number: int, specimen: Specimen) -> dict[str, Any]:
         path = folder / f"{specimen.key}.json"
         row = read(path)
         if row is None or not finished(row) or redo & states(row):
             row = _run_one(context, specimen, path, seconds, memory_gb)
             print(f"{number}/{len(specimens)} {describe(row)}", flush=True)
-        rows.append(row)
-    return rows
+        return row
+
+    with ThreadPoolExecutor(jobs) as pool:
+        return list(pool.map(row_of, range(1, len(specimens) + 1), specimens))
 
 
 def _run_one(
@@ -84,17 +88,17 @@ def _child(key: str, path: str, memory_gb: float) -> None:
 
 
 def run_peer(
-    specimens: Sequence[Specimen], folder: Path, *, seconds: float, memory_gb: float
+    specimens: Sequence[Specimen], folder: Path, *, seconds: float, memory_gb: float, jobs: int
 ) -> list[dict[str, Any]]:
     """Return the rows with what Torch-Pruning makes of their cuts under ``peer``, tried where missing."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOADED))
-    rows = []
-    for specimen in specimens:
+
+    def row_of(specimen: Specimen) -> dict[str, Any] | None:
         path = folder / f"{specimen.key}.json"
         row = read(path)
         if row is None:
-            continue
+            return None
         if "peer" not in row and row["cuts"]:
             arguments = (specimen.key, str(path), memory_gb, seconds)
             child = context.Process(target=_child_peer, args=arguments, daemon=True)
@@ -107,8 +111,10 @@ def run_peer(
             row.setdefault("peer", ["not finished"] * len(row["cuts"]))
             write(path, row)
             print(f"{row['family']} {row['name']}: {row['peer']}", flush=True)
-        rows.append(row)
-    return rows
+        return row
+
+    with ThreadPoolExecutor(jobs) as pool:
+        return [row for row in pool.map(row_of, specimens) if row is not None]
 
 
 def _child_peer(key: str, path: str, memory_gb: float, seconds: float) -> None:
@@ -167,7 +173,7 @@ def describe(row: dict[str, Any]) -> str:
     for cut in row["cuts"]:
         if cut.get("module") == "refused":
             lines.append(f"    ONNX only: {cut['node']}: {cut['module_reason']}")
-        if cut["status"] not in ("equal", "approximate"):
+        if cut["status"] != "equal":
             lines.append(
                 f"    {cut['status']}: {cut['kind']} {cut['node']} axis {cut['dim']} {cut['index']}"
                 f" {cut['granularity']}: {cut.get('reason', '')}"

@@ -90,7 +90,8 @@ class Coupling:
         """Return ``(starts, classes)``: component ``k`` reaches ``classes[starts[k]:starts[k+1]]``."""
         width = np.where(self.class_frozen, 1, self.class_length)
         owner = np.repeat(np.arange(len(width), dtype=np.int64), width)
-        key = np.unique(self.component.astype(np.int64) * len(width) + owner)
+        key = np.sort(self.component.astype(np.int64) * len(width) + owner)
+        key = key[np.diff(key, prepend=-1) > 0]
         component, classes = np.divmod(key, max(len(width), 1))
         starts = np.searchsorted(component, np.arange(len(self.component_reason) + 1))
         return starts.astype(np.int64), classes.astype(np.int32)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from torchpruner_core.analysis.solved_graph import TERMINAL_KINDS, SolvedGraph
 from torchpruner_core.errors import CutError
-
-if TYPE_CHECKING:
-    from torchpruner_core.analysis.solved_graph import SolvedGraph
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +57,9 @@ def groups(graph: SolvedGraph) -> list[Group]:
     order = components[np.argsort(kind[components], kind="stable")]
     runs = np.split(order, np.flatnonzero(np.diff(kind[order])) + 1)
     runs.sort(key=lambda run: int(run[0]) if len(run) else -1)
+    terminals = _TerminalAxes(graph)
     return [
-        Group(number, len(run), _members(graph, classes[kind[run[0]]]), tuple(run.tolist()))
+        Group(number, len(run), terminals.of(classes[kind[run[0]]]), tuple(run.tolist()))
         for number, run in enumerate(run for run in runs if len(run))
     ]
 
@@ -86,8 +84,25 @@ def _terminal_classes(graph: SolvedGraph) -> NDArray[np.bool_]:
     return reached
 
 
-def _members(graph: SolvedGraph, classes: list[int]) -> tuple[tuple[str, int], ...]:
-    starts, axes = graph.coupling.axes_of_class
-    found = sorted(a for c in classes for a in axes[starts[c] : starts[c + 1]].tolist())
-    owners = [graph.axis_owner[axis] for axis in found]
-    return tuple((name, dim) for name, dim, _, is_terminal in owners if is_terminal)
+class _TerminalAxes:
+    """Which axes of parameters, buffers and constants each class holds."""
+
+    def __init__(self, graph: SolvedGraph) -> None:
+        self.names = [name for name, node in graph.nodes.items() if node.kind in TERMINAL_KINDS]
+        rank = [len(graph.nodes[name].shape) for name in self.names]
+        self.first = np.array([graph.first_axis[name] for name in self.names], dtype=np.int64)
+        self.node = np.repeat(np.arange(len(rank)), rank)
+        self.dim = np.arange(len(self.node)) - np.repeat(np.cumsum(rank) - rank, rank)
+        owner = graph.coupling.axis_class[self.first[self.node] + self.dim]
+        self.order = np.argsort(owner, kind="stable")
+        classes = np.arange(len(graph.coupling.class_length) + 1)
+        self.starts = np.searchsorted(owner[self.order], classes)
+
+    def of(self, classes: list[int]) -> tuple[tuple[str, int], ...]:
+        """Return the axes of some classes as ``(node, dim)``, in the order of the graph."""
+        parts = [self.order[self.starts[c] : self.starts[c + 1]] for c in classes]
+        found = np.sort(np.concatenate(parts))
+        return tuple(
+            (self.names[node], dim)
+            for node, dim in zip(self.node[found].tolist(), self.dim[found].tolist(), strict=True)
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
 from math import prod
 
 from torchpruner_core.analysis.solved_graph import ModuleInfo, NodeInfo, OperatorInfo
@@ -19,26 +19,39 @@ def with_costs(
     """
     params = dict.fromkeys(modules, 0)
     flops = dict.fromkeys(modules, 0)
+    above: dict[str | None, tuple[str, ...]] = {}
     for node in nodes.values():
         if node.kind == "parameter":
-            counted = _ancestors(node.alias_of, modules) if node.alias_of else set()
-            for name in _ancestors(node.name, modules) - counted:
-                params[name] += prod(node.shape)
+            counted = _and_above(node.alias_of, modules, above) if node.alias_of else ()
+            for name in _and_above(node.name, modules, above):
+                if name not in counted:
+                    params[name] += prod(node.shape)
     for operator in operators.values():
-        for name in _ancestors(operator.module, modules):
-            flops[name] += operator.flops
+        if operator.flops:
+            for name in _and_above(operator.module, modules, above):
+                flops[name] += operator.flops
     return {
-        name: replace(module, params=params[name], flops=flops[name])
-        for name, module in modules.items()
+        name: ModuleInfo(
+            name, m.type, m.parent, m.children, m.parameters, m.operators, params[name], flops[name]
+        )
+        for name, m in modules.items()
     }
 
 
-def _ancestors(name: str | None, modules: dict[str, ModuleInfo]) -> set[str]:
-    found = set()
-    while name is not None:
-        if name in modules:
-            found.add(name)
-            name = modules[name].parent
-        else:
-            name = name.rpartition(".")[0] or None
-    return found
+def _and_above(
+    name: str | None,
+    modules: Mapping[str, ModuleInfo],
+    known: dict[str | None, tuple[str, ...]],
+) -> tuple[str, ...]:
+    """Return the modules that contain ``name``, itself included; ``known`` remembers them."""
+    found: list[str] = []
+    passed: list[str] = []
+    while name is not None and name not in known:
+        passed.append(name)
+        name = modules[name].parent if name in modules else (name.rpartition(".")[0] or None)
+    found.extend(known.get(name, ()))
+    for below in reversed(passed):
+        if below in modules:
+            found.insert(0, below)
+        known[below] = tuple(found)
+    return tuple(found)

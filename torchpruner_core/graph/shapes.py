@@ -44,17 +44,25 @@ def infer_shapes(model: onnx.ModelProto, values: Values) -> dict[str, tuple[Shap
         found[info.name] = read_type(info.type)
     for tensor in model.graph.initializer:
         found[tensor.name] = tuple(tensor.dims), dtype_name(tensor.data_type)
-        types[tensor.name] = onnx.helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
+    # An output's declared shape may say less than its operator does.
+    declared = {info.name for info in model.graph.output}
+    asked = [
+        node
+        for node in model.graph.node
+        if not declared.isdisjoint(node.output)
+        or not all(_complete(found.get(name)) for name in node.output if name)
+    ]
+    read = {name for node in asked for name in node.input}
+    for tensor in model.graph.initializer:
+        if tensor.name in read:
+            element, dims = tensor.data_type, list(tensor.dims)
+            types[tensor.name] = onnx.helper.make_tensor_type_proto(element, dims)
     shapes = values.shapes
     shapes.update({name: shape for name, (shape, _) in found.items()})
     values.dtypes.update({name: dtype for name, (_, dtype) in found.items()})
     parts: dict[str, list[Shape]] = {}
     versions = {entry.domain: entry.version for entry in model.opset_import}
-    outputs = {info.name for info in model.graph.output}
-    for node in model.graph.node:
-        declared = not outputs.isdisjoint(node.output)
-        if not declared and all(_complete(found.get(name)) for name in node.output if name):
-            continue
+    for node in asked:
         if node.op_type == "SplitToSequence":
             parts[node.output[0]] = _sequence_parts(node, values)
         inferred_types = _infer_node(node, types, values, versions)
@@ -68,13 +76,13 @@ def infer_shapes(model: onnx.ModelProto, values: Values) -> dict[str, tuple[Shap
         if node.op_type in ("ConstantOfShape", "Expand"):
             _use_partial_shape(node, inferred_types, values)
         for name, type_proto in inferred_types.items():
-            read = read_type(type_proto)
+            shape_and_dtype = read_type(type_proto)
             if _complete(found.get(name)):
                 continue
-            if read[0] is not None or name not in found:
+            if shape_and_dtype[0] is not None or name not in found:
                 types[name] = type_proto
-                found[name] = read
-                shapes[name] = read[0]
+                found[name] = shape_and_dtype
+                shapes[name] = shape_and_dtype[0]
         for name in node.output:
             if name and not _complete(found.get(name)):
                 value = values.known(name)

@@ -320,7 +320,7 @@ class _Comparison:
         expected = [tuple(spec.shape) for spec in self.stage.cut.outputs]
         for i, (old, now) in enumerate(zip(before, after.outputs, strict=True)):
             if len(expected) == len(after.outputs):
-                if now != expected[i]:
+                if not _fits(now, expected[i]):
                     return f"output {i} would have the shape {now} in the place of {expected[i]}"
             elif old != now and not self.stage.allowed.exactly(old, now):
                 return f"output {i} would turn from {old} into {now}"
@@ -372,6 +372,13 @@ def _shrinkage(before: Sequence[int], now: Sequence[int]) -> Vector | None:
     if len(before) != len(now):
         return None
     return tuple(x - y for x, y in zip(before, now, strict=True))
+
+
+def _fits(shape: Vector, expected: Vector) -> bool:
+    """Tell whether a shape is the expected one, in which -1 is a size that only data decides."""
+    return len(shape) == len(expected) and all(
+        wanted in (size, -1) for size, wanted in zip(shape, expected, strict=True)
+    )
 
 
 def _only(values: tuple[float, ...]) -> Any:
