@@ -1,8 +1,9 @@
 """The small constants that shapes and indices are computed from, evaluated where they are asked for.
 
 Nothing here runs the model: a value is known where it follows from stored constants and from
-shapes. Beside each value stands which of its entries follow from the shape of another tensor:
-those adapt by themselves when that tensor is cut, the others are literals of the program.
+shapes. Beside each value stands where its entries come from: sizes of other tensors and their
+products follow by themselves when those are cut; numbers computed from sizes in another way (half
+of a width) change too, but perhaps not as the cut needs it; the others are literals of the program.
 """
 
 from __future__ import annotations
@@ -23,15 +24,19 @@ SIZE_LIMIT = 1 << 20
 """Larger constants (elements) are never evaluated."""
 
 
+LITERAL, COMPUTED, SIZE = 0, 1, 2
+"""Where an entry comes from: the program, a computation with sizes, a size or a product of sizes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A value, and which of its entries adapt (same shape, bool)."""
+    """A value, and where each of its entries comes from (same shape, int8)."""
 
     value: Array
-    adapts: NDArray[np.bool_]
+    source: NDArray[np.int8]
 
 
-_PENDING = Known(np.empty(0), np.empty(0, dtype=np.bool_))
+_PENDING = Known(np.empty(0), np.empty(0, dtype=np.int8))
 
 
 @dataclass(slots=True)
@@ -97,9 +102,14 @@ class Values:
         return [size for part in parts for size in part or ()] if all(parts) else None
 
     def adapts(self, name: str) -> NDArray[np.bool_] | None:
-        """Return which entries of a known value follow from other tensors' shapes."""
+        """Return which entries of a known value depend on other tensors' shapes."""
         found = self._find(name)
-        return None if found is None else found.adapts
+        return None if found is None else found.source > LITERAL
+
+    def follows(self, name: str) -> NDArray[np.bool_] | None:
+        """Return which entries of a known value are sizes of other tensors, or products of them."""
+        found = self._find(name)
+        return None if found is None else found.source == SIZE
 
     def _find(self, name: str) -> Known | None:
         """Evaluate ``name`` and what it needs, without recursion: graphs may be deep."""
@@ -154,7 +164,7 @@ class Values:
             value = np.array(shape, dtype=np.int64)[
                 given.get("start", 0) : given.get("end", len(shape))
             ]
-        return Known(value, np.ones(value.shape, dtype=np.bool_))
+        return Known(value, np.full(value.shape, SIZE, dtype=np.int8))
 
     def _evaluate(self, producer: Any) -> None:
         if producer.op_type == "CastLike":
@@ -180,10 +190,12 @@ class Values:
             self._memo[producer.output[0]] = None
         else:
             self._memo[producer.output[0]] = Known(
-                known.value.astype(np_dtype(dtype)), known.adapts
+                known.value.astype(np_dtype(dtype)), known.source
             )
 
 
+_PRODUCTS = frozenset({"Mul", "ReduceProd"})
+_CONVERSIONS = frozenset({"Cast", "CastLike"})
 _SAME_NUMBERS = frozenset({"Reshape", "Cast", "Identity", "Unsqueeze", "Squeeze"})
 
 
@@ -227,7 +239,7 @@ def tensor_value(tensor: Any) -> Array | None:
 def _literal(value: Array | None) -> Known | None:
     if value is None or value.size > SIZE_LIMIT:
         return None
-    return Known(value, np.zeros(value.shape, dtype=np.bool_))
+    return Known(value, np.zeros(value.shape, dtype=np.int8))
 
 
 def _run(node: Any, inputs: Sequence[Known | None]) -> list[Known]:
@@ -239,36 +251,41 @@ def _run(node: Any, inputs: Sequence[Known | None]) -> list[Known]:
         results = results if isinstance(results, list) else [results]
         results = [np.asarray(result) for result in results]
         if moves is None:
-            flags = [np.zeros(result.shape, dtype=np.bool_) for result in results]
+            sources = [np.zeros(result.shape, dtype=np.int8) for result in results]
         elif moves == "all":
-            marks = [known.adapts for known in inputs if known is not None and known.adapts.any()]
-            flags = [_spread(marks, result) for result in results]
+            operands = [known for known in inputs if known is not None]
+            sources = [_arithmetic(node.op_type, operands, result) for result in results]
         else:
             moved = [
                 None
                 if known is None
-                else known.adapts
+                else known.source
                 if k in moves or -1 in moves
                 else known.value
                 for k, known in enumerate(inputs)
             ]
             found = rule(given, *moved)
-            flags = [
-                np.asarray(f).astype(np.bool_)
+            sources = [
+                np.asarray(f).astype(np.int8)
                 for f in (found if isinstance(found, list) else [found])
             ]
-    return [Known(value, flag) for value, flag in zip(results, flags, strict=True)]
+    return [Known(value, source) for value, source in zip(results, sources, strict=True)]
 
 
-def _spread(marks: Sequence[Array], result: Array) -> NDArray[np.bool_]:
-    """Mark the entries of an arithmetic result that any marked operand reaches."""
-    flags = np.zeros(result.shape, dtype=np.bool_)
-    for mark in marks:
+def _arithmetic(operator: str, operands: Sequence[Known], result: Array) -> NDArray[np.int8]:
+    """Return where the entries of an arithmetic result come from."""
+    touched = np.zeros(result.shape, dtype=np.bool_)
+    plain = np.ones(result.shape, dtype=np.bool_)
+    for known in operands:
+        sized = (known.source == SIZE) | ((known.value == 1) & (operator in _PRODUCTS))
         try:
-            flags |= mark
+            touched |= known.source > LITERAL
+            plain &= sized
         except ValueError:  # a reduction: its shape is not that of its operand
-            flags |= mark.any()
-    return flags
+            touched |= bool((known.source > LITERAL).any())
+            plain &= bool(sized.all())
+    plain &= operator in _PRODUCTS or operator in _CONVERSIONS
+    return np.where(touched, np.where(plain, SIZE, COMPUTED), LITERAL).astype(np.int8)
 
 
 def _constant(given: dict[str, Any]) -> Array:

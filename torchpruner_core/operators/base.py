@@ -173,9 +173,14 @@ class OperatorNode:
         return None
 
     def adapts(self, position: int) -> NDArray[np.bool_] | None:
-        """Return which entries of a known input follow from shapes of other tensors."""
+        """Return which entries of a known input depend on the shapes of other tensors."""
         node = self.input(position)
         return None if node is None else self.values.adapts(node.value_name)
+
+    def follows(self, position: int) -> NDArray[np.bool_] | None:
+        """Return which entries of a known input are sizes that change with a cut by themselves."""
+        node = self.input(position)
+        return None if node is None else self.values.follows(node.value_name)
 
     @property
     def opset(self) -> int:

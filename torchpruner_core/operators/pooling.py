@@ -59,8 +59,8 @@ class MaxUnpool(Pool):
         pooled = producer.in_data[0] if producer is not None and pools else None
         if pooled is None or pooled.shape != out.shape:
             self.opaque(ties, "indices count through it", [indices])
-        sizes, adapts = self.integers(2), self.adapts(2)
-        if sizes and adapts is not None:
+        sizes, follows = self.integers(2), self.follows(2)
+        if sizes and follows is not None:
             for dim in (0, 1):
-                if not adapts[dim]:
+                if not follows[dim]:
                     ties.change("output_shape", out.axis(dim), dim, len(sizes))

@@ -129,10 +129,10 @@ def declare_sizes(
     operator: OperatorNode, ties: Ties, position: int, key: str, node: DataNode, first_dim: int = 0
 ) -> None:
     """Declare which entries of a shape constant are literal sizes of ``node``'s axes."""
-    sizes, adapts = operator.integers(position, key), operator.adapts(position)
+    sizes, follows = operator.integers(position, key), operator.follows(position)
     for k, size in enumerate(sizes or ()):
         dim = first_dim + k
-        literal = adapts is None or not adapts.ravel()[k]
+        literal = follows is None or not follows.ravel()[k]
         if literal and size > 1 and 0 <= dim < node.rank and size == node.shape[dim]:
             ties.change(key, node.axis(dim), k, len(sizes or ()))
 

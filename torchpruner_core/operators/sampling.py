@@ -19,7 +19,7 @@ class Resize(OperatorNode):
     def ties(self, ties: Ties) -> None:
         x, out = self.in_data[0], self.out_data[0]
         assert x is not None
-        sizes, adapts = self.integers(3), self.adapts(3)
+        sizes, follows = self.integers(3), self.follows(3)
         axes = [int(axis) % x.rank for axis in self.params.get("axes") or range(x.rank)]
         for dim in range(x.rank):
             if x.shape[dim] != out.shape[dim] or not self._keeps(dim, axes):
@@ -27,9 +27,9 @@ class Resize(OperatorNode):
                     self.opaque_axis(ties, node, dim, "it is resized")
                 continue
             ties.same(x.axis(dim), out.axis(dim))
-            if sizes and dim in axes and adapts is not None:
+            if sizes and dim in axes and follows is not None:
                 position = axes.index(dim)
-                if not adapts[position]:
+                if not follows[position]:
                     ties.change("sizes", out.axis(dim), position, len(sizes))
 
     def _keeps(self, dim: int, axes: list[int]) -> bool:
@@ -51,7 +51,7 @@ class CenterCropPad(OperatorNode):
     def ties(self, ties: Ties) -> None:
         x, out = self.in_data[0], self.out_data[0]
         assert x is not None
-        sizes, adapts = self.integers(1), self.adapts(1)
+        sizes, follows = self.integers(1), self.follows(1)
         axes = [int(axis) % x.rank for axis in self.params.get("axes") or range(x.rank)]
         for dim in range(x.rank):
             if x.shape[dim] != out.shape[dim] or (dim in axes and sizes is None):
@@ -59,9 +59,9 @@ class CenterCropPad(OperatorNode):
                     self.opaque_axis(ties, node, dim, "it is cropped or padded around its centre")
                 continue
             ties.same(x.axis(dim), out.axis(dim))
-            if sizes and dim in axes and adapts is not None:
+            if sizes and dim in axes and follows is not None:
                 position = axes.index(dim)
-                if not adapts[position]:
+                if not follows[position]:
                     ties.change("shape", out.axis(dim), position, len(sizes))
 
     def zero_products(self) -> Products | None:
@@ -99,8 +99,8 @@ class AffineGrid(OperatorNode):
         theta, out = self.in_data[0], self.out_data[0]
         assert theta is not None
         ties.same(theta.axis(0), out.axis(0))
-        sizes, adapts = self.integers(1), self.adapts(1)
-        if sizes is None or adapts is None or not adapts[0]:
+        sizes, follows = self.integers(1), self.follows(1)
+        if sizes is None or follows is None or not follows[0]:
             ties.change("size", out.axis(0), 0, len(sizes or [0]))
         for node in (theta, out):
             for dim in range(1, node.rank):

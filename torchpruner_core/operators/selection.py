@@ -53,14 +53,14 @@ class Split(OperatorNode):
         if x.shape[axis] < 0 or any(out.shape[axis] < 0 for out in self.out_data):
             self.opaque(ties, "its size is not known before the model runs", [x, *self.out_data])
             return
-        adapts = self.adapts(1)
+        follows = self.follows(1)
         start = 0
         for position, out in enumerate(self.out_data):
             for dim in range(x.rank):
                 if dim != axis:
                     ties.same(x.axis(dim), out.axis(dim))
             ties.run(out.axis(axis), 0, x.axis(axis), start, out.shape[axis])
-            if adapts is None or not adapts.ravel()[position : position + 1].any():
+            if follows is None or not follows.ravel()[position : position + 1].any():
                 ties.change(
                     "split",
                     x.axis(axis),
@@ -130,8 +130,8 @@ class Slice(OperatorNode):
         bounds: list[int],
     ) -> None:
         """Declare that a literal bound counts the slices before it, or behind it when negative."""
-        adapts = self.adapts(operand)
-        if adapts is not None and adapts.ravel()[position]:
+        follows = self.follows(operand)
+        if follows is not None and follows.ravel()[position]:
             return
         bound, size = bounds[position], x.shape[dim]
         if 0 < bound <= size:
@@ -173,8 +173,8 @@ class Gather(OperatorNode):
         else:
             self.opaque_axis(ties, x, axis, "it is addressed by a table of indices")
             return
-        adapts = self.adapts(1)
-        if adapts is None or not adapts.any():
+        follows = self.follows(1)
+        if follows is None or not follows.any():
             along = [indices.axis(dim) for dim in range(indices.rank)]
             ties.selection("indices", x.axis(axis), along, values)
 

@@ -25,9 +25,17 @@ SIZES: ArgumentPath = ("sizes",)
 SPLITTING = frozenset({"split", "split_with_sizes", "chunk", "tensor_split"})
 
 
+def kind_of(function: str) -> str:
+    """Return the name under which calls of a function are counted: a corrected ``chunk`` is a ``split``."""
+    return "split" if function in SPLITTING else function
+
+
 @dataclass(frozen=True)
 class Correction:
-    """One argument of one call: the ``nth`` of ``function`` in a run of ``module``'s forward."""
+    """One argument of one call: the ``nth`` of ``function``'s kind in a run of ``module``'s forward.
+
+    ``guessed`` tells that others fit the shapes as well, so that only values can confirm it.
+    """
 
     module: str
     function: str
@@ -35,6 +43,7 @@ class Correction:
     argument: ArgumentPath
     old: Any
     new: Any
+    guessed: bool = False
 
     def __str__(self) -> str:
         return (
@@ -102,11 +111,11 @@ class _Corrector(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         arguments: dict[str, Any] = {"args": args, "kwargs": kwargs or {}}
-        name = getattr(func, "__name__", str(func))
+        name = kind_of(getattr(func, "__name__", str(func)))
         nth = self._seen[name]
         self._seen[name] += 1
         for correction in self._corrections:
-            if correction.function == name and correction.nth == nth:
+            if kind_of(correction.function) == name and correction.nth == nth:
                 if correction.argument == SIZES:
                     pieces = _split(args, arguments["kwargs"], correction.new)
                     if pieces is not None:

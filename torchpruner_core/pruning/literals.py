@@ -17,11 +17,11 @@ from typing import Any
 from torch import nn
 
 from torchpruner_core.module_pruner.registry import module_pruner_reg
-from torchpruner_core.pruning.corrections import SIZES, SPLITTING, Correction
+from torchpruner_core.pruning.corrections import SIZES, SPLITTING, Correction, kind_of
 from torchpruner_core.pruning.cut_dict import operator_owner
 from torchpruner_core.pruning.errors import LiteralInForwardError
 from torchpruner_core.pruning.journal import AttributeChange
-from torchpruner_core.pruning.rehearsal import Outcome, Stage
+from torchpruner_core.pruning.rehearsal import Outcome, Stage, sizes_after, split_sizes
 from torchpruner_core.pruning.trace import SHAPING, Call
 
 ATTEMPTS = 600
@@ -115,7 +115,7 @@ class _Search:
 
     def _search(self, changes: list[Change], seen: set[frozenset[Any]]) -> list[Change] | None:
         now = self._try(changes)
-        if now.good or (now.diverged and self._proven(changes)):
+        if (now.good and self._is_certain(changes)) or (now.diverged and self._proven(changes)):
             return changes
         key = frozenset(map(str, changes))
         if key in seen or self.stage.attempts > ATTEMPTS:
@@ -139,12 +139,14 @@ class _Search:
     ) -> list[Change] | None:
         """Go on from each candidate that gets the rehearsal further, the furthest first."""
         ranked: list[tuple[int, int, list[Change]]] = []
-        for rank, change in enumerate(candidates):
+        for rank, change in enumerate(self._without_doubt(changes, candidates)):
             if self.stage.attempts > ATTEMPTS:
                 break
             outcome = self._try([*changes, change])
             if outcome.good:
-                return [*changes, change]
+                if self._is_certain([*changes, change]):
+                    return [*changes, change]
+                continue
             if outcome.position > now.position:
                 ranked.append((-outcome.position, rank, [*changes, change]))
         ranked.sort(key=lambda entry: entry[:2])
@@ -157,6 +159,19 @@ class _Search:
                 return found
         return None
 
+    def _without_doubt(self, changes: list[Change], candidates: list[Change]) -> list[Change]:
+        """Return the candidates; a guess that gets further than every other is none any more."""
+        guesses = [c for c in candidates if isinstance(c, Correction) and c.guessed]
+        reached = {str(c): self._try([*changes, c]).position for c in guesses}
+        furthest = max(reached.values(), default=0)
+        decided = list(reached.values()).count(furthest) == 1
+        return [
+            replace(c, guessed=False)
+            if decided and isinstance(c, Correction) and reached.get(str(c)) == furthest
+            else c
+            for c in candidates
+        ]
+
     def _corrections(self, outcome: Outcome) -> Iterator[Correction]:
         """Yield ways to correct the call at which a rehearsal fails, or one that led there."""
         if outcome.failing is not None and outcome.call is not None:
@@ -165,7 +180,7 @@ class _Search:
             yield from self._corrections_of(old, call)
 
     def _corrections_of(self, old: Call, call: Call) -> Iterator[Correction]:
-        if call.function != old.function:
+        if kind_of(call.function) != kind_of(old.function):
             return
         place = (call.module, call.function, call.nth)
         if old.scalars != call.scalars:
@@ -178,20 +193,18 @@ class _Search:
                         yield Correction(*place, path, value, before)
             return
         if call.function in SPLITTING:
-            for operator, change in self.stage.cut.operator.items():
-                less = change.get("split")
-                if operator_owner(operator)[0] == call.module and isinstance(less, list):
-                    for sizes in _sizes_after(old, less):
-                        yield Correction(*place, SIZES, None, sizes)
+            told = list(split_sizes(self.stage.cut, old))
+            for sizes in told or self.stage.allowed.splits(old, call):
+                yield Correction(*place, SIZES, None, sizes, guessed=not told)
         # A number computed from a width that shrank (``width // heads``), where the size stays.
         before = dict(old.numbers)
         for path, value in call.numbers:
             if path in before and before[path] != value and type(value) is int:
                 yield Correction(*place, path, value, before[path])
-        told = self._told(old)
+        changes = self._told(old)
         for path, value in call.numbers:
-            amounts = [x - y for x, y in told if x == value or call.function in RANGES]
-            amounts = amounts if told else self.amounts["self"]
+            amounts = [x - y for x, y in changes if x == value or call.function in RANGES]
+            amounts = amounts if changes else self.amounts["self"]
             for amount in amounts:
                 if type(value) is int and value - amount >= 1:
                     yield Correction(*place, path, value, value - amount)
@@ -280,6 +293,11 @@ class _Search:
             if operator.startswith(f"{name}.")
         )
 
+    def _is_certain(self, changes: Sequence[Change]) -> bool:
+        """Tell whether shapes alone decide these changes, or else the values confirm them."""
+        guessed = any(isinstance(c, Correction) and c.guessed for c in changes)
+        return not guessed or self._proven(changes)
+
     def _proven(self, changes: Sequence[Change]) -> bool:
         """Tell whether the values prove a candidate right, where its shapes leave it open.
 
@@ -332,15 +350,6 @@ class _Search:
         pairs = list(zip(self.stage.everything, self.stage.after, strict=False))
         together = [(x, y) for x, y in pairs if (x.module, x.function) == (y.module, y.function)]
         return together if len(together) == len(pairs) else []
-
-
-def _sizes_after(call: Call, less: list[int]) -> Iterator[tuple[int, ...]]:
-    """Yield the lengths that a split makes after the cut, along the axes it may have split."""
-    if len(call.shapes) == len(less):
-        for axis in range(len(call.shapes[0])):
-            sizes = tuple(shape[axis] - gone for shape, gone in zip(call.shapes, less, strict=True))
-            if min(sizes) > 0:
-                yield sizes
 
 
 def slots(name: str, module: nn.Module) -> Iterator[Slot]:
@@ -464,7 +473,7 @@ def _before_and_after(
         for call in stage.before.calls:
             sizes = call.shapes[0]
             if key == "split":
-                sizes = next((s for s in _sizes_after(call, [0] * len(amount))), ())
+                sizes = next(sizes_after(call, [0] * len(amount)), ())
             fits = len(sizes) == len(amount) and all(
                 size > less for size, less in zip(sizes, amount, strict=True)
             )

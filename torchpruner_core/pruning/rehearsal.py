@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,7 +29,7 @@ from torch.utils._pytree import tree_map
 from torchpruner_core.cut_result import CutResult, TensorSpec
 from torchpruner_core.pruning import slices
 from torchpruner_core.pruning.boundaries import cut_inputs, flatten_outputs, less_cut_outputs
-from torchpruner_core.pruning.corrections import Correction, correct
+from torchpruner_core.pruning.corrections import SPLITTING, Correction, correct, kind_of
 from torchpruner_core.pruning.cut_dict import operator_owner
 from torchpruner_core.pruning.journal import AttributeChange, put_attribute
 from torchpruner_core.pruning.plan import Plan, has_own_rule
@@ -38,6 +39,9 @@ from torchpruner_core.pruning.trace import SHAPING, Call, Trace, record
 DEVICES = ("meta", "fake", "cpu")
 """Where to rehearse, the first on which the model runs: shapes alone; shapes that say they are on a
 CPU and know small constants, as when a model is compiled; real values."""
+
+MOST_PARTS = 8
+"""A split into more parts than this is not guessed at."""
 
 Vector = tuple[int, ...]
 """How much each axis of a tensor shrinks."""
@@ -267,11 +271,7 @@ class _Comparison:
         if i >= len(self.old):
             return Outcome(False, i, call.module, reason="takes another path", diverged=True)
         old = self.old[i]
-        if (old.module, old.function, len(old.shapes)) != (
-            call.module,
-            call.function,
-            len(call.shapes),
-        ):
+        if not _alike(old, call):
             reason = f"{old.function} became {call.function}"
             return Outcome(False, i, old.module, old, reason=reason, diverged=True)
         if old.scalars != call.scalars:
@@ -281,6 +281,8 @@ class _Comparison:
             )
             return Outcome(False, i, call.module, old, call, reason)
         shaping = call.function in SHAPING and call.module in self.stage.owners
+        if shaping and call.function in SPLITTING and self._splits_otherwise(old, call):
+            self.suspects.append((old, call))
         for before, now in zip(old.shapes, call.shapes, strict=True):
             if shaping and before == now and self.stage.allowed.becomes(before):
                 self.suspects.append((old, call))
@@ -291,6 +293,16 @@ class _Comparison:
                 return Outcome(False, i, call.module, old, call, reason)
             self.unexplained += not self.stage.allowed.loosely(before, now)
         return None
+
+    def _splits_otherwise(self, old: Call, call: Call) -> bool:
+        """Tell whether the cut knows other lengths for this split than the code makes of it."""
+        wanted = list(split_sizes(self.stage.cut, old))
+        if not wanted:
+            return any(True for _ in self.stage.allowed.splits(old, call))
+        return not any(
+            all(size in shape for size, shape in zip(sizes, call.shapes, strict=True))
+            for sizes in wanted
+        )
 
     def conclude(self, trace: Trace) -> Outcome:
         """Return the outcome of a finished run."""
@@ -327,6 +339,32 @@ class _Comparison:
         return ""
 
 
+def split_sizes(cut: CutResult, call: Call) -> Iterator[Vector]:
+    """Yield the lengths that a splitting call makes after the cut, along the axes it may split."""
+    for operator, change in cut.operator.items():
+        less = change.get("split")
+        if operator_owner(operator)[0] == call.module and isinstance(less, list):
+            yield from sizes_after(call, less)
+
+
+def sizes_after(call: Call, less: Sequence[int]) -> Iterator[Vector]:
+    """Yield the lengths that a splitting call makes once ``less`` is taken off its parts."""
+    if len(call.shapes) == len(less):
+        for axis in range(len(call.shapes[0])):
+            sizes = tuple(shape[axis] - gone for shape, gone in zip(call.shapes, less, strict=True))
+            if min(sizes) > 0:
+                yield sizes
+
+
+def _alike(old: Call, call: Call) -> bool:
+    """Tell whether two calls are the same one."""
+    return (old.module, kind_of(old.function), len(old.shapes)) == (
+        call.module,
+        kind_of(call.function),
+        len(call.shapes),
+    )
+
+
 class Allowed:
     """The ways in which the cut shortens a tensor.
 
@@ -361,6 +399,21 @@ class Allowed:
     def becomes(self, before: Vector) -> list[Vector]:
         """Return the shapes that tensors of shape ``before`` have after the cut, if it tells."""
         return sorted(after for shape, after in self._pairs if shape == before and after != before)
+
+    def splits(self, before: Call, now: Call) -> Iterator[Vector]:
+        """Yield other lengths of as much in all that a splitting call's parts may have after the cut."""
+        rank = len(before.shapes[0])
+        if len(before.shapes) > MOST_PARTS or any(len(s) != rank for s in now.shapes):
+            return
+        for axis in range(rank):
+            made = tuple(shape[axis] for shape in now.shapes)
+            choices = [
+                dict.fromkeys(s[axis] for s in (shape, *self.becomes(shape)))
+                for shape in before.shapes
+            ]
+            for sizes in itertools.product(*choices):
+                if sum(sizes) == sum(made) and sizes != made:
+                    yield sizes
 
     def loosely(self, before: Vector, now: Vector) -> bool:
         """Tell whether some tensor loses as much, whichever its axes."""

@@ -19,7 +19,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from torchpruner_core.pruning.boundaries import flatten_outputs
-from torchpruner_core.pruning.corrections import ArgumentPath, numbers
+from torchpruner_core.pruning.corrections import ArgumentPath, kind_of, numbers
 
 SHAPING = frozenset(
     [
@@ -86,7 +86,7 @@ ARITHMETIC = frozenset(
 class Call:
     """One function call: where, which, the numbers among its arguments, and the shapes it gave.
 
-    ``nth`` counts the calls of that function since the module's forward began, those of modules
+    ``nth`` counts the calls of that function's kind since the module's forward began, those of modules
     below it included.
     """
 
@@ -129,11 +129,12 @@ class Trace(TorchFunctionMode):
         kwargs = kwargs or {}
         name = getattr(func, "__name__", str(func))
         module, seen = self.stack[-1]
+        kind = kind_of(name)
         call = Call(
-            module, name, seen[name], tuple(numbers(args, kwargs)), _scalars(name, args, kwargs)
+            module, name, seen[kind], tuple(numbers(args, kwargs)), _scalars(name, args, kwargs)
         )
         for _, counter in self.stack:
-            counter[name] += 1
+            counter[kind] += 1
         self.pending = call
         result = func(*args, **kwargs)
         self.pending = None

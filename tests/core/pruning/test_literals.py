@@ -158,6 +158,41 @@ class TestANumberComputedFromASize:
         check(model, result, (2, 7, 5), correct_forward=True)
 
 
+class Halves(nn.Module):
+    """Twice, one half of the channels passes by and the other goes through a layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 12, 1)
+        self.first = nn.Conv2d(6, 6, 3, padding=1)
+        self.second = nn.Conv2d(6, 6, 3, padding=1)
+        self.head = nn.Conv2d(12, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        a, b = self.stem(x).chunk(2, dim=1)
+        b, a = torch.cat((a, self.first(b)), dim=1).chunk(2, dim=1)
+        result: torch.Tensor = self.head(torch.cat((a, self.second(b)), dim=1))
+        return result
+
+
+def test_halves_that_become_unequal_are_split_where_corrections_are_asked() -> None:
+    model = Halves().eval()
+    before = state(model)
+    # A trace computes half of the width as it runs, which is not what is left of either half.
+    computed = analysed(model, "self.first.weight", [1, 4], 2, 3, 5, 5)
+    with pytest.raises(LiteralInForwardError, match="ends"):
+        set_cut(model, computed)
+    result = analysed(model, "self.first.weight", [1, 4], 2, 3, 5, 5, traced=False)
+    assert [change["split"] for change in result.operator.values()] == [[0, 2]]
+    with pytest.raises(LiteralInForwardError, match="chunk"):
+        set_cut(model, result)
+    assert_same(before, state(model))
+    check(model, result, (2, 3, 5, 5), correct_forward=True)
+    set_cut(model, result, correct_forward=True)
+    second = analysed(model, "self.stem.weight", [7], 2, 3, 5, 5, traced=False)
+    check(model, second, (2, 3, 5, 5), correct_forward=True)
+
+
 class LooksAtValues(nn.Module):
     """A forward that cannot run without values."""
 
