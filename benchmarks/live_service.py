@@ -96,7 +96,7 @@ def _address(child: subprocess.Popen[bytes], log: Path) -> str:
 def _wait_ready(client: httpx.Client, log: Path) -> None:
     end = time.monotonic() + START_LIMIT
     while time.monotonic() < end:
-        if client.get("/readyz").status_code == 200:
+        if client.get("/readyz").json()["workers"]:
             return
         time.sleep(0.1)
     raise RuntimeError(f"the service is not ready:\n{log.read_text(errors='replace')[-2000:]}")

@@ -85,7 +85,7 @@ def _address(process: subprocess.Popen[bytes], log: Path, limit: float = 60.0) -
     while time.monotonic() < end and process.poll() is None:
         found = re.search(r"torchpruner-service: (http://\S+)", log.read_text(errors="replace"))
         url = found[1] if found else ""
-        if url and httpx.get(f"{url}/readyz").status_code == 200:
+        if url and httpx.get(f"{url}/readyz").json()["workers"]:
             console.print(f"{url}   docs: {url}/docs")
             return url
         time.sleep(0.1)

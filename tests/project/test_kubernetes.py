@@ -77,10 +77,12 @@ def test_the_network_is_closed_by_default_and_workers_accept_nobody() -> None:
 
 def test_workers_scale_with_the_queues_that_the_service_has() -> None:
     from torchpruner_service.settings import Settings
+    from torchpruner_service.state.keys import Keys
 
+    keys = Keys(Settings().redis_prefix)
     triggers = named("ScaledObject", "worker")["spec"]["triggers"]
     lists = {trigger["metadata"]["listName"] for trigger in triggers}
-    assert lists == {f"rq:queue:{name}" for name in Settings().queues}
+    assert lists == {keys.waiting(name) for name in Settings().queues}
     assert "replicas" not in named("Deployment", "worker")["spec"]
 
 

@@ -65,7 +65,7 @@ class RunningService:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             try:
-                if self.client.get("/readyz").status_code == 200:
+                if self.client.get("/readyz").json()["workers"]:
                     return
             except httpx.TransportError:
                 pass

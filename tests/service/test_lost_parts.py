@@ -14,10 +14,12 @@ from collections.abc import Iterator
 import httpx
 import psutil
 import pytest
+from redis import Redis
 
 from tests.service.models import ModelFile, small_file
 from tests.service.running import RunningService, running_service
 from torchpruner_client import Client, NoWorkerError, operations
+from torchpruner_service.state.keys import Keys
 
 SUPERVISOR = "worker"
 RQ_WORKER = "torchpruner_service.worker.rq_worker"
@@ -224,13 +226,17 @@ def test_an_api_process_that_is_killed_loses_no_acknowledged_upload() -> None:
 def test_without_a_worker_it_is_said_and_the_job_waits() -> None:
     with running_service("--workers", "0", ready=False) as service:
         ready = service.client.get("/readyz")
-        assert ready.status_code == 503
+        # Built graphs are answered without one: the process must stay behind its load balancer.
+        assert (ready.status_code, ready.json()["ready"], ready.json()["workers"]) == (200, True, 0)
         assert "torchpruner-service worker" in ready.json()["message"]
+        assert "torchpruner_workers 0.0" in service.client.get("/metrics").text
         file = small_file(520)
         shown = service.client.post(
             "/v1/models", params={"input": "x:1x3x8x8"}, content=file.content
         ).json()
         assert shown["state"] == "queued" and "no worker is running" in shown["message"]
+        redis = Redis(unix_socket_path=str(service.data_dir / "valkey" / "valkey.sock"))
+        assert redis.llen(Keys().waiting("build")) == 1, "autoscaling reads this list"
         asked = service.client.get(f"/v1/models/{shown['id']}/modules")
         assert (asked.status_code, asked.json()["type"]) == (409, "model-not-ready")
         assert "no worker is running" in asked.json()["detail"]
@@ -250,13 +256,15 @@ def test_without_a_worker_it_is_said_and_the_job_waits() -> None:
         )
         try:
             assert service.wait_model(shown["id"])["state"] == "ready"
+            assert service.client.get("/readyz").json()["workers"] == 1
         finally:
             worker.terminate()
             assert worker.wait(30) == 0
         deadline = time.monotonic() + 5
-        while service.client.get("/readyz").status_code == 200:
+        while service.client.get("/readyz").json()["workers"]:
             assert time.monotonic() < deadline
             time.sleep(0.1)
+        assert service.cut(shown["id"], "self.conv1.weight", [1])["terminal"]
 
 
 def test_stopping_drains_the_running_job(torchscript: ModelFile) -> None:

@@ -100,7 +100,8 @@ def test_a_store_that_fails_is_a_503_and_then_works_again() -> None:
         )
         assert refused.status_code == 503, refused.text
         assert refused.headers["retry-after"]
-        assert service.client.get("/readyz").json()["storage"] is False
+        unready = service.client.get("/readyz")
+        assert (unready.status_code, unready.json()["storage"]) == (503, False)
         # What is in memory is still answered.
         assert service.cut(kept["id"], "self.conv1.weight", [0])["terminal"]
         again = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)

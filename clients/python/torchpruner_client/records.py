@@ -251,7 +251,10 @@ class ServiceInfo:
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Which parts of a service answer; ``message`` says what to do about those that do not."""
+    """Which parts of a service answer; ``message`` says what to do about those that do not.
+
+    ``ready`` is whether questions are answered; jobs also need one of ``workers``.
+    """
 
     ready: bool
     redis: bool

@@ -406,11 +406,11 @@ class Health(BaseModel):
 
 
 class Readiness(BaseModel):
-    ready: bool
+    ready: bool = Field(description="This process can answer: Redis and the object store are there")
     redis: bool
     storage: bool
-    workers: int
-    message: str | None = None
+    workers: int = Field(description="Workers alive; with none, what needs a job waits")
+    message: str | None = Field(default=None, description="What is away, and what to do about it")
 
 
 class Version(BaseModel):

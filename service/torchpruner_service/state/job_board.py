@@ -210,15 +210,11 @@ class JobBoard:
     def queue_depths(self) -> dict[str, int]:
         depths = {}
         for name in self.settings.queues:
-            depths[name] = int(self.connection.llen(f"rq:queue:{self.queue_name(name)}"))
+            depths[name] = int(self.connection.llen(self.keys.waiting(name)))
         return depths
 
-    def queue_name(self, name: str) -> str:
-        """The RQ name of a queue; the prefix keeps deployments on one Redis apart."""
-        return f"{self.keys.prefix.replace(':', '-')}{name}"
-
     def _queue(self, record: JobRecord) -> Queue:
-        name = self.queue_name(QUEUE_OF[record.kind])
+        name = self.keys.queue(QUEUE_OF[record.kind])
         return Queue(name, connection=self.connection, serializer=JSONSerializer)
 
     def _rq_job(self, record: JobRecord) -> Job:

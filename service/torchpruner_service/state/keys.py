@@ -15,6 +15,14 @@ class Keys:
         """Hash: the state of a job."""
         return f"{self.prefix}job:{job}"
 
+    def queue(self, name: str) -> str:
+        """RQ's name of a queue; the prefix keeps deployments on one Redis apart."""
+        return f"{self.prefix.replace(':', '-')}{name}"
+
+    def waiting(self, name: str) -> str:
+        """List, kept by RQ: the jobs that wait in a queue. Autoscalers read its length."""
+        return f"rq:queue:{self.queue(name)}"
+
     def lease(self, job: str) -> str:
         """String with a short life: a work-horse is on this job now."""
         return f"{self.prefix}lease:{job}"

@@ -57,7 +57,7 @@ def main() -> None:
     connection = blocking_client(settings.effective_redis_url)
     board = JobBoard(connection, Objects(settings.effective_storage_url), settings)
     queues = [
-        Queue(board.queue_name(queue), connection=connection, serializer=JSONSerializer)
+        Queue(board.keys.queue(queue), connection=connection, serializer=JSONSerializer)
         for queue in settings.queues
     ]
     worker = PrunerWorker(

@@ -1,4 +1,4 @@
-"""Whether the process lives, and whether the service can work."""
+"""Whether the process lives, and whether it can answer."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ async def healthz() -> Response:
 @router.get(
     "/readyz",
     response_model=schemas.Readiness,
-    responses={503: {"model": schemas.Readiness, "description": "Something is away"}},
-    summary="Redis, the object store and a worker are there",
+    responses={503: {"model": schemas.Readiness, "description": "Redis or the store is away"}},
+    summary="This process can answer: Redis and the object store are there",
 )
 async def readyz(state: State) -> Response:
-    """For people and for probes that want the whole: 503 while Redis, the object store or every
-    worker is away, and ``message`` says which. Without a worker uploads are still accepted and
-    wait, and graphs that are built are still answered."""
+    """For readiness probes: 503 while Redis or the object store is away, and ``message`` says
+    which. Workers are counted and not asked for, since without one questions about built graphs
+    are answered and uploads are accepted and wait; ``message`` says that too."""
     redis_ok, workers = True, 0
     try:
         workers = len(await living_workers(state))
@@ -47,7 +47,7 @@ async def readyz(state: State) -> Response:
         message = "the object store does not answer"
     elif not workers:
         message = NO_WORKER
-    ready = redis_ok and storage_ok and workers > 0
+    ready = redis_ok and storage_ok
     body = {
         "ready": ready,
         "redis": redis_ok,
