@@ -17,6 +17,7 @@ from tests.service.running import RunningService
 from torchpruner_client import (
     AsyncClient,
     Client,
+    DownloadTargetError,
     InvalidRequestError,
     ModelFailed,
     NotFoundError,
@@ -261,6 +262,34 @@ def test_the_async_client_does_the_same(service: RunningService, tmp_path: Path)
                 await remotes[0].cut_analysis("self.conv1.weight", [0], 9)
 
     asyncio.run(main())
+
+
+def test_one_async_client_works_in_one_loop_after_another(service: RunningService) -> None:
+    client = AsyncClient(service.url, progress=False)
+
+    async def listed() -> int:
+        return len(await client.models())
+
+    assert asyncio.run(listed()) == asyncio.run(listed())
+    asyncio.run(client.close())
+    assert asyncio.run(listed()) >= 0, "a closed client opens again when it is used"
+    asyncio.run(client.close())
+
+
+def test_a_download_that_cannot_be_written_says_so_before_anything_is_made(
+    service: RunningService, tmp_path: Path
+) -> None:
+    with Client(service.url, progress=False) as client:
+        remote = client.upload(small_file(315).content, {"x": (1, 3, 8, 8)})
+        for target, words in (
+            (tmp_path / "none" / "a.npz", "there is no folder"),
+            (tmp_path, "is a folder"),
+        ):
+            with pytest.raises(DownloadTargetError, match=words):
+                remote.download_pruned(None, target, format="npz")
+        assert not [job for job in client.jobs() if job.model == remote.id and job.kind != "build"]
+        with pytest.raises(DownloadTargetError, match="cannot be written"):
+            remote.download_pruned(None, Path("/proc/a.npz"), format="npz")
 
 
 def test_signatures_of_both_clients_agree() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import socket
 import threading
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from torchpruner_client import Client, ServiceUnreachable, UnavailableError
+from torchpruner_client import AsyncClient, Client, ServiceUnreachable, UnavailableError
 from torchpruner_client.connection_settings import ConnectionSettings
 from torchpruner_client.retrying import RetryPolicy
 from torchpruner_client.steps import Fetch
@@ -63,6 +64,24 @@ def test_a_503_is_tried_again_until_it_is_over() -> None:
 
     with server(answer) as url, Client(url, retries=QUICK) as client:
         assert client.models() == []
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_what_the_service_says_is_going_away_is_told(kind: str) -> None:
+    def answer(number: int, request: bytes) -> bytes:
+        gone = "Sunset: Sat, 01 Jan 2028 00:00:00 GMT"
+        return http("200 OK", EMPTY, "Deprecation: @1767225600", gone)
+
+    async def ask(url: str) -> None:
+        async with AsyncClient(url, retries=QUICK) as client:
+            await client.models()
+
+    with server(answer) as url, pytest.warns(FutureWarning, match=r"GET /v1/models after Sat, 01"):
+        if kind == "async":
+            asyncio.run(ask(url))
+        else:
+            with Client(url, retries=QUICK) as client:
+                client.models()
 
 
 def test_a_503_that_lasts_is_raised() -> None:

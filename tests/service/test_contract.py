@@ -6,17 +6,15 @@ import json
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
-from fastapi.testclient import TestClient
 
 from tests.service.running import RunningService
 from torchpruner_service.api.deprecation import deprecated
-from torchpruner_service.api.middleware import Observed
 
 COMMITTED = Path(__file__).parents[2] / "service" / "openapi.json"
 
@@ -85,22 +83,45 @@ def test_every_version_of_the_api_is_in_the_path(document: dict[str, Any]) -> No
     assert outside == {"/healthz", "/readyz", "/metrics"}
 
 
-def test_a_route_that_goes_away_says_so() -> None:
-    app = FastAPI()
-    app.add_middleware(Observed)
+def test_a_route_that_goes_away_says_so_in_every_answer(
+    service: RunningService, model_id: str
+) -> None:
+    body = {"node": "self.conv1.weight", "index": [0]}
+    old = service.client.post(f"/v1/models/{model_id}/cut_analysis", json=body)
+    new = service.client.post(f"/v1/models/{model_id}/cut-analysis", json=body)
+    assert (old.status_code, old.json()) == (200, new.json())
+    since = int(old.headers["deprecation"].removeprefix("@"))
+    sunset = parsedate_to_datetime(old.headers["sunset"])
+    assert sunset - datetime.fromtimestamp(since, UTC) >= timedelta(days=183)
+    successor, documentation = old.headers["link"].split(", ")
+    assert successor == f'</v1/models/{model_id}/cut-analysis>; rel="successor-version"'
+    assert documentation == '</docs>; rel="deprecation"; type="text/html"'
+    assert not {"deprecation", "sunset", "link"} & new.headers.keys()
+    for refused in (
+        service.client.post(f"/v1/models/{model_id}/cut_analysis", content=b"{"),
+        service.client.post("/v1/models/m%0Aset-cookie:%20a%3E/cut_analysis", json=body),
+    ):
+        assert refused.status_code in (404, 422), refused.text
+        assert refused.headers["deprecation"] == old.headers["deprecation"]
+        assert "set-cookie" not in refused.headers
+
+
+def test_openapi_marks_what_goes_away_and_what_replaces_it(document: dict[str, Any]) -> None:
+    marked = [
+        (path, operation)
+        for path, _, operation in operations(document)
+        if operation.get("deprecated")
+    ]
+    assert [path for path, _ in marked] == ["/v1/models/{model}/cut_analysis"]
+    for _, operation in marked:
+        for response in operation["responses"].values():
+            assert {"Deprecation", "Sunset", "Link"} <= response["headers"].keys()
+        assert any(f"`{path}`" in operation["description"] for path in document["paths"])
+
+
+def test_a_route_cannot_go_away_at_short_notice() -> None:
     since = datetime(2026, 1, 1, tzinfo=UTC)
-    mark = deprecated(since, since + timedelta(days=200), "/v2/things")
-
-    @app.get("/v1/things", deprecated=True, dependencies=[mark])
-    def things() -> list[str]:
-        return []
-
-    answer = TestClient(app).get("/v1/things")
-    assert answer.headers["deprecation"] == f"@{int(since.timestamp())}"
-    assert answer.headers["sunset"] == "Mon, 20 Jul 2026 00:00:00 GMT"
-    assert answer.headers["link"] == '</v2/things>; rel="successor-version"'
-    assert app.openapi()["paths"]["/v1/things"]["get"]["deprecated"] is True
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="six months"):
         deprecated(since, since + timedelta(days=30), "/v2/things")
 
 

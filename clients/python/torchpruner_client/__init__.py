@@ -14,6 +14,7 @@ from torchpruner_client.asynchronous import AsyncClient, AsyncRemoteModel
 from torchpruner_client.errors import (
     ConflictError,
     DownloadDamaged,
+    DownloadTargetError,
     ForbiddenError,
     InvalidRequestError,
     JobFailed,
@@ -49,6 +50,7 @@ __all__ = [
     "CutRequest",
     "CutResult",
     "DownloadDamaged",
+    "DownloadTargetError",
     "Flops",
     "ForbiddenError",
     "Group",

@@ -8,9 +8,12 @@ from collections.abc import AsyncIterator
 from typing import Any, TypeVar
 
 import anyio
+import anyio.lowlevel
 import httpx
 
 from torchpruner_client.connection_settings import ConnectionSettings
+from torchpruner_client.deprecation import warn_if_deprecated
+from torchpruner_client.download_target import opened
 from torchpruner_client.errors import error_of
 from torchpruner_client.event_stream import EventReader
 from torchpruner_client.steps import Body, Call, Fetch, Flow, Step, Watch
@@ -20,21 +23,38 @@ T = TypeVar("T")
 
 
 class AsyncDriver:
-    """Runs :data:`Flow` generators over one ``httpx.AsyncClient``."""
+    """Runs :data:`Flow` generators over one ``httpx.AsyncClient`` for each event loop.
+
+    Open connections belong to the loop that made them; a client that outlives one ``asyncio.run``
+    makes its own in the next.
+    """
 
     def __init__(
         self, settings: ConnectionSettings, transport: httpx.AsyncBaseTransport | None
     ) -> None:
         self._settings = settings
-        self._http = httpx.AsyncClient(
-            base_url=settings.url,
-            headers=settings.headers(),
-            timeout=settings.timeout,
-            transport=transport,
-        )
+        self._transport = transport
+        self._loop: object = None
+        self._client: httpx.AsyncClient | None = None
+
+    @property
+    def _http(self) -> httpx.AsyncClient:
+        loop = anyio.lowlevel.current_token()
+        if self._client is None or self._loop != loop:
+            # The other loop's connections cannot be closed from here: they go with it.
+            self._loop = loop
+            self._client = httpx.AsyncClient(
+                base_url=self._settings.url,
+                headers=self._settings.headers(),
+                timeout=self._settings.timeout,
+                transport=self._transport,
+            )
+        return self._client
 
     async def close(self) -> None:
-        await self._http.aclose()
+        client, self._client = self._client, None
+        if client is not None and self._loop == anyio.lowlevel.current_token():
+            await client.aclose()
 
     async def run(self, flow: Flow[T]) -> T:
         """Take each step of ``flow`` and return its value; errors are raised inside it first."""
@@ -80,6 +100,7 @@ class AsyncDriver:
                 continue
             if response.status_code >= 400 and response.status_code not in call.accept:
                 raise error_of(response)
+            warn_if_deprecated(response)
             return response
 
     async def _watch(self, watch: Watch) -> dict[str, Any]:
@@ -115,7 +136,7 @@ class AsyncDriver:
         policy = self._settings.retries
         hasher = hashlib.sha256()
         done, number, etag = 0, 0, ""
-        with fetch.target.open("wb") as file:
+        with opened(fetch.target) as file:
             while True:
                 headers = {"Range": f"bytes={done}-", "If-Range": etag} if done else {}
                 try:

@@ -14,6 +14,7 @@
     ServiceUnreachable           nothing answers at the address
     NoWorkerError                the service has no worker to do the job
     DownloadDamaged              the bytes that arrived are not those announced
+    DownloadTargetError          the download cannot be written where it was asked for (an OSError)
 
 An error about a cut is also the core's own class: ``except torchpruner_core.errors.CutIndexError``
 catches it whether the analysis ran here or on a service.
@@ -98,6 +99,10 @@ class NoWorkerError(Exception):
 
 class DownloadDamaged(Exception):
     """The bytes that arrived are not those that the service announced."""
+
+
+class DownloadTargetError(OSError):
+    """A download cannot be written where it was asked for."""
 
 
 _BY_SLUG: dict[str, type[ServiceError]] = {

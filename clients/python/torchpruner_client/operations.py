@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 
 from torchpruner_client.cut_requests import result_of
+from torchpruner_client.download_target import check_target
 from torchpruner_client.errors import (
     ConflictError,
     DownloadDamaged,
@@ -243,8 +244,10 @@ def download(
     """Have a file made and download it. Weights that the service lacks are sent first, where they
     are here.
 
-    The file appears under its name when it is whole and its sha256 is right.
+    The file appears under its name when it is whole and its sha256 is right. Raises
+    ``DownloadTargetError`` before anything is made where it could not be written.
     """
+    check_target(target)
     call = Call("POST", f"/v1/models/{model}/{kind}", json=body)
     try:
         artifact = _json((yield call))

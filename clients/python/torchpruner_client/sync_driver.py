@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 import httpx
 
 from torchpruner_client.connection_settings import ConnectionSettings
+from torchpruner_client.deprecation import warn_if_deprecated
+from torchpruner_client.download_target import opened
 from torchpruner_client.errors import error_of
 from torchpruner_client.event_stream import EventReader
 from torchpruner_client.steps import Call, Fetch, Flow, Step, Watch
@@ -74,6 +76,7 @@ class SyncDriver:
                 continue
             if response.status_code >= 400 and response.status_code not in call.accept:
                 raise error_of(response)
+            warn_if_deprecated(response)
             return response
 
     def _watch(self, watch: Watch) -> dict[str, Any]:
@@ -109,7 +112,7 @@ class SyncDriver:
         policy = self._settings.retries
         hasher = hashlib.sha256()
         done, number, etag = 0, 0, ""
-        with fetch.target.open("wb") as file:
+        with opened(fetch.target) as file:
             while True:
                 headers = {"Range": f"bytes={done}-", "If-Range": etag} if done else {}
                 try:

@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from torchpruner_service.api import deprecation
 from torchpruner_service.api.schemas import KnownContent, Problem
 
 DESCRIPTION = """
@@ -15,8 +16,9 @@ must go when slices of a parameter go, what that saves, and download the pruned 
 
 Errors are `application/problem+json` with a stable `type`. Long work answers 202 with `Location`;
 follow it with `?wait=`, or as server-sent events at `.../events`. Lists are paged with `limit` and
-`cursor`. A route that is going away says so with the headers `Deprecation` and `Sunset` for at
-least six months; `/v1` is the current version.
+`cursor`. A route that is going away is marked here, and says so in every answer for at least six
+months: `Deprecation` (RFC 9745), `Sunset` (RFC 8594) and a `Link` to its successor. `/v1` is the
+current version.
 """
 
 
@@ -40,6 +42,7 @@ def describe(app: FastAPI) -> None:
             for unused in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(unused, None)
             _only_problem_json(document)
+            _show_deprecation(document)
             app.openapi_schema = document
         return app.openapi_schema
 
@@ -58,3 +61,12 @@ def _only_problem_json(document: dict[str, Any]) -> None:
                 if status[0] in "45" and any(ref.endswith("/Problem") for ref in refs):
                     schema = {"$ref": "#/components/schemas/Problem"}
                     response["content"] = {"application/problem+json": {"schema": schema}}
+
+
+def _show_deprecation(document: dict[str, Any]) -> None:
+    """Every answer of a deprecated route has the headers that say so."""
+    for path in document["paths"].values():
+        for operation in path.values():
+            if operation.get("deprecated"):
+                for response in operation["responses"].values():
+                    response.setdefault("headers", {}).update(deprecation.HEADERS)

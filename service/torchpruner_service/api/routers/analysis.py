@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import anyio.to_thread
@@ -13,6 +14,7 @@ from torchpruner_service.api import graph_views, schemas
 from torchpruner_service.api.access import Reader, State
 from torchpruner_service.api.answers import json_answer
 from torchpruner_service.api.cut_results import requests_of
+from torchpruner_service.api.deprecation import deprecated
 from torchpruner_service.api.documented import problems
 from torchpruner_service.api.models_service import graph_of
 from torchpruner_service.api.paging import Cursor, Limit, page
@@ -165,6 +167,18 @@ async def show_flops(
     response_model=schemas.CutView,
     responses=problems(409, 413),
     summary="What else must go if these slices go",
+)
+@router.post(
+    "/cut_analysis",
+    response_model=schemas.CutView,
+    responses=problems(409, 413),
+    operation_id="cut_analysis_underscored",
+    summary="The library's spelling of cut-analysis",
+    **deprecated(
+        since=datetime(2026, 1, 1, tzinfo=UTC),
+        sunset=datetime(2028, 1, 1, tzinfo=UTC),
+        successor="/v1/models/{model}/cut-analysis",
+    ),
 )
 async def cut_analysis(
     state: State,
