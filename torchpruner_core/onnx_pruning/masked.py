@@ -23,6 +23,9 @@ from torchpruner_core.onnx_pruning.sliced import (
 from torchpruner_core.operators.base import OperatorNode
 from torchpruner_core.pruning.cut_dict import Cut, read_cut
 
+BY_INDICES = frozenset({"Gather", "GatherElements", "GatherND", "ScatterElements", "ScatterND"})
+"""Operators whose second input says places: a zero there is the first place, not nothing."""
+
 
 def masked_onnx(data: bytes, result: Cut) -> bytes:
     """Return the ONNX model ``data`` with the slices of ``result`` masked; the shapes stay.
@@ -46,6 +49,9 @@ class _Masker:
             op.out_data[0].value_name: op for op in opened.graph.operators.values() if op.out_data
         }
         self.renamed: dict[str, str] = {}
+        by_indices = [op for op in opened.graph.operators.values() if op.type in BY_INDICES]
+        read_as_indices = [operator.input(1) for operator in by_indices]
+        self.indices = {node.value_name for node in read_as_indices if node is not None}
 
     def run(self) -> bytes:
         import onnx
@@ -54,7 +60,7 @@ class _Masker:
         separate_equals(self.opened)
         by_value = {node.value_name: node for node in self.opened.graph.nodes.values()}
         for tensor in model.graph.initializer:
-            if tensor.name in self.opened.cuts:
+            if tensor.name in self.opened.cuts and tensor.name not in self.indices:
                 value = zero_array(
                     onnx.numpy_helper.to_array(tensor), self.opened.cuts[tensor.name]
                 )
@@ -69,7 +75,12 @@ class _Masker:
                 self.nodes.append(node)
             for name in list(node.output):
                 tensor_node = by_value.get(name)
-                if name in self.opened.cuts and tensor_node is not None and name not in outputs:
+                if (
+                    name in self.opened.cuts
+                    and tensor_node is not None
+                    and name not in outputs
+                    and name not in self.indices
+                ):
                     self._mask(name, tensor_node)
         nodes = [self._copy(node) for node in self.nodes]
         del model.graph.node[:]

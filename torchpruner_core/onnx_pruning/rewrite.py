@@ -269,5 +269,6 @@ _RULES: dict[str, Rule] = {
     "Attention": _attention,
     "LinearAttention": _attention,
     "Gather": _gather,
+    "ScatterND": _gather,
     "Compress": _compress,
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from torchpruner_core.coupling.ties import Ties
+from torchpruner_core.graph.nodes import DataNode
 from torchpruner_core.operators.base import OperatorNode, Products
 from torchpruner_core.operators.elementwise import tie_broadcast
 from torchpruner_core.operators.registry import describes
@@ -80,13 +81,21 @@ class GatherND(OperatorNode):
 
 @describes("ScatterND")
 class ScatterND(OperatorNode):
-    """The first axes of the data are written at tuples of indices; the others pass."""
+    """The first axes of the data are written at tuples of indices; the others pass.
+
+    Constant indices into one axis say which slices are written over: what an assignment to a range
+    of channels becomes.
+    """
 
     def ties(self, ties: Ties) -> None:
         x, indices, updates, out = *self.in_data[:3], self.out_data[0]
         assert x is not None and indices is not None and updates is not None
         tie_broadcast(ties, [x], out)
         depth = indices.shape[-1]
+        if depth == 1 and self._ties_written_slices(ties, x, indices, updates):
+            for dim in range(1, x.rank):
+                ties.same(x.axis(dim), updates.axis(indices.rank - 2 + dim))
+            return
         for dim in range(indices.rank - 1):
             for node in (indices, updates):
                 self.opaque_axis(ties, node, dim, WRITTEN)
@@ -95,6 +104,24 @@ class ScatterND(OperatorNode):
                 self.opaque_axis(ties, x, dim, ADDRESSED)
             else:
                 ties.same(x.axis(dim), updates.axis(indices.rank - 1 + dim - depth))
+
+    def _ties_written_slices(
+        self, ties: Ties, x: DataNode, indices: DataNode, updates: DataNode
+    ) -> bool:
+        """Tie each update to the slice of the first axis that it replaces, where that is known."""
+        known, follows = self.value(1), self.follows(1)
+        written = [dim for dim in range(indices.rank - 1) if indices.shape[dim] != 1]
+        if known is None or follows is None or follows.any() or len(written) != 1 or not x.shape[0]:
+            return False
+        values = known.astype(np.int64) % x.shape[0]
+        if len(np.unique(values)) != values.size:
+            return False
+        at = np.arange(values.size, dtype=np.int64)
+        ties.pairs(updates.axis(written[0]), at, x.axis(0), values.ravel())
+        ties.same(indices.axis(written[0]), updates.axis(written[0]))
+        along = [indices.axis(dim) for dim in range(indices.rank)]
+        ties.selection("indices", x.axis(0), along, values)
+        return True
 
     def zero_products(self) -> Products | None:
         return ((0,), (2,))

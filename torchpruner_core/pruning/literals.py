@@ -160,14 +160,19 @@ class _Search:
         return None
 
     def _without_doubt(self, changes: list[Change], candidates: list[Change]) -> list[Change]:
-        """Return the candidates; a guess that gets further than every other is none any more."""
-        guesses = [c for c in candidates if isinstance(c, Correction) and c.guessed]
+        """Return the candidates; guessed lengths that get further than all others are no guess."""
+        guesses = [
+            c for c in candidates if isinstance(c, Correction) and c.guessed and c.argument == SIZES
+        ]
         reached = {str(c): self._try([*changes, c]).position for c in guesses}
         furthest = max(reached.values(), default=0)
         decided = list(reached.values()).count(furthest) == 1
         return [
             replace(c, guessed=False)
-            if decided and isinstance(c, Correction) and reached.get(str(c)) == furthest
+            if isinstance(c, Correction)
+            and decided
+            and c in guesses
+            and reached[str(c)] == furthest
             else c
             for c in candidates
         ]
@@ -203,11 +208,14 @@ class _Search:
                 yield Correction(*place, path, value, before[path])
         changes = self._told(old)
         for path, value in call.numbers:
+            if type(value) is not int:
+                continue
             amounts = [x - y for x, y in changes if x == value or call.function in RANGES]
-            amounts = amounts if changes else self.amounts["self"]
-            for amount in amounts:
-                if type(value) is int and value - amount >= 1:
-                    yield Correction(*place, path, value, value - amount)
+            for amount in amounts if changes else self.amounts["self"]:
+                # A position that is no size does not say which slices it means: values must confirm.
+                guessed = call.function in RANGES and (value, value - amount) not in changes
+                if value - amount >= 1:
+                    yield Correction(*place, path, value, value - amount, guessed)
 
     def _told(self, call: Call | None) -> list[tuple[int, int]]:
         """Return how sizes in a call's shapes change, where the cut carries its shapes."""

@@ -28,6 +28,8 @@ class Plan:
     custom: list[tuple[str, nn.Module, BasePruner]] = field(default_factory=list)
     untaken: dict[str, OperatorChange] = field(default_factory=dict)
     stale: list[str] = field(default_factory=list)
+    literals: dict[str, AxisCuts] = field(default_factory=dict)
+    """The axes of stored constants that the model has no tensor for."""
 
     @property
     def needs_rehearsal(self) -> bool:
@@ -84,6 +86,7 @@ def make_plan(model: nn.Module, cut: CutResult) -> Plan:
     for literal in cut.literals:
         if literal not in local.tensors and literal in cut.terminal:
             plan.untaken.setdefault(literal, {})
+            plan.literals[literal] = cut.terminal[literal]
     for operator in cut.renormalises:
         name = operator_owner(operator)[0]
         layer = local.modules.get(name)

@@ -26,7 +26,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_map
 
-from torchpruner_core.cut_result import CutResult, TensorSpec
+from torchpruner_core.cut_result import AxisCuts, CutResult, TensorSpec
 from torchpruner_core.pruning import slices
 from torchpruner_core.pruning.boundaries import cut_inputs, flatten_outputs, less_cut_outputs
 from torchpruner_core.pruning.corrections import SPLITTING, Correction, correct, kind_of
@@ -74,7 +74,7 @@ class Stage:
 
     def __init__(self, root: nn.Module, plan: Plan, inputs: Any = None) -> None:
         self.root, self.plan, self.cut = root, plan, plan.cut
-        self.allowed = Allowed(plan.cut)
+        self.allowed = Allowed(plan.cut, plan.literals)
         self.owners = {operator_owner(name)[0] for name in plan.untaken}
         # What a layer with a pruner does inside is its pruner's business, and may change with it.
         self.inside = {
@@ -372,10 +372,10 @@ class Allowed:
     may have; without them only the difference does.
     """
 
-    def __init__(self, cut: CutResult) -> None:
+    def __init__(self, cut: CutResult, literals: Mapping[str, AxisCuts]) -> None:
         self.vectors: set[Vector] = set()
         self._pairs: set[tuple[Vector, Vector]] = set()
-        for tensors in (cut.terminal, cut.iner):
+        for tensors in (cut.terminal, literals, cut.iner):
             for name, axes in tensors.items():
                 vector = tuple(0 if a is None else len(a) for a in axes)
                 self.vectors.add(vector)

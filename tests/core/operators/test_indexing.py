@@ -72,6 +72,14 @@ CASES = [
         feeds={"i": np.array([[0], [1], [1]])},
     ),
     case(
+        "scatter_nd_at_constant_places",
+        "x:012 u:012 i:0 y:012",
+        [node("ScatterND", "x i u", "y")],
+        {"x": (5, 4, 3), "u": (3, 4, 3)},
+        "y",
+        {"i": np.array([[0], [3], [1]])},
+    ),
+    case(
         "tensor_scatter",
         "x:013 u:013 w:0 y:013",
         [node("TensorScatter", "x u w", "y")],
