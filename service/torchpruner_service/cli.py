@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import signal
 import time
 from pathlib import Path
@@ -10,12 +11,28 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 from rich.console import Console
 from rich.table import Table
+from typer.core import TyperGroup
 
 from torchpruner_service.settings import Settings
 
+
+class OneLine(TyperGroup):
+    """Ends a command with a line and exit code 1 for what an operator can put right."""
+
+    def invoke(self, ctx: Any) -> Any:
+        from torchpruner_service.problems import Problem
+
+        try:
+            return super().invoke(ctx)
+        except Problem as problem:
+            _fail(problem.detail)
+
+
 app = typer.Typer(
+    cls=OneLine,
     no_args_is_help=True,
     add_completion=False,
     help="Structured pruning as a shared service. Settings come from the environment: REDIS_URL, "
@@ -36,12 +53,15 @@ def serve(
     from torchpruner_service.observability.logs import configure_logs
     from torchpruner_service.observability.tracing import configure_tracing
     from torchpruner_service.serving import serve as run
+    from torchpruner_service.storage.objects import Objects
 
     given = {"host": host, "port": port, "workers": workers, "data_dir": data_dir}
     settings = _settings(**{k: v for k, v in given.items() if v is not None})
     configure_logs(settings)
     configure_tracing(settings, "torchpruner-api")
     try:
+        # Here and not in a request: a store that cannot be opened is a setting to put right.
+        Objects(settings.effective_storage_url)
         run(settings)
     except (RuntimeError, OSError) as error:
         _fail(str(error))
@@ -160,11 +180,30 @@ def _settings(**given: Any) -> Settings:
     """Return the settings, options before the environment. Exits where a value is not valid."""
     try:
         return Settings(**given)
+    except SettingsError as error:
+        # A list or a number that does not read; the cause says no more than its place.
+        name = re.search(r'field "(\w+)"', str(error))
+        _fail(
+            f"TORCHPRUNER_{name[1].upper() if name else '*'} does not read; lists are JSON, like "
+            '["build", "measure"]'
+        )
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else "settings"
-        option = f"--{name.replace('_', '-')}" if name in given else f"TORCHPRUNER_{name.upper()}"
-        _fail(f"{option} is {first['input']!r}: {first['msg']}")
+        option = f"--{name.replace('_', '-')}" if name in given else variable(name)
+        _fail(f"{option} is {shown(first['input'])}: {first['msg'].removeprefix('Value error, ')}")
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting: some are also read under the platforms' own names."""
+    if name.upper().startswith(("TORCHPRUNER_", "REDIS_URL", "STORAGE_URL", "OTEL_")):
+        return name.upper()
+    return f"TORCHPRUNER_{name.upper()}"
+
+
+def shown(value: Any) -> str:
+    """A setting's value as a message may show it: without the password of a URL."""
+    return re.sub(r"(://[^/@]*:)[^@/]+@", r"\1***@", repr(value))
 
 
 def _fail(message: str) -> NoReturn:

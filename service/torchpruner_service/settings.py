@@ -10,12 +10,16 @@ import os
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr
+from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MIB = 1 << 20
 GIB = 1 << 30
+
+STORES = frozenset({"s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl"})
+"""Schemes of a remote object store's URL."""
 
 
 def _default_data_dir() -> Path:
@@ -49,45 +53,74 @@ class Settings(BaseSettings):
     webhook_secret: SecretStr = SecretStr("")
     webhook_allow_private: bool = False
 
-    max_upload_bytes: int = 16 * GIB
-    max_body_bytes: int = 64 * MIB
+    max_upload_bytes: int = Field(default=16 * GIB, gt=0)
+    max_body_bytes: int = Field(default=64 * MIB, gt=0)
     """Of a JSON request; a long cut list is the largest."""
-    max_tensor_bytes: int = 8 * GIB
+    max_tensor_bytes: int = Field(default=8 * GIB, gt=0)
     """Of one declared input: shape x dtype."""
-    max_unpacked_bytes: int = 32 * GIB
-    upload_idle_timeout: float = 60.0
-    upload_ttl: int = 24 * 3600
+    max_unpacked_bytes: int = Field(default=32 * GIB, gt=0)
+    upload_idle_timeout: float = Field(default=60.0, gt=0)
+    upload_ttl: int = Field(default=24 * 3600, gt=0)
 
-    queues: tuple[str, ...] = ("build", "measure")
+    queues: tuple[Literal["build", "measure"], ...] = ("build", "measure")
     workers: int = Field(default=1, ge=0)
     """Worker processes that ``serve`` starts."""
-    job_timeout: int = 600
-    job_attempts: int = 3
+    job_timeout: int = Field(default=600, gt=0)
+    job_attempts: int = Field(default=3, gt=0)
     """Tries of a job whose worker was lost. A model that crashes its sandbox is never retried."""
-    lease_seconds: float = 10.0
-    result_ttl: int = 7 * 24 * 3600
+    lease_seconds: float = Field(default=10.0, gt=0)
+    result_ttl: int = Field(default=7 * 24 * 3600, gt=0)
 
     sandbox: Literal["require", "relaxed"] = "require"
     """``require``: refuse files that carry code where the kernel cannot confine them."""
-    sandbox_memory: int = 8 * GIB
-    sandbox_cpu_seconds: int = 600
-    sandbox_files: int = 256
-    sandbox_file_bytes: int = 4 * GIB
-    sandbox_result_bytes: int = 64 * GIB
+    sandbox_memory: int = Field(default=8 * GIB, gt=0)
+    sandbox_cpu_seconds: int = Field(default=600, gt=0)
+    sandbox_files: int = Field(default=256, gt=0)
+    sandbox_file_bytes: int = Field(default=4 * GIB, gt=0)
+    sandbox_result_bytes: int = Field(default=64 * GIB, gt=0)
 
     execution_providers: tuple[str, ...] = ("CUDAExecutionProvider", "CPUExecutionProvider")
     threads: int = Field(default=0, ge=0)
     """Threads of a job's numerical libraries; 0 leaves it to them."""
 
-    graph_cache_bytes: int = 64 * MIB
+    graph_cache_bytes: int = Field(default=64 * MIB, gt=0)
     """Solved graphs (as stored) that one API process keeps unpacked."""
 
-    log_level: str = "INFO"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     log_format: Literal["json", "console"] = "json"
     otlp_endpoint: str | None = Field(
         default=None,
         validation_alias=AliasChoices("TORCHPRUNER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"),
     )
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_url_reads(cls, url: str | None) -> str | None:
+        if not url:
+            return None
+        try:
+            parsed = urlsplit(url)
+            known = parsed.scheme in {"redis", "rediss", "unix"} and (parsed.port or 1)
+        except ValueError as error:
+            raise ValueError(f"{error}; write redis://:PASSWORD@HOST:6379/0") from None
+        if not known:
+            raise ValueError("write redis://, rediss:// or unix://, like redis://HOST:6379/0")
+        return url
+
+    @field_validator("storage_url")
+    @classmethod
+    def _storage_url_reads(cls, url: str | None) -> str | None:
+        if not url:
+            return None
+        parsed = urlsplit(url)
+        if parsed.scheme == "file":
+            if parsed.netloc or not parsed.path.startswith("/"):
+                raise ValueError(
+                    "a folder is written with its whole path, like file:///srv/objects"
+                )
+        elif parsed.scheme not in STORES or not parsed.netloc:
+            raise ValueError("write s3://BUCKET, gs://BUCKET, az://CONTAINER or file:///FOLDER")
+        return url
 
     @property
     def embedded(self) -> bool:

@@ -12,6 +12,7 @@ import errno
 import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar, cast
 from urllib.parse import unquote, urlparse
@@ -21,7 +22,7 @@ import obstore
 from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import LocalStore, from_url
 
-from torchpruner_service.problems import StorageFull, Unavailable
+from torchpruner_service.problems import Problem, StorageFull, Unavailable
 
 CHUNK = 1 << 20
 T = TypeVar("T")
@@ -36,20 +37,22 @@ class Objects:
         self.local_root: Path | None = None
         if parsed.scheme in {"", "file"}:
             self.local_root = Path(unquote(parsed.path))
-            self.local_root.mkdir(parents=True, exist_ok=True)
+            try:
+                self.local_root.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise BadStore(str(self.local_root), error.strerror or error) from error
             self._store: Any = LocalStore(prefix=self.local_root)
         else:
             # Retries are the callers' business: an API request must not hang for minutes.
             options: dict[str, Any] = {
-                "retry_config": {"max_retries": 3, "retry_timeout": {"seconds": 10}}
+                "retry_config": {"max_retries": 3, "retry_timeout": timedelta(seconds=10)}
             }
             if os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://"):
                 options["client_options"] = {"allow_http": True}
             try:
                 self._store = from_url(url, **options)
-            except TypeError:
-                options.pop("retry_config")
-                self._store = from_url(url, **options)
+            except (BaseError, ValueError) as error:
+                raise BadStore(url, _reason(error)) from error
 
     def local_path(self, key: str) -> Path | None:
         """The file behind ``key`` where the store is a folder."""
@@ -190,6 +193,26 @@ class Objects:
                 return False
             raise _translated(error) from error
         return True
+
+
+class BadStore(Problem):
+    """The settings name no object store that can be opened."""
+
+    status = 503
+    slug = "bad-storage"
+    title = "The object store cannot be opened"
+
+    def __init__(self, url: str, reason: object) -> None:
+        super().__init__(
+            f"the object store {url} cannot be opened ({reason}); set STORAGE_URL to a store such as "
+            "s3://BUCKET, with its credentials in the environment, or to a folder as file:///FOLDER"
+        )
+
+
+def _reason(error: Exception) -> str:
+    """What a store's error says, in one line; it prints its whole state after that."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
 
 
 async def _read_file(path: Path, start: int, end: int) -> AsyncIterator[bytes]:
