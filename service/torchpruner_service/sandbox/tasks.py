@@ -19,7 +19,7 @@ def build(args: dict[str, Any], out: FrameWriter) -> dict[str, Any]:
     """Read a model and send its solved graph; return whether it came without its weights."""
     from torchpruner_core import solve_onnx
 
-    data = _onnx_bytes(args, out, 5, 55)
+    data = _onnx_bytes(args, out, 5, 55, weights=False)
     out.progress("solving", 60)
 
     def progress(stage: str, fraction: float) -> None:
@@ -91,7 +91,10 @@ TASKS: dict[str, Callable[[dict[str, Any], FrameWriter], dict[str, Any]]] = {
 }
 
 
-def _onnx_bytes(args: dict[str, Any], out: FrameWriter, start: float, end: float) -> bytes:
+def _onnx_bytes(
+    args: dict[str, Any], out: FrameWriter, start: float, end: float, *, weights: bool = True
+) -> bytes:
+    """The model as ONNX. Coupling needs no ``weights``, and a file with them ends at 2 GB."""
     path = Path(args["path"])
     if args["format"] == "onnx":
         out.progress("reading", start)
@@ -99,7 +102,7 @@ def _onnx_bytes(args: dict[str, Any], out: FrameWriter, start: float, end: float
     from torchpruner_core import export_onnx
 
     out.progress("exporting", start)
-    data = export_onnx(path, _specs(args))
+    data = export_onnx(path, _specs(args), weights=weights)
     out.progress("exported", end)
     return bytes(data)
 
