@@ -182,9 +182,9 @@ def _settings(**given: Any) -> Settings:
         return Settings(**given)
     except SettingsError as error:
         # A list or a number that does not read; the cause says no more than its place.
-        name = re.search(r'field "(\w+)"', str(error))
+        field = re.search(r'field "(\w+)"', str(error))
         _fail(
-            f"TORCHPRUNER_{name[1].upper() if name else '*'} does not read; lists are JSON, like "
+            f"TORCHPRUNER_{field[1].upper() if field else '*'} does not read; lists are JSON, like "
             '["build", "measure"]'
         )
     except ValidationError as error:

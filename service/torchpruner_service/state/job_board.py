@@ -208,7 +208,7 @@ class JobBoard:
         return position is not None
 
     def queue_depths(self) -> dict[str, int]:
-        depths = {}
+        depths: dict[str, int] = {}
         for name in self.settings.queues:
             depths[name] = int(self.connection.llen(self.keys.waiting(name)))
         return depths
