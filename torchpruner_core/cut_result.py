@@ -106,6 +106,8 @@ class CutResult(Mapping[str, Any]):
     ``literals`` are the terminals that are constants of the program rather than parameters or
     buffers of a module. ``renormalises`` names the operators whose statistics are computed over
     fewer slices, so that the pruned network is valid without being equal to the masked one.
+    ``reads_sizes`` names the modules whose code may compute with a size that changes, so that only
+    a rehearsal of their ``forward()`` tells whether it still does what it did.
     FLOPs follow ``torch.utils.flop_counter`` (two a multiply-accumulate); MACs are half of that.
     ``shapes`` holds the shape before the cut of every node named in ``terminal`` and ``iner``, so that
     a replay can tell a model the cut was not made for.
@@ -121,6 +123,7 @@ class CutResult(Mapping[str, Any]):
     touches_inputs: tuple[str, ...] = ()
     touches_outputs: tuple[str, ...] = ()
     literals: tuple[str, ...] = ()
+    reads_sizes: tuple[str, ...] = ()
     params_before: int = 0
     params_removed: int = 0
     flops_before: int = 0
@@ -169,6 +172,7 @@ class CutResult(Mapping[str, Any]):
             "touches_inputs": list(self.touches_inputs),
             "touches_outputs": list(self.touches_outputs),
             "literals": list(self.literals),
+            "reads_sizes": list(self.reads_sizes),
             "params_before": self.params_before,
             "params_removed": self.params_removed,
             "flops_before": self.flops_before,
@@ -196,7 +200,7 @@ class CutResult(Mapping[str, Any]):
         plain["choices"] = tuple(map(Choice.from_dict, plain.get("choices", ())))
         for key in ("inputs", "outputs"):
             plain[key] = tuple(map(TensorSpec.from_dict, plain.get(key, ())))
-        for key in ("renormalises", "touches_inputs", "touches_outputs", "literals"):
+        for key in ("renormalises", "touches_inputs", "touches_outputs", "literals", "reads_sizes"):
             plain[key] = tuple(plain.get(key, ()))
         plain["shapes"] = {
             str(name): tuple(int(size) for size in shape)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -32,6 +32,9 @@ from torchpruner_core.errors import (
     UnknownModuleError,
     UnknownNodeError,
 )
+
+if TYPE_CHECKING:
+    from torchpruner_core.analysis.sizes import SizeReaders
 
 NodeKind = Literal["parameter", "buffer", "constant", "input", "output", "intermediate"]
 
@@ -295,6 +298,12 @@ class SolvedGraph:
         ]
 
     @cached_property
+    def _size_readers(self) -> SizeReaders:
+        from torchpruner_core.analysis.sizes import SizeReaders
+
+        return SizeReaders(self.nodes, self.operators)
+
+    @cached_property
     def _operator_names(self) -> list[str]:
         return list(self.operators)
 
@@ -359,6 +368,7 @@ class SolvedGraph:
                 name for name in self.outputs if name in iner or name in terminal
             ),
             literals=tuple(name for name in terminal if self.nodes[name].kind == "constant"),
+            reads_sizes=self._size_readers.of(iner),
             params_before=self.params(),
             params_removed=closure.params_removed(removal),
             flops_before=flops_before,

@@ -117,6 +117,7 @@ def _merge_two(a: CutResult, b: CutResult) -> CutResult:
         touches_inputs=_either(a.touches_inputs, b.touches_inputs),
         touches_outputs=_either(a.touches_outputs, b.touches_outputs),
         literals=_either(a.literals, b.literals),
+        reads_sizes=_either(a.reads_sizes, b.reads_sizes),
         inputs=a.inputs or b.inputs,
         outputs=_outputs(a, b, iner),
         shapes={**a.shapes, **b.shapes},

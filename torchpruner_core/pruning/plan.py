@@ -35,10 +35,10 @@ class Plan:
     def needs_rehearsal(self) -> bool:
         """Whether only a run of ``forward()`` can tell that the model follows the cut.
 
-        A cut through a normalisation shortens a residual stream, and code that takes another size
-        from its width (``width // heads``) would follow where it must not; no constant says so.
+        Code that takes another size from a width that changes (``width // heads``) would follow where
+        it must not; no constant says so.
         """
-        return bool(self.untaken or self.stale or (self.cut.renormalises and self.cut.inputs))
+        return bool(self.untaken or self.stale or (self.cut.reads_sizes and self.cut.inputs))
 
     def pending(self) -> CutResult:
         """Return the cut less the tensors that have been shortened already."""

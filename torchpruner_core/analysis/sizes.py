@@ -1,0 +1,68 @@
+"""Which modules' code may compute with the size of a tensor that a cut shortens.
+
+``b, c, h, w = x.shape`` and later ``y.reshape(b, c, h, w)`` leave no trace in a graph: a shape is a
+constant in one exporter and a computation in the other, and nothing says whose size it was. What
+the graph tells is where that can happen: in a module that handles the tensor and also states shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from torchpruner_core.analysis.solved_graph import NodeInfo, OperatorInfo
+
+STATES_SHAPES = frozenset(
+    ("Reshape", "Expand", "Split", "Slice", "Tile", "ConstantOfShape", "Range", "Resize")
+)
+PRODUCTS = frozenset({"MatMul", "Einsum", "Attention"})
+"""Of two computed tensors they are attention, which is scaled by a size."""
+
+
+class SizeReaders:
+    """The modules of a graph that may read sizes; immutable but for what it remembers."""
+
+    def __init__(
+        self, nodes: Mapping[str, NodeInfo], operators: Mapping[str, OperatorInfo]
+    ) -> None:
+        self._nodes = nodes
+        self._operators = operators
+        self._modules = frozenset(
+            operator.module
+            for operator in operators.values()
+            if operator.type in STATES_SHAPES
+            or (operator.type in PRODUCTS and self._computed(operator))
+        )
+        self._known: dict[str, frozenset[str]] = {}
+
+    def of(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Return the modules that handle one of these tensors and may read its size, sorted."""
+        if not self._modules:
+            return ()
+        found: set[str] = set()
+        for name in names:
+            if name not in self._known:
+                self._known[name] = self._modules.intersection(self._handlers(self._nodes[name]))
+            found |= self._known[name]
+        return tuple(sorted(found))
+
+    def _computed(self, operator: OperatorInfo) -> bool:
+        kinds = [self._nodes[name].kind for name in operator.inputs]
+        return kinds.count("intermediate") > 1
+
+    def _handlers(self, node: NodeInfo) -> set[str]:
+        """Return the modules through whose code a tensor passes from where it is made to its readers."""
+        root = ["self"]
+        source = _path(self._operators[node.producer].module) if node.producer else root
+        readers = [_path(self._operators[name].module) for name in node.consumers]
+        if node.kind == "output" or not readers:
+            readers.append(root)
+        found: set[str] = set()
+        for reader in readers:
+            shared = sum(1 for a, b in zip(source, reader, strict=False) if a == b)
+            for path in (source, reader):
+                found.update(".".join(path[:depth]) for depth in range(shared, len(path) + 1))
+        return found
+
+
+def _path(module: str) -> list[str]:
+    return module.split(".")
