@@ -13,6 +13,11 @@ from torchpruner_dashboard.failures import Failure, failure_of
 
 T = TypeVar("T")
 
+Early = asyncio.Task[T | Exception]
+
+AT_ONCE = 0.1
+"""Seconds that nobody notices; what takes longer shows a spinner."""
+
 
 def empty_state(title: str, text: str, icon: str = "inbox") -> ui.column:
     """Nothing is here yet: say what to do first. Buttons can be added inside."""
@@ -70,42 +75,58 @@ def toast_failure(error: BaseException) -> None:
     )
 
 
+async def promptly(fetch: Callable[[], Awaitable[T]]) -> Early[T]:
+    """Start to fetch what a page needs, and wait for it only as long as nobody notices.
+
+    Await it before the page is built: what is here by then is part of the page's first delivery,
+    which saves the browser a spinner and a round trip.
+    """
+    early: Early[T] = background_tasks.create(_outcome(fetch))
+    await asyncio.wait({early}, timeout=AT_ONCE)
+    return early
+
+
+async def _outcome(fetch: Callable[[], Awaitable[T]]) -> T | Exception:
+    try:
+        return await fetch()
+    except Exception as error:
+        return error
+
+
 class Region(Generic[T]):
-    """A part of a page that is fetched after the page is there: spinner, then content or error."""
+    """A part of a page that depends on the service: spinner, then content or error."""
 
     def __init__(
         self,
         fetch: Callable[[], Awaitable[T]],
-        show: Callable[[T], Any],
+        early: Early[T],
+        show: Callable[[T], None],
         waiting: str = "Loading",
     ) -> None:
+        """``early`` is the first run of ``fetch``, under way or done (:func:`promptly`)."""
         self._fetch = fetch
         self._show = show
         self._waiting = waiting
         self._box = ui.column().classes("tp-stack")
+        if early.done():
+            self._fill(early.result())
+            return
+
+        async def wait() -> None:
+            self._fill(await early)
+
         with self._box:
             spinner(waiting)
-        # Asked for while the browser still loads the page, shown when it is connected: the page
-        # itself never waits for the service.
-        self._early: asyncio.Task[T | Exception] | None = background_tasks.create(self._ask())
-        ui.timer(0, self._fill, once=True)
+        ui.timer(0, wait, once=True)
 
     async def reload(self) -> None:
         """Fetch and show anew, with the spinner while that lasts."""
         self._box.clear()
         with self._box:
             spinner(self._waiting)
-        await self._fill()
+        self._fill(await _outcome(self._fetch))
 
-    async def _ask(self) -> T | Exception:
-        try:
-            return await self._fetch()
-        except Exception as error:
-            return error
-
-    async def _fill(self) -> None:
-        early, self._early = self._early, None
-        found = await (early or self._ask())
+    def _fill(self, found: T | Exception) -> None:
         if self._box.is_deleted:
             return
         # Within the box: the button that asked may be gone with what it stood in.
@@ -116,10 +137,8 @@ class Region(Generic[T]):
             self._box.clear()
             if isinstance(found, Exception):
                 error_panel(failure_of(found), self.reload)
-                return
-            shown = self._show(found)
-            if isinstance(shown, Awaitable):
-                await shown
+            else:
+                self._show(found)
 
 
 def ask_for_key() -> None:

@@ -10,20 +10,31 @@ from torchpruner_client import AsyncRemoteModel, ModelInfo
 from torchpruner_dashboard.components.comparison import Side, comparison_chart, comparison_table
 from torchpruner_dashboard.components.frame import frame
 from torchpruner_dashboard.components.model_rows import display_name
-from torchpruner_dashboard.components.notices import Region, empty_state, toast_failure
+from torchpruner_dashboard.components.notices import (
+    Early,
+    Region,
+    empty_state,
+    promptly,
+    toast_failure,
+)
 from torchpruner_dashboard.components.width_table import width_table
 from torchpruner_dashboard.visit import Desk, Visit
 
 MOST = 6
 
+Found = tuple[list[ModelInfo], list[Side]]
+"""The models to choose from, and the chosen ones."""
+
 
 def install(desk: Desk) -> None:
     @ui.page("/compare")
-    def page(models: str = "") -> None:
+    async def page(models: str = "") -> None:
         visit = desk.visit()
+        chosen = list(dict.fromkeys(filter(None, models.split(","))))[:MOST]
+        compare = ComparePage(visit, chosen)
+        early = await promptly(compare.fetch)
         with frame(visit, "Compare", "Compare"):
-            chosen = list(dict.fromkeys(filter(None, models.split(","))))[:MOST]
-            ComparePage(visit, chosen)
+            compare.build(early)
 
 
 class ComparePage:
@@ -32,11 +43,13 @@ class ComparePage:
     def __init__(self, visit: Visit, chosen: list[str]) -> None:
         self._visit = visit
         self._chosen = chosen
+
+    def build(self, early: Early[Found]) -> None:
         ui.html('<h1 class="tp-title">Compare</h1>', sanitize=False)
         self._picker = ui.column().classes("tp-stack")
-        self._region = Region(self._fetch, self._show, "Loading the models")
+        self._region = Region(self.fetch, early, self._show, "Loading the models")
 
-    async def _fetch(self) -> tuple[list[ModelInfo], list[Side]]:
+    async def fetch(self) -> Found:
         session = self._visit.session
         await session.check()
         known = await session.client.models()
@@ -49,7 +62,7 @@ class ComparePage:
         graph = await session.shelf.graph(model) if model.info.state == "ready" else None
         return Side(model, graph, session.latencies.get(model.id))
 
-    def _show(self, found: tuple[list[ModelInfo], list[Side]]) -> None:
+    def _show(self, found: Found) -> None:
         known, sides = found
         self._pick(known)
         ready = [side for side in sides if side.graph is not None]

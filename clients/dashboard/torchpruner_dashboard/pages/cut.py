@@ -16,11 +16,20 @@ from torchpruner_dashboard.components.cut_controls import CutControls
 from torchpruner_dashboard.components.cut_outcome import CutOutcome
 from torchpruner_dashboard.components.frame import frame
 from torchpruner_dashboard.components.model_rows import display_name
-from torchpruner_dashboard.components.notices import Region, empty_state, error_panel
+from torchpruner_dashboard.components.notices import (
+    Early,
+    Region,
+    empty_state,
+    error_panel,
+    promptly,
+)
 from torchpruner_dashboard.cuts.cut_address import CutAddress
-from torchpruner_dashboard.failures import failure_of
+from torchpruner_dashboard.failures import Failure, failure_of
 from torchpruner_dashboard.model_graphs import ModelGraph
 from torchpruner_dashboard.visit import Desk, Visit
+
+Found = tuple[AsyncRemoteModel, ModelGraph | None]
+"""The model, and its graph once that is built."""
 
 ADDRESS_SECONDS = 0.4
 """How often the browser's address follows: browsers refuse hundreds of changes a minute."""
@@ -28,7 +37,7 @@ ADDRESS_SECONDS = 0.4
 
 def install(desk: Desk) -> None:
     @ui.page("/models/{model}/cut")
-    def page(
+    async def page(
         model: str,
         node: str = "",
         dim: int = 0,
@@ -38,13 +47,17 @@ def install(desk: Desk) -> None:
         add: Annotated[list[str] | None, Query()] = None,
     ) -> None:
         visit = desk.visit()
+        mistake: Failure | None = None
+        try:
+            address = CutAddress.of_query(node, dim, index, granularity, protect, add or ())
+        except ValueError as error:
+            mistake, address = failure_of(error), CutAddress()
+        cut = CutPage(visit, model, address)
+        early = await promptly(cut.fetch)
         with frame(visit, "Cut", "Models"):
-            try:
-                address = CutAddress.of_query(node, dim, index, granularity, protect, add or ())
-            except ValueError as error:
-                error_panel(failure_of(error))
-                address = CutAddress()
-            CutPage(visit, model, address)
+            if mistake is not None:
+                error_panel(mistake)
+            cut.build(early)
 
 
 class CutPage:
@@ -57,9 +70,11 @@ class CutPage:
         self._written = address
         self._busy = False
         self._again = False
-        self._region = Region(self._fetch, self._show, "Loading the graph")
 
-    async def _fetch(self) -> tuple[AsyncRemoteModel, ModelGraph | None]:
+    def build(self, early: Early[Found]) -> None:
+        self._region = Region(self.fetch, early, self._show, "Loading the graph")
+
+    async def fetch(self) -> Found:
         session = self._visit.session
         await session.check()
         model = await session.client.model(self._id)
@@ -67,7 +82,7 @@ class CutPage:
             return model, None
         return model, await session.shelf.graph(model)
 
-    async def _show(self, found: tuple[AsyncRemoteModel, ModelGraph | None]) -> None:
+    def _show(self, found: Found) -> None:
         model, graph = found
         name = display_name(model.info)
         ui.page_title(f"Cut {name} · torchpruner")
@@ -90,7 +105,7 @@ class CutPage:
                 self._actions = CutActions(self._visit, model, self._outcome)
         self._address = self._controls.address(self._address)
         ui.timer(ADDRESS_SECONDS, self._write_address)
-        await self._analyse()
+        ui.timer(0, self._analyse, once=True)
 
     async def _changed(self, address: CutAddress) -> None:
         self._address = address.with_basket(self._address.basket)

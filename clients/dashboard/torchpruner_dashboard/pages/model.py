@@ -16,7 +16,7 @@ from torchpruner_dashboard.components.lineage import lineage_line
 from torchpruner_dashboard.components.model_menu import model_menu
 from torchpruner_dashboard.components.model_rows import display_name
 from torchpruner_dashboard.components.module_tree import module_tree
-from torchpruner_dashboard.components.notices import Region
+from torchpruner_dashboard.components.notices import Early, Region, promptly
 from torchpruner_dashboard.components.treemap import treemap
 from torchpruner_dashboard.cuts.cut_address import cut_url
 from torchpruner_dashboard.model_graphs import ModelOutline
@@ -35,10 +35,12 @@ class Shown:
 
 def install(desk: Desk) -> None:
     @ui.page("/models/{model}")
-    def page(model: str, tab: str = "groups") -> None:
+    async def page(model: str, tab: str = "groups") -> None:
         visit = desk.visit()
+        shown = ModelPage(visit, model, tab if tab in TABS else "groups")
+        early = await promptly(shown.fetch)
         with frame(visit, "Model", "Models"):
-            ModelPage(visit, model, tab if tab in TABS else "groups")
+            shown.build(early)
 
 
 class ModelPage:
@@ -48,9 +50,11 @@ class ModelPage:
         self._visit = visit
         self._id = model
         self._tab = tab
-        self._region = Region(self._fetch, self._show, "Loading the model")
 
-    async def _fetch(self) -> Shown:
+    def build(self, early: Early[Shown]) -> None:
+        self._region = Region(self.fetch, early, self._show, "Loading the model")
+
+    async def fetch(self) -> Shown:
         session = self._visit.session
         await session.check()
         model = await session.client.model(self._id)
@@ -63,7 +67,6 @@ class ModelPage:
         name = display_name(info)
         ui.page_title(f"{name} · torchpruner")
         with ui.row().classes("tp-row"):
-            ui.html('<h1 class="tp-title"></h1>', sanitize=False).set_visibility(False)
             ui.label(name).classes("tp-title").props('role="heading" aria-level="1"')
             ui.element("div").classes("tp-grow")
             if shown.outline is not None:

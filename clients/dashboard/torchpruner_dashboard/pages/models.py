@@ -10,11 +10,11 @@ from torchpruner_client import ModelInfo, ServiceError, ServiceUnreachable
 from torchpruner_dashboard.components.data_table import DataTable, search_field
 from torchpruner_dashboard.components.frame import frame
 from torchpruner_dashboard.components.model_rows import COLUMNS, model_rows
-from torchpruner_dashboard.components.notices import Region, empty_state
+from torchpruner_dashboard.components.notices import Early, Region, empty_state, promptly
 from torchpruner_dashboard.components.upload_dialog import UploadDialog
 from torchpruner_dashboard.visit import Desk, Visit
 
-FIRST, REST = 50, 1000
+FIRST, REST = 25, 1000
 """The first rows are there at once; the others follow while one looks at them."""
 
 POLL = 1.0
@@ -23,10 +23,12 @@ ENDED = {"ready", "failed", "cancelled"}
 
 def install(desk: Desk) -> None:
     @ui.page("/")
-    def page() -> None:
+    async def page() -> None:
         visit = desk.visit()
+        models = ModelsPage(visit)
+        early = await promptly(models.fetch)
         with frame(visit, "Models", "Models"):
-            ModelsPage(visit)
+            models.build(early)
 
 
 class ModelsPage:
@@ -36,7 +38,9 @@ class ModelsPage:
         self._visit = visit
         self._models: dict[str, ModelInfo] = {}
         self._table: DataTable | None = None
-        self._upload = UploadDialog(visit, self._uploaded)
+
+    def build(self, early: Early[str | None]) -> None:
+        self._upload = UploadDialog(self._visit, self._uploaded)
         with ui.row().classes("tp-row"):
             ui.html('<h1 class="tp-title">Models</h1>', sanitize=False)
             self._counted = ui.label().classes("tp-soft")
@@ -47,18 +51,18 @@ class ModelsPage:
             self._compare.tooltip("Select two models or more")
             add = ui.button("Upload a model", icon="upload", on_click=self._upload.open)
             add.props("unelevated no-caps")
-        self._region = Region(self._fetch, self._show, "Loading the models")
+        self._region = Region(self.fetch, early, self._show, "Loading the models")
         ui.timer(POLL, self._poll)
 
-    async def _fetch(self) -> bool:
-        """Fetch the first rows; return whether there are more."""
+    async def fetch(self) -> str | None:
+        """Fetch the first rows; return the cursor of the others."""
         session = self._visit.session
         await session.check()
         page, cursor = await session.client.models_page(FIRST)
         self._models = {info.id: info for info in page}
-        return cursor is not None
+        return cursor
 
-    async def _show(self, more: bool) -> None:
+    def _show(self, cursor: str | None) -> None:
         self._tools.clear()
         self._table = None
         if not self._models:
@@ -83,17 +87,14 @@ class ModelsPage:
         with self._tools:
             search_field(self._table, "Search models")
         self._count()
-        if more:
-            await self._fetch_rest()
+        if cursor is not None:
+            ui.timer(0, lambda: self._fetch_rest(cursor), once=True)
 
-    async def _fetch_rest(self) -> None:
-        cursor: str | None = None
-        while True:
+    async def _fetch_rest(self, cursor: str | None) -> None:
+        while cursor is not None:
             page, cursor = await self._visit.session.client.models_page(REST, cursor)
             self._models |= {info.id: info for info in page}
             self._redraw()
-            if cursor is None:
-                return
 
     async def _poll(self) -> None:
         """Ask about the models that are still being built; the others do not change."""

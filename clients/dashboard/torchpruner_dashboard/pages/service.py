@@ -10,7 +10,13 @@ from nicegui import ui
 from torchpruner_client import Job, Readiness, UnauthorizedError, Worker
 from torchpruner_dashboard.components.frame import frame
 from torchpruner_dashboard.components.job_table import JobTable
-from torchpruner_dashboard.components.notices import Region, ask_for_key, error_panel
+from torchpruner_dashboard.components.notices import (
+    Early,
+    Region,
+    ask_for_key,
+    error_panel,
+    promptly,
+)
 from torchpruner_dashboard.components.service_figures import ServiceFigures
 from torchpruner_dashboard.failures import failure_of
 from torchpruner_dashboard.service_history import ServiceHistory
@@ -31,10 +37,12 @@ class Reading:
 
 def install(desk: Desk) -> None:
     @ui.page("/service")
-    def page() -> None:
+    async def page() -> None:
         visit = desk.visit()
+        service = ServicePage(visit)
+        early = await promptly(service.read)
         with frame(visit, "Service", "Service"):
-            ServicePage(visit)
+            service.build(early)
 
 
 class ServicePage:
@@ -45,12 +53,14 @@ class ServicePage:
         self._history = ServiceHistory()
         self._figures: ServiceFigures | None = None
         self._jobs: JobTable | None = None
+
+    def build(self, early: Early[Reading]) -> None:
         ui.html('<h1 class="tp-title">Service</h1>', sanitize=False)
         self._trouble = ui.column().classes("tp-stack")
-        self._region = Region(self._read, self._show, "Asking the service")
+        self._region = Region(self.read, early, self._show, "Asking the service")
         ui.timer(POLL, self._again)
 
-    async def _read(self) -> Reading:
+    async def read(self) -> Reading:
         session = self._visit.session
         await session.check()
         client = session.client
@@ -74,7 +84,7 @@ class ServicePage:
         if self._figures is None:
             return
         try:
-            reading = await self._read()
+            reading = await self.read()
         except UnauthorizedError:
             ask_for_key()
             return
