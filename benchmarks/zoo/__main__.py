@@ -60,7 +60,7 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="models at once")
     parser.add_argument("--seconds", type=float, default=600, help="time limit a model")
-    parser.add_argument("--memory", type=float, default=10, help="memory limit a model, in GB")
+    parser.add_argument("--memory", type=float, default=16, help="memory limit a model, in GB")
     parser.add_argument("--build", type=Path, default=ROOT / "build")
     parser.add_argument("--docs", type=Path, default=ROOT / "docs")
     return parser.parse_args()

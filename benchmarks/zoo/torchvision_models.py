@@ -16,7 +16,7 @@ SIZES = {"inception_v3": 96, "swin": 128, "maxvit_t": 224, "alexnet": 96}
 """Image sizes other than 64 pixels, where a model needs more or its windows shift only then."""
 
 CLIPS = {
-    "mvit": (8, 64),
+    "mvit": (16, 224),
     "swin3d": (4, 64),
     "s3d": (16, 224),
 }
@@ -80,7 +80,8 @@ def _classifier(name: str) -> tuple[nn.Module, Inputs]:
     if name in ("inception_v3", "googlenet"):
         options = {"init_weights": False, "aux_logits": False}
     if name.startswith("vit"):
-        options = {"image_size": 56 if name.endswith("14") else 64}
+        size = 56 if name.endswith("14") else 64
+        return _make(name, image_size=size), image(size)
     return _make(name, **options), image(_by_prefix(SIZES, name, 64))
 
 
@@ -90,10 +91,7 @@ def _segmenter(name: str) -> tuple[nn.Module, Inputs]:
 
 def _video(name: str) -> tuple[nn.Module, Inputs]:
     frames, size = _by_prefix(CLIPS, name, (8, 64))
-    options: dict[str, Any] = {}
-    if name.startswith("mvit"):
-        options = {"spatial_size": (size, size), "temporal_size": frames}
-    return _make(name, **options), clip(frames, size)
+    return _make(name), clip(frames, size)
 
 
 def _flow(name: str) -> tuple[nn.Module, Inputs]:

@@ -111,6 +111,7 @@ def _from_exported(exported: torch.export.ExportedProgram, origin: Origin) -> Pr
 
     with _quiet():
         try:
+            exported = _unrolled(exported)
             program = torch.onnx.export(
                 exported, dynamo=True, optimize=False, verbose=False, opset_version=OPSET
             )
@@ -131,6 +132,18 @@ def _from_exported(exported: torch.export.ExportedProgram, origin: Origin) -> Pr
         return _serialise(model, stripped=False)
 
     return Program(weightless=weightless, with_weights=with_weights)
+
+
+def _unrolled(exported: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """Write LSTMs with projections step by step: ONNX's operator has none, and would lose them."""
+    import torch
+    from torch._decomp import get_decompositions
+
+    lstm = torch.ops.aten.lstm.input
+    states = [n.args[1] for n in exported.graph.nodes if n.target is lstm]
+    if all(h.meta["val"].shape[2] == c.meta["val"].shape[2] for h, c in states):
+        return exported
+    return exported.run_decompositions(get_decompositions([lstm]))
 
 
 def _serialise(model: Any, *, stripped: bool) -> bytes:

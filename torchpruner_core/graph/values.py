@@ -395,6 +395,11 @@ def _range(given: dict[str, Any], start: Array, limit: Array, delta: Array) -> A
     return np.arange(start.item(), limit.item(), delta.item(), dtype=start.dtype)
 
 
+def _clip(given: dict[str, Any], x: Array, low: Any = None, high: Any = None) -> Array:
+    low, high = (given.get("min", low), given.get("max", high))
+    return x if low is None and high is None else np.clip(x, low, high)
+
+
 def _reduce(function: Callable[..., Any]) -> Callable[..., Any]:
     def rule(given: dict[str, Any], x: Array, axes: Array | None = None) -> Any:
         where = _axes(given, axes)
@@ -442,6 +447,9 @@ _RULES: dict[str, tuple[Any, Callable[..., Any]]] = {
     "Pow": ("all", _on_values(lambda a, b: np.power(a, b).astype(a.dtype))),
     "Min": ("all", _on_values(lambda *v: np.minimum.reduce(v))),
     "Max": ("all", _on_values(lambda *v: np.maximum.reduce(v))),
+    "Clip": ("all", _clip),
+    "Relu": ("all", _on_values(lambda x: np.maximum(x, 0))),
+    "Sign": ("all", _on_values(np.sign)),
     "Neg": ("all", _on_values(np.negative)),
     "Abs": ("all", _on_values(np.abs)),
     "Sqrt": ("all", _on_values(np.sqrt)),
