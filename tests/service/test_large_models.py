@@ -15,13 +15,21 @@ from torchpruner_service.sandbox import tasks
 from torchpruner_service.sandbox.frames import DATA, FrameReader, FrameWriter
 
 
+@pytest.mark.parametrize("kind", ["pt2", "torchscript"])
 def test_an_archive_past_the_limit_of_one_file_is_analysed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layers = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
-    file = tmp_path / "model.pt2"
-    torch.export.save(torch.export.export(layers.eval(), (torch.zeros(1, 8),)), file)
-    args = {"path": str(file), "format": "pt2", "inputs": []}
+    file = tmp_path / "model"
+    if kind == "pt2":
+        torch.export.save(torch.export.export(layers.eval(), (torch.zeros(1, 8),)), file)
+    else:
+        torch.jit.trace(layers.eval(), torch.zeros(1, 8)).save(str(file))
+    args = {
+        "path": str(file),
+        "format": kind,
+        "inputs": [{"name": "", "shape": [1, 8], "dtype": "float32"}],
+    }
     monkeypatch.setattr(torch_programs, "PROTOBUF_LIMIT", 64)
     frames = tmp_path / "frames"
     descriptor = os.open(frames, os.O_WRONLY | os.O_CREAT)

@@ -31,6 +31,10 @@ OPSET = 20
 LARGE_BYTES = 64
 LOGGERS = ("torch.onnx", "torch.export", "torch.fx", "torch._subclasses", "onnxscript")
 PROTOBUF_LIMIT = 2**31 - 2**20
+TOO_LARGE = (
+    "the model is larger than the 2 GB a single ONNX file can hold; ask for the weightless form, "
+    "which is enough for analysis"
+)
 
 logger = logging.getLogger(__name__)
 
@@ -143,7 +147,8 @@ def _unrolled(exported: torch.export.ExportedProgram) -> torch.export.ExportedPr
     states = [n.args[1] for n in exported.graph.nodes if n.target is lstm]
     if all(h.meta["val"].shape[2] == c.meta["val"].shape[2] for h, c in states):
         return exported
-    return exported.run_decompositions(get_decompositions([lstm]))
+    unrolled: torch.export.ExportedProgram = exported.run_decompositions(get_decompositions([lstm]))
+    return unrolled
 
 
 def _serialise(model: Any, *, stripped: bool) -> bytes:
@@ -161,10 +166,7 @@ def _serialise(model: Any, *, stripped: bool) -> bytes:
                 "the model's weights are on the meta device, so only a weightless analysis works"
             )
         if sum(tensor.nbytes for tensor in originals) > PROTOBUF_LIMIT:
-            raise ExportError(
-                "the model is larger than the 2 GB a single ONNX file can hold; ask for the "
-                "weightless form, which is enough for analysis"
-            )
+            raise ExportError(TOO_LARGE)
     try:
         if stripped:
             for value, tensor in zip(values, originals, strict=True):
@@ -234,6 +236,8 @@ def _legacy(
 
     modes = torch.onnx.TrainingMode
     target = io.BytesIO()
+    stored = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    fits = sum(tensor.nbytes for tensor in stored.values()) <= PROTOBUF_LIMIT
     with registered(OPSET):
         torch.onnx.export(
             model,
@@ -242,6 +246,7 @@ def _legacy(
             kwargs=kwargs or None,
             dynamo=False,
             do_constant_folding=False,
+            export_params=fits,
             training=modes.TRAINING if training else modes.PRESERVE,
             opset_version=OPSET,
             input_names=_input_names(model, args, kwargs),
@@ -250,7 +255,34 @@ def _legacy(
 
     proto: onnx.ModelProto = onnx.load_from_string(target.getvalue())
     proto.metadata_props.add(key=METADATA_KEY, value=origin.to_json())
-    return Program.from_bytes(proto.SerializeToString())
+    if fits:
+        return Program.from_bytes(proto.SerializeToString())
+    _declare_stored(proto, stored)
+    weightless = proto.SerializeToString()
+    return Program(weightless=lambda: weightless, with_weights=_refuse_large)
+
+
+def _declare_stored(proto: onnx.ModelProto, stored: Mapping[str, torch.Tensor]) -> None:
+    """Turn inputs that are a model's own tensors into initializers, large ones without their data."""
+    import onnx
+
+    inputs = list(proto.graph.input)
+    del proto.graph.input[:]
+    proto.graph.input.extend(info for info in inputs if info.name not in stored)
+    for info in inputs:
+        tensor = stored.get(info.name)
+        if tensor is None:
+            continue
+        if tensor.is_floating_point() and tensor.nbytes > LARGE_BYTES:
+            element = info.type.tensor_type.elem_type
+            proto.graph.initializer.add(name=info.name, dims=list(tensor.shape), data_type=element)
+        else:
+            data = tensor.detach().cpu().numpy()
+            proto.graph.initializer.append(onnx.numpy_helper.from_array(data, info.name))
+
+
+def _refuse_large() -> bytes:
+    raise ExportError(TOO_LARGE)
 
 
 def _input_names(
