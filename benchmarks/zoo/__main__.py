@@ -35,7 +35,7 @@ def main() -> int:
     else:
         rows = runner.run(wanted, folder, redo=redo, **limits)
     if options.peer and not options.known:
-        rows = runner.run_peer(wanted, folder, **(limits | {"seconds": 20}))
+        rows = runner.run_peer(wanted, folder, **(limits | {"seconds": 10}))
     summary = report.summary(rows)
     print(json.dumps(summary, indent=1))
     if not options.only or options.report:
