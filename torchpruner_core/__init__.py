@@ -41,6 +41,9 @@ _PUBLIC = {
     "recovery_optimizer": "pruning.optimizer",
     "verify_cut": "pruning.oracle",
     "VerifyReport": "pruning.oracle",
+    "ReplayError": "pruning.errors",
+    "CutMismatchError": "pruning.errors",
+    "LiteralInForwardError": "pruning.errors",
     "CutContext": "pruning.context",
     "module_pruner_reg": "module_pruner",
     "get_object": "model_tools",
@@ -96,6 +99,11 @@ if TYPE_CHECKING:
     from torchpruner_core.pruning.context import CutContext
     from torchpruner_core.pruning.cut import recovery_cut, set_cut
     from torchpruner_core.pruning.cut_dict import merge_cut_dict
+    from torchpruner_core.pruning.errors import (
+        CutMismatchError,
+        LiteralInForwardError,
+        ReplayError,
+    )
     from torchpruner_core.pruning.optimizer import recovery_optimizer, set_cut_optimizer
     from torchpruner_core.pruning.oracle import VerifyReport, verify_cut
     from torchpruner_core.pruning.zero import recovery_zero, set_zero

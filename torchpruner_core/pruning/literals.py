@@ -475,17 +475,22 @@ def _before_and_after(
     """Return each constant's old and new value, as far as the module's own shapes tell them."""
     told: dict[str, tuple[Any, Any]] = {}
     for key, amount in change.items():
+        found = _sizes_of(stage, owner, key, amount) if isinstance(amount, list) else None
         told[key] = ("its value", f"{amount} less")
-        if not isinstance(amount, list):
-            continue
-        for call in stage.before.calls:
-            sizes = call.shapes[0]
-            if key == "split":
-                sizes = next(sizes_after(call, [0] * len(amount)), ())
-            fits = len(sizes) == len(amount) and all(
-                size > less for size, less in zip(sizes, amount, strict=True)
-            )
-            if call.module == owner and call.function in SHAPING and fits:
-                told[key] = (list(sizes), [s - a for s, a in zip(sizes, amount, strict=True)])
-                break
+        if found is not None:
+            told[key] = (list(found), [s - less for s, less in zip(found, amount, strict=True)])
     return told
+
+
+def _sizes_of(stage: Stage, owner: str, key: str, amount: list[int]) -> tuple[int, ...] | None:
+    """Return the sizes that a shaping call of a module made, of which ``amount`` can be taken."""
+    for call in stage.before.calls:
+        if call.module != owner or call.function not in SHAPING:
+            continue
+        splits = key == "split"
+        for sizes in sizes_after(call, [0] * len(amount)) if splits else call.shapes[:1]:
+            if len(sizes) == len(amount) and all(
+                size > less for size, less in zip(sizes, amount, strict=True)
+            ):
+                return sizes
+    return None
