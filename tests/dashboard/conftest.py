@@ -15,23 +15,25 @@ from tests.service.models import torchscript_of
 from tests.service.running import RunningService, running_service
 from torchpruner_client import Client
 
-NO_BROWSER = (
-    "the dashboard's browser tests did not run: install chromium (apt-get install chromium)"
-)
+NO_BROWSER = "the dashboard's browser tests did not run: no browser; sudo apt-get install chromium"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Before any fixture is made; from this one place, so that the summary has one line of it."""
+    if item.get_closest_marker("browser") and chromium() is None:
+        pytest.skip(NO_BROWSER)
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """A browser for one file: while it is open, no other asyncio loop can run in this thread."""
-    program = chromium()
-    if program is None:
-        pytest.skip(NO_BROWSER)
     from playwright.sync_api import sync_playwright
 
     from tests.dashboard.running import ARGUMENTS
 
     with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
+        found = playwright.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
         yield found
         found.close()
 

@@ -17,7 +17,7 @@ from tests.dashboard.running import WIDE, Visitor, running_dashboard
 from tests.service.models import small_file
 from tests.service.running import RunningService, environment
 from torchpruner_client import Client
-from torchpruner_service.auth.api_keys import create_key
+from torchpruner_service.auth.api_keys import CACHE_SECONDS, create_key, revoke_key
 from torchpruner_service.storage.objects import Objects
 
 pytestmark = pytest.mark.browser
@@ -137,6 +137,42 @@ def test_a_second_tenant_sees_nothing_of_the_first(
     other.close()
 
 
+def test_a_revoked_key_leads_to_the_login_and_back(
+    window: Visitor, stage: tuple[str, RunningService]
+) -> None:
+    """On a page that is open, as soon as something is asked."""
+    service = stage[1]
+    objects = Objects((service.data_dir / "objects").resolve().as_uri())
+    known, key = create_key(objects, "blue", ["read", "write"])
+    with Client(service.url, api_key=key, progress=False) as client:
+        model = client.upload(small_file(1).content, [(1, 3, 8, 8)], name="blue-secret")
+    page = window.go("/login", "input")
+    log_in(window, key)
+    page.get_by_role("heading", name="Models").wait_for()
+    page = window.go(f"/models/{model.id}/cut", ".tp-slider")
+    revoke_key(objects, known.id)
+    page.wait_for_timeout(1000 * CACHE_SECONDS + 500)
+    page.get_by_label("Indices").fill("0")
+    page.wait_for_url("**/login?to=**")
+    log_in(window, key_of(service, "blue", "read,write"))
+    page.wait_for_url(f"**/models/{model.id}/cut**")
+    expect(page.locator(".tp-slider")).to_be_visible()
+
+
+def test_logging_out_in_one_tab_ends_the_other(
+    window: Visitor, stage: tuple[str, RunningService]
+) -> None:
+    page = window.go("/login?to=/service", "input")
+    log_in(window, key_of(stage[1], "blue", "read,write"))
+    expect(page.locator("section[aria-label='State']")).to_contain_text("worker")
+    other = window.context.new_page()
+    other.goto("/")
+    other.get_by_role("button", name="Account").click()
+    other.get_by_text("Log out").click()
+    other.wait_for_url("**/login")
+    page.wait_for_url("**/login?to=%2Fservice")
+
+
 def test_a_service_that_dies_under_an_open_page_is_noticed(
     window: Visitor, stage: tuple[str, RunningService]
 ) -> None:
@@ -145,7 +181,18 @@ def test_a_service_that_dies_under_an_open_page_is_noticed(
     page = window.go("/login?to=/service", "input")
     log_in(window, key_of(service, "blue", "read,write"))
     expect(page.locator("section[aria-label='State']")).to_contain_text("worker")
+    with Client(service.url, api_key=key_of(service, "blue", "read"), progress=False) as client:
+        model = client.model("blue-secret")
+    cut = window.context.new_page()
+    cut.goto(f"/models/{model.id}/cut")
+    cut.locator(".tp-slider").wait_for()
     assert service.process is not None
     os.kill(service.process.pid, signal.SIGTERM)
     service.process.wait(40)
-    expect(page.locator("main [role=alert]")).to_contain_text("The service does not answer")
+    cut.get_by_label("Indices").fill("0-1")
+    for open_page in (page, cut):
+        alert = open_page.locator("main [role=alert]")
+        expect(alert).to_contain_text("The service does not answer")
+        assert "Traceback" not in alert.inner_text()
+    window.screenshot("service-died")
+    expect(cut.get_by_role("button", name="Try again")).to_be_visible()

@@ -49,7 +49,8 @@ def failure_of(error: BaseException) -> Failure:
             passing=True,
         )
     if isinstance(error, NoWorkerError):
-        return Failure("The service has no worker", text, passing=True)
+        advice = "Ask its operator to start one; your job waits in the queue."
+        return Failure("The service has no worker", text, advice, passing=True)
     if isinstance(error, TimeoutError):
         return Failure("This takes longer than expected", text, "The job goes on.", passing=True)
     if isinstance(error, DownloadDamaged):
@@ -79,7 +80,7 @@ def _service_failure(error: ServiceError) -> Failure:
     if isinstance(error, UnauthorizedError):
         return Failure("The service wants an API key", detail, "Log in with a valid key.")
     if isinstance(error, ForbiddenError):
-        return Failure("Your key does not allow this", detail)
+        return Failure("Your key does not allow this", detail, "Log in with a key that may.")
     if isinstance(error, WeightsRequired):
         return Failure(
             "The model's weights are needed",
@@ -89,11 +90,15 @@ def _service_failure(error: ServiceError) -> Failure:
     if isinstance(error, CutError):
         return Failure(title or "This cut is not possible", detail)
     if isinstance(error, NotFoundError):
-        return Failure(title or "There is no such thing here", detail)
+        return Failure(
+            title or "There is no such thing here",
+            detail,
+            "It may have been deleted; the models page lists what there is.",
+        )
     if isinstance(error, RateLimitedError):
         return Failure("Too many requests", detail, "Wait a moment.", passing=True)
     if isinstance(error, UnavailableError):
-        return Failure("A part of the service is away", detail, passing=True)
+        return Failure("A part of the service is away", detail, "Try again soon.", passing=True)
     if isinstance(error, InvalidRequestError):
         return Failure(title or "The service does not accept this", detail)
     return Failure(title or "The service refused this", detail)

@@ -28,7 +28,11 @@ def run(settings: DashboardSettings) -> None:
     desk = Desk(settings, Sessions(settings), Downloads())
     desk.downloads.install(app)
     app.add_static_files("/assets", ASSETS)
-    ui.add_head_html('<link rel="stylesheet" href="/assets/dashboard.css">', shared=True)
+    ui.add_head_html(
+        '<link rel="stylesheet" href="/assets/dashboard.css">'
+        '<script src="/assets/dashboard.js" defer></script>',
+        shared=True,
+    )
     install_pages(desk)
     app.on_shutdown(desk.sessions.close)
     app.on_shutdown(desk.downloads.close)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from torchpruner_client import AsyncClient, Client, Latency, ServiceInfo, UnauthorizedError
+from torchpruner_client import AsyncClient, Client, ServiceInfo, UnauthorizedError
 from torchpruner_client.progress import Progress
 from torchpruner_client.retrying import RetryPolicy
 from torchpruner_dashboard.model_graphs import GraphShelf
@@ -27,15 +27,13 @@ TIMEOUT = httpx.Timeout(30.0, connect=2.0)
 
 @dataclass
 class Session:
-    """One visitor: their client, what the service said of their key, the graphs they saw and the
-    latencies they had measured, by model."""
+    """One visitor: their client, what the service said of their key, the graphs they saw."""
 
     url: str
     key: str
     client: AsyncClient
     info: ServiceInfo | None = None
     shelf: GraphShelf = field(default_factory=GraphShelf)
-    latencies: dict[str, Latency] = field(default_factory=dict)
     ended: bool = False
 
     async def check(self) -> ServiceInfo:
@@ -46,6 +44,11 @@ class Session:
         if self.info is None:
             self.info = await self.client.service_info()
         return self.info
+
+    @property
+    def tenant(self) -> str:
+        """Whose models the key sees; empty until the service has been asked."""
+        return self.info.tenant if self.info else ""
 
     def may(self, scope: str) -> bool:
         """Whether the key has a scope; true until the service has been asked."""

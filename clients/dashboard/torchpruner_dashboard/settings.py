@@ -14,9 +14,12 @@ DEFAULT_SERVICE = "http://127.0.0.1:8000"
 class DashboardSettings:
     """``shared_key`` lets everybody who reaches the dashboard act as that API key; without it each
     visitor gives a key where the service wants one. ``secret`` signs the session cookie; it is new
-    at each start, since sessions end with the process. Port 0 takes a free one."""
+    at each start, since sessions end with the process. Port 0 takes a free one.
+    ``public_url`` is the service's address in code that people copy; ``service_url`` unless
+    given."""
 
     service_url: str = DEFAULT_SERVICE
+    public_url: str = ""
     host: str = "127.0.0.1"
     port: int = 8080
     shared_key: str = ""
@@ -24,7 +27,7 @@ class DashboardSettings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> DashboardSettings:
-        """Read TORCHPRUNER_URL and TORCHPRUNER_DASHBOARD_{HOST,PORT,API_KEY}.
+        """Read TORCHPRUNER_URL and TORCHPRUNER_DASHBOARD_{HOST,PORT,API_KEY,PUBLIC_URL}.
 
         TORCHPRUNER_API_KEY is not read: a key that happens to be in the environment must not become
         everybody's.
@@ -33,6 +36,7 @@ class DashboardSettings:
         prefix = "TORCHPRUNER_DASHBOARD_"
         given = {
             "service_url": (known.get("TORCHPRUNER_URL") or "").rstrip("/"),
+            "public_url": (known.get(f"{prefix}PUBLIC_URL") or "").rstrip("/"),
             "host": known.get(f"{prefix}HOST") or "",
             "shared_key": known.get(f"{prefix}API_KEY") or "",
         }

@@ -6,7 +6,13 @@ from collections.abc import Awaitable, Callable
 
 from nicegui import ui
 
-from torchpruner_client import AsyncRemoteModel, ServiceError, ServiceUnreachable
+from torchpruner_client import (
+    AsyncRemoteModel,
+    NotFoundError,
+    ServiceError,
+    ServiceUnreachable,
+    UnauthorizedError,
+)
 from torchpruner_dashboard.components.notices import error_panel
 from torchpruner_dashboard.failures import Failure, problem_failure
 
@@ -14,7 +20,8 @@ POLL = 0.5
 
 
 def build_progress(model: AsyncRemoteModel, when_ready: Callable[[], Awaitable[None]]) -> None:
-    """Show the state of the build and follow it; ``when_ready`` is awaited at its end."""
+    """Show the state of the build and follow it; ``when_ready`` is awaited at its end, which may be
+    that the model is gone."""
     if model.info.state == "failed":
         error_panel(problem_failure(model.info.problem))
         return
@@ -32,6 +39,10 @@ def build_progress(model: AsyncRemoteModel, when_ready: Callable[[], Awaitable[N
     async def look() -> None:
         try:
             info = await model.refresh()
+        except (NotFoundError, UnauthorizedError):
+            timer.cancel()
+            await when_ready()
+            return
         except (ServiceError, ServiceUnreachable):
             stage.text = "The service does not answer at the moment"
             return

@@ -8,7 +8,7 @@ from typing import Any
 
 from nicegui import ui
 
-from torchpruner_client import AsyncRemoteModel, Latency
+from torchpruner_client import AsyncRemoteModel
 from torchpruner_dashboard import formatting, palette
 from torchpruner_dashboard.components.model_rows import display_name
 from torchpruner_dashboard.model_graphs import ModelGraph
@@ -16,11 +16,11 @@ from torchpruner_dashboard.model_graphs import ModelGraph
 
 @dataclass(frozen=True)
 class Side:
-    """One model of a comparison; ``latency`` where it was measured."""
+    """One model of a comparison; ``milliseconds`` of a forward pass where that was measured."""
 
     model: AsyncRemoteModel
     graph: ModelGraph | None
-    latency: Latency | None
+    milliseconds: float | None
 
     @property
     def name(self) -> str:
@@ -33,10 +33,6 @@ class Side:
     @property
     def flops(self) -> int:
         return int(self.model.info.counts.get("flops", 0))
-
-    @property
-    def milliseconds(self) -> float | None:
-        return None if self.latency is None else float(self.latency.pruned["median_ms"])
 
 
 Measure = Callable[[Side], Awaitable[None]]

@@ -8,7 +8,7 @@ from torchpruner_client import AsyncRemoteModel, CutResult, Latency, WeightsRequ
 from torchpruner_dashboard.components.cut_outcome import CutOutcome
 from torchpruner_dashboard.components.model_menu import weights_dialog
 from torchpruner_dashboard.components.model_rows import display_name
-from torchpruner_dashboard.components.notices import error_panel, toast, toast_failure
+from torchpruner_dashboard.components.notices import copy, error_panel, toast_failure
 from torchpruner_dashboard.cuts.cut_address import CutAddress
 from torchpruner_dashboard.cuts.snippets import snippets
 from torchpruner_dashboard.failures import failure_of
@@ -30,7 +30,6 @@ class CutActions:
         self._outcome = outcome
         self._address = CutAddress()
         self._result: CutResult | None = None
-        self._measured: dict[str, Latency] = {}
         derived = bool(model.info.parent)
         self._before_is = "Before is the model as it was uploaded." if derived else ""
         self._weights = weights_dialog(visit, model)
@@ -46,7 +45,11 @@ class CutActions:
     def show(self, address: CutAddress, result: CutResult | None) -> None:
         """The cut that the buttons are about from now on."""
         self._address, self._result = address, result
-        self._outcome.savings.show_latency(self._measured.get(address.query()), self._before_is)
+        self._outcome.savings.show_latency(self._known_latency(), self._before_is)
+
+    def _known_latency(self) -> Latency | None:
+        tenant = self._visit.session.tenant
+        return self._visit.desk.latencies.of(tenant, self._model.id, self._address.name)
 
     def _write_buttons(self) -> None:
         with ui.button("Download", icon="download").props("outline no-caps dense") as download:
@@ -61,7 +64,9 @@ class CutActions:
 
     def _open_copy(self) -> None:
         self._copy.clear()
-        found = snippets(self._visit.session.url, self._model.id, self._address, self._result)
+        settings = self._visit.desk.settings
+        url = settings.public_url or settings.service_url
+        found = snippets(url, self._model.id, self._address, self._result)
         with self._copy, ui.card().classes("tp-card").style("max-width: 760px"):
             with ui.tabs().props("no-caps align=left dense") as tabs:
                 for snippet in found:
@@ -74,9 +79,7 @@ class CutActions:
                         ui.button(
                             f"Copy {snippet.title}",
                             icon="content_copy",
-                            on_click=lambda text=snippet.text, what=snippet.title: _copy(
-                                text, what
-                            ),
+                            on_click=lambda text=snippet.text, what=snippet.title: copy(text, what),
                         ).props("flat no-caps")
             ui.button("Close", on_click=self._copy.close).props("flat no-caps")
         self._copy.open()
@@ -116,7 +119,8 @@ class CutActions:
             else:
                 toast_failure(error)
         else:
-            self._measured[address.query()] = latency
+            tenant = self._visit.session.tenant
+            self._visit.desk.latencies.keep(tenant, self._model.id, latency, address.name)
             if address == self._address:
                 savings.show_latency(latency, self._before_is)
         finally:
@@ -145,7 +149,11 @@ class CutActions:
                 button.props(add="loading")
                 try:
                     wanted = str(name.value or "").strip() or None
+                    latency = self._known_latency()
                     made = await self._model.derive(self._result, name=wanted)
+                    if latency is not None:
+                        tenant = self._visit.session.tenant
+                        self._visit.desk.latencies.keep(tenant, made.id, latency)
                 except Exception as error:
                     with problem:
                         error_panel(failure_of(error))
@@ -163,8 +171,3 @@ class CutActions:
 
 def _shown(text: str, most: int = 6000) -> str:
     return text if len(text) <= most else f"{text[:most]}\n… {len(text) - most} characters more"
-
-
-def _copy(text: str, what: str) -> None:
-    ui.clipboard.write(text)
-    toast(f"{what} is copied", "info")

@@ -22,6 +22,10 @@ MEANINGS = {
 }
 
 
+LONG_NAME = 30
+"""Characters that the module's field shows."""
+
+
 class _Slider(ui.slider):
     """Keeps what the hand does: the server's echo would pull it back to an earlier step."""
 
@@ -83,6 +87,8 @@ class CutControls:
         self._module = ui.select(
             names, label="Module", value=holder, with_input=True, on_change=self._module_changed
         )
+        # The field cuts a long name off at its end, where names differ.
+        self._whole_name = ui.label().classes("tp-small tp-soft tp-wrap")
         self._axes = ui.select(
             self._axis_names(holder), label="Axis", value=0, on_change=self._axis_changed
         )
@@ -181,6 +187,9 @@ class CutControls:
         await self._tell()
 
     def _fit_slider(self) -> None:
+        name = self._holder().removeprefix("self.")
+        self._whole_name.text = name
+        self._whole_name.set_visibility(len(name) > LONG_NAME)
         self._slider.props["max"] = max(1, self._axis.width - 1)
 
     def _set_index(self, index: tuple[int, ...]) -> None:

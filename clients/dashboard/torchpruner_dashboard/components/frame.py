@@ -57,7 +57,7 @@ def frame(visit: Visit, title: str, here: str) -> Iterator[ui.column]:
         keys.props('flat round dense aria-label="Keyboard"').tooltip("Keyboard (?)")
         _account(visit)
     _keyboard(theme, toggle, help_dialog)
-    with ui.element("div").props('id="content"').classes("tp-main"):  # noqa: SIM117
+    with ui.element("div").props('id="content" tabindex="-1"').classes("tp-main"):  # noqa: SIM117
         with ui.column().classes("tp-page") as content:
             yield content
 

@@ -9,8 +9,8 @@ from nicegui import events, run, ui
 
 from torchpruner_client import AsyncRemoteModel
 from torchpruner_dashboard.components.model_rows import display_name
-from torchpruner_dashboard.components.notices import error_panel, toast, toast_failure
-from torchpruner_dashboard.failures import failure_of
+from torchpruner_dashboard.components.notices import copy, error_panel, toast, toast_failure
+from torchpruner_dashboard.failures import Failure, failure_of
 from torchpruner_dashboard.visit import Visit
 
 
@@ -19,12 +19,7 @@ def model_menu(visit: Visit, model: AsyncRemoteModel) -> None:
     weights = weights_dialog(visit, model)
     delete = _delete_dialog(model)
     with ui.button(icon="more_vert").props('flat round dense aria-label="More"'), ui.menu():
-
-        def copy() -> None:
-            ui.clipboard.write(model.id)
-            toast("The model's id is copied", "info")
-
-        ui.menu_item("Copy the id", copy)
+        ui.menu_item("Copy the id", lambda: copy(model.id, "The model's id"))
         if visit.session.may("write"):
             if model.info.has_weights is False and model.info.format == "onnx":
                 ui.menu_item("Add its weights", weights.open)
@@ -62,7 +57,17 @@ def weights_dialog(visit: Visit, model: AsyncRemoteModel) -> ui.dialog:
                 waiting.set_visibility(False)
                 picker.reset()
 
-        picker = ui.upload(label="Drop the ONNX file here", auto_upload=True, on_upload=received)
+        def rejected() -> None:
+            problem.clear()
+            with problem:
+                error_panel(Failure("That is no ONNX file", "Its name must end in .onnx."))
+
+        picker = ui.upload(
+            label="Drop the ONNX file here",
+            auto_upload=True,
+            on_upload=received,
+            on_rejected=rejected,
+        )
         picker.props("accept=.onnx flat bordered").style("width: 100%")
         ui.button("Close", on_click=dialog.close).props("flat no-caps")
     return dialog

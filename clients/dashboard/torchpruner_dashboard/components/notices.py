@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
@@ -62,10 +63,13 @@ def toast(text: str, kind: str = "positive") -> None:
 
 
 def toast_failure(error: BaseException) -> None:
-    """An error of an action: its title and detail."""
+    """An error of an action: its title, its detail and what to do."""
+    if isinstance(error, UnauthorizedError):
+        ask_for_key()
+        return
     failure = failure_of(error)
     ui.notify(
-        f"{failure.title}: {failure.detail}",
+        " ".join(filter(None, (f"{failure.title}: {failure.detail}", failure.advice))),
         type="negative",
         icon="error_outline",
         position="bottom",
@@ -93,20 +97,29 @@ async def _outcome(fetch: Callable[[], Awaitable[T]]) -> T | Exception:
         return error
 
 
+async def copy(text: str, what: str) -> None:
+    """Put ``text`` on the browser's clipboard and say whether that worked."""
+    if await ui.run_javascript(f"return window.tpCopy({json.dumps(text)})", timeout=5.0):
+        toast(f"{what} is copied", "info")
+    else:
+        toast("The browser does not allow copying here: select the text and press Ctrl+C", "info")
+
+
 class Region(Generic[T]):
     """A part of a page that depends on the service: spinner, then content or error."""
 
     def __init__(
         self,
         fetch: Callable[[], Awaitable[T]],
-        early: Early[T],
         show: Callable[[T], None],
         waiting: str = "Loading",
     ) -> None:
-        """``early`` is the first run of ``fetch``, under way or done (:func:`promptly`)."""
         self._fetch = fetch
         self._show = show
         self._waiting = waiting
+
+    def build(self, early: Early[T]) -> None:
+        """Build it here. ``early`` is the first fetch, under way or done (:func:`promptly`)."""
         self._box = ui.column().classes("tp-stack")
         if early.done():
             self._fill(early.result())
@@ -116,7 +129,7 @@ class Region(Generic[T]):
             self._fill(await early)
 
         with self._box:
-            spinner(waiting)
+            spinner(self._waiting)
         ui.timer(0, wait, once=True)
 
     async def reload(self) -> None:

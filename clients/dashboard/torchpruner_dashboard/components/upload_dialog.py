@@ -12,8 +12,10 @@ from nicegui import events, run, ui
 from torchpruner_client import ModelInfo, TensorSpec
 from torchpruner_dashboard import formatting
 from torchpruner_dashboard.components.notices import error_panel, toast
-from torchpruner_dashboard.failures import failure_of
+from torchpruner_dashboard.failures import Failure, failure_of
 from torchpruner_dashboard.visit import Visit
+
+ENDINGS = (".pt", ".pth", ".ts", ".onnx", ".pt2", ".zip")
 
 
 class UploadDialog:
@@ -49,9 +51,12 @@ class UploadDialog:
         for field in (self._name, self._shapes):
             field.style("width: 100%")
         self._picker = ui.upload(
-            label="Drop a file here, or press +", auto_upload=True, on_upload=self._received
+            label="Drop a file here, or press +",
+            auto_upload=True,
+            on_upload=self._received,
+            on_rejected=self._rejected,
         )
-        self._picker.props('accept=".pt,.pth,.onnx,.pt2,.ts,.zip" flat bordered no-thumbnails')
+        self._picker.props(f'accept="{",".join(ENDINGS)}" flat bordered no-thumbnails')
         self._picker.style("width: 100%")
         self._picker.on("start", lambda: self._say("Reading the file"))
         self._progress = ui.linear_progress(0.0, show_value=False, size="8px")
@@ -60,6 +65,18 @@ class UploadDialog:
         self._problem = ui.column().style("width: 100%")
         ui.button("Close", on_click=self._dialog.close).props("flat no-caps")
         self._timer = ui.timer(0.15, self._advance, active=False)
+
+    def _rejected(self) -> None:
+        """The browser was given files that it does not even send."""
+        self._say("")
+        with self._problem:
+            error_panel(
+                Failure(
+                    "This is no model's file",
+                    f"Names of models end in {', '.join(ENDINGS)}.",
+                    "Give one file at a time: TorchScript, ONNX or torch.export.",
+                )
+            )
 
     def _say(self, text: str) -> None:
         self._problem.clear()
@@ -86,7 +103,7 @@ class UploadDialog:
                 path = Path(folder, "upload")
                 await event.file.save(path)
                 info = await run.io_bound(self._send, path, specs, name)
-            if info is None:
+            if info is None:  # The dashboard is being stopped.
                 return
         except Exception as error:
             self._status.text = ""

@@ -63,6 +63,11 @@ class CutAddress:
         """The basket and the cut that is being tried: what is analysed together."""
         return (*self.basket, *([self.current] if self.current else []))
 
+    @property
+    def name(self) -> str:
+        """The same text for the same cuts, whether they are in the basket or being tried."""
+        return replace(self, node="", dim=0, index=(), basket=self.requests).query()
+
     def with_basket(self, basket: Sequence[CutRequest]) -> CutAddress:
         return replace(self, basket=tuple(basket))
 

@@ -6,7 +6,7 @@ import asyncio
 
 from nicegui import ui
 
-from torchpruner_client import AsyncRemoteModel, ModelInfo
+from torchpruner_client import AsyncRemoteModel, Job, ModelInfo
 from torchpruner_dashboard.components.comparison import Side, comparison_chart, comparison_table
 from torchpruner_dashboard.components.frame import frame
 from torchpruner_dashboard.components.model_rows import display_name
@@ -18,6 +18,7 @@ from torchpruner_dashboard.components.notices import (
     toast_failure,
 )
 from torchpruner_dashboard.components.width_table import width_table
+from torchpruner_dashboard.latencies import of_uploaded_model
 from torchpruner_dashboard.visit import Desk, Visit
 
 MOST = 6
@@ -43,24 +44,32 @@ class ComparePage:
     def __init__(self, visit: Visit, chosen: list[str]) -> None:
         self._visit = visit
         self._chosen = chosen
+        self._region = Region(self.fetch, self._show, "Loading the models")
 
     def build(self, early: Early[Found]) -> None:
         ui.html('<h1 class="tp-title">Compare</h1>', sanitize=False)
         self._picker = ui.column().classes("tp-stack")
-        self._region = Region(self.fetch, early, self._show, "Loading the models")
+        self._region.build(early)
 
     async def fetch(self) -> Found:
         session = self._visit.session
         await session.check()
-        known = await session.client.models()
-        models = await asyncio.gather(*(session.client.model(name) for name in self._chosen))
-        sides = await asyncio.gather(*(self._side(model) for model in models))
+        client = session.client
+        known, jobs, models = await asyncio.gather(
+            client.models(),
+            client.jobs(state="ready", kind="latency"),
+            asyncio.gather(*(client.model(name) for name in self._chosen)),
+        )
+        sides = await asyncio.gather(*(self._side(model, jobs) for model in models))
         return known, list(sides)
 
-    async def _side(self, model: AsyncRemoteModel) -> Side:
+    async def _side(self, model: AsyncRemoteModel, jobs: list[Job]) -> Side:
         session = self._visit.session
         graph = await session.shelf.graph(model) if model.info.state == "ready" else None
-        return Side(model, graph, session.latencies.get(model.id))
+        measured = self._visit.desk.latencies.of(session.tenant, model.id)
+        if measured is not None:
+            return Side(model, graph, float(measured.pruned["median_ms"]))
+        return Side(model, graph, None if model.info.parent else of_uploaded_model(model.id, jobs))
 
     def _show(self, found: Found) -> None:
         known, sides = found
@@ -107,5 +116,5 @@ class ComparePage:
         except Exception as error:
             toast_failure(error)
             return
-        self._visit.session.latencies[side.model.id] = latency
+        self._visit.desk.latencies.keep(self._visit.session.tenant, side.model.id, latency)
         await self._region.reload()

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import Query
 from nicegui import ui
 
-from torchpruner_client import AsyncRemoteModel, CutResult
+from torchpruner_client import AsyncRemoteModel, CutResult, UnauthorizedError
 from torchpruner_dashboard.components.basket import Basket
 from torchpruner_dashboard.components.build_progress import build_progress
 from torchpruner_dashboard.components.cut_actions import CutActions
@@ -19,6 +19,7 @@ from torchpruner_dashboard.components.model_rows import display_name
 from torchpruner_dashboard.components.notices import (
     Early,
     Region,
+    ask_for_key,
     empty_state,
     error_panel,
     promptly,
@@ -70,9 +71,10 @@ class CutPage:
         self._written = address
         self._busy = False
         self._again = False
+        self._region = Region(self.fetch, self._show, "Loading the graph")
 
     def build(self, early: Early[Found]) -> None:
-        self._region = Region(self.fetch, early, self._show, "Loading the graph")
+        self._region.build(early)
 
     async def fetch(self) -> Found:
         session = self._visit.session
@@ -151,6 +153,8 @@ class CutPage:
                 granularity=address.granularity,
                 protect_io=address.protect_io,
             )
+        except UnauthorizedError:
+            ask_for_key()
         except Exception as error:
             if not self._again:
                 self._outcome.show_failure(failure_of(error), self._analyse)

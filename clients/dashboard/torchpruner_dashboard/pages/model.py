@@ -50,9 +50,10 @@ class ModelPage:
         self._visit = visit
         self._id = model
         self._tab = tab
+        self._region = Region(self.fetch, self._show, "Loading the model")
 
     def build(self, early: Early[Shown]) -> None:
-        self._region = Region(self.fetch, early, self._show, "Loading the model")
+        self._region.build(early)
 
     async def fetch(self) -> Shown:
         session = self._visit.session

@@ -6,11 +6,24 @@ from typing import Any
 
 from nicegui import ui
 
-from torchpruner_client import ModelInfo, ServiceError, ServiceUnreachable
+from torchpruner_client import (
+    ModelInfo,
+    NotFoundError,
+    ServiceError,
+    ServiceUnreachable,
+    UnauthorizedError,
+)
 from torchpruner_dashboard.components.data_table import DataTable, search_field
 from torchpruner_dashboard.components.frame import frame
 from torchpruner_dashboard.components.model_rows import COLUMNS, model_rows
-from torchpruner_dashboard.components.notices import Early, Region, empty_state, promptly
+from torchpruner_dashboard.components.notices import (
+    Early,
+    Region,
+    ask_for_key,
+    empty_state,
+    promptly,
+    toast_failure,
+)
 from torchpruner_dashboard.components.upload_dialog import UploadDialog
 from torchpruner_dashboard.visit import Desk, Visit
 
@@ -27,8 +40,13 @@ def install(desk: Desk) -> None:
         visit = desk.visit()
         models = ModelsPage(visit)
         early = await promptly(models.fetch)
-        with frame(visit, "Models", "Models"):
+        with frame(visit, "Models", "Models") as content:
             models.build(early)
+            # A file that is dragged onto the page finds the place to drop it.
+            content.on("dragenter", models.upload, throttle=1.0, js_handler=_WITH_FILES)
+
+
+_WITH_FILES = "(event) => event.dataTransfer?.types.includes('Files') && emit()"
 
 
 class ModelsPage:
@@ -38,8 +56,10 @@ class ModelsPage:
         self._visit = visit
         self._models: dict[str, ModelInfo] = {}
         self._table: DataTable | None = None
+        self._region = Region(self.fetch, self._show, "Loading the models")
 
     def build(self, early: Early[str | None]) -> None:
+        """``early`` is a run of :meth:`fetch`."""
         self._upload = UploadDialog(self._visit, self._uploaded)
         with ui.row().classes("tp-row"):
             ui.html('<h1 class="tp-title">Models</h1>', sanitize=False)
@@ -51,8 +71,11 @@ class ModelsPage:
             self._compare.tooltip("Select two models or more")
             add = ui.button("Upload a model", icon="upload", on_click=self._upload.open)
             add.props("unelevated no-caps")
-        self._region = Region(self.fetch, early, self._show, "Loading the models")
+        self._region.build(early)
         ui.timer(POLL, self._poll)
+
+    def upload(self) -> None:
+        self._upload.open()
 
     async def fetch(self) -> str | None:
         """Fetch the first rows; return the cursor of the others."""
@@ -82,6 +105,7 @@ class ModelsPage:
             sort_by="created_at",
             descending=True,
             selection="multiple",
+            empty="No model matches",
         )
         self._table.table.on_select(lambda: self._chosen_changed())
         with self._tools:
@@ -91,10 +115,13 @@ class ModelsPage:
             ui.timer(0, lambda: self._fetch_rest(cursor), once=True)
 
     async def _fetch_rest(self, cursor: str | None) -> None:
-        while cursor is not None:
-            page, cursor = await self._visit.session.client.models_page(REST, cursor)
-            self._models |= {info.id: info for info in page}
-            self._redraw()
+        try:
+            while cursor is not None:
+                page, cursor = await self._visit.session.client.models_page(REST, cursor)
+                self._models |= {info.id: info for info in page}
+                self._redraw()
+        except Exception as error:
+            toast_failure(error)
 
     async def _poll(self) -> None:
         """Ask about the models that are still being built; the others do not change."""
@@ -102,9 +129,15 @@ class ModelsPage:
         for info in moving[:20]:
             try:
                 model = await self._visit.session.client.model(info.id)
+            except UnauthorizedError:
+                ask_for_key()
+                return
+            except NotFoundError:
+                del self._models[info.id]
             except (ServiceError, ServiceUnreachable):
                 return
-            self._models[info.id] = model.info
+            else:
+                self._models[info.id] = model.info
         if moving:
             self._redraw()
 

@@ -18,6 +18,7 @@ from torchpruner_dashboard.components.notices import (
     promptly,
 )
 from torchpruner_dashboard.components.service_figures import ServiceFigures
+from torchpruner_dashboard.components.service_load import ServiceLoad
 from torchpruner_dashboard.failures import failure_of
 from torchpruner_dashboard.service_history import ServiceHistory
 from torchpruner_dashboard.visit import Desk, Visit
@@ -53,11 +54,13 @@ class ServicePage:
         self._history = ServiceHistory()
         self._figures: ServiceFigures | None = None
         self._jobs: JobTable | None = None
+        self._load: ServiceLoad | None = None
+        self._region = Region(self.read, self._show, "Asking the service")
 
     def build(self, early: Early[Reading]) -> None:
         ui.html('<h1 class="tp-title">Service</h1>', sanitize=False)
         self._trouble = ui.column().classes("tp-stack")
-        self._region = Region(self.read, early, self._show, "Asking the service")
+        self._region.build(early)
         ui.timer(POLL, self._again)
 
     async def read(self) -> Reading:
@@ -72,13 +75,15 @@ class ServicePage:
     def _show(self, reading: Reading) -> None:
         self._figures = ServiceFigures(self._visit.session)
         self._jobs = JobTable(self._visit.session, self._again)
+        self._load = ServiceLoad()
         self._put(reading)
 
     def _put(self, reading: Reading) -> None:
         self._history.add(reading.metrics)
-        if self._figures is not None and self._jobs is not None:
+        if self._figures is not None and self._jobs is not None and self._load is not None:
             self._figures.show(reading.readiness, reading.workers, reading.jobs, self._history)
             self._jobs.show(reading.jobs)
+            self._load.show(self._history)
 
     async def _again(self) -> None:
         if self._figures is None:
