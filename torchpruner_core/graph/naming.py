@@ -108,15 +108,20 @@ class Scopes:
             if not raw or raw in known or not node.output:
                 continue
             first = raw.partition(".")[0]
-            for value in node.input:
-                found = aligned(raw, owner(value) or "")
+            owners = [path for path in map(owner, node.input) if path]
+            for path in owners:
+                found = aligned(raw, path)
                 if found:
                     places.update(found)
                     for key, other in waiting.pop(first, ()):
                         self._found[key] = _placed(other, places)
                     break
-            if first in places:
-                self._found[node.output[0]] = _placed(raw, places)
+            placed = _placed(raw, places)
+            if owners and not any(f"{path}.".startswith(f"{placed}.") for path in owners):
+                # A module that is called from several places has one name, which its parameters say.
+                self._found[node.output[0]] = owners[0]
+            elif first in places:
+                self._found[node.output[0]] = placed
             else:
                 waiting.setdefault(first, []).append((node.output[0], raw))
 
