@@ -54,7 +54,8 @@ class Outcome:
     ``position`` is the number of calls before the first disagreement, ``module`` where that is,
     ``call`` what was called there before the cut, ``failing`` what is called there now, and
     ``unexplained`` the number of shapes that changed in no way the cut knows of. ``diverged`` tells that
-    the forward takes another path there, after which shapes cannot be compared. ``suspects`` are
+    the forward takes another path there, after which shapes cannot be compared, and
+    ``computes_otherwise`` that a number in a computation is another one. ``suspects`` are
     earlier calls, before and now, whose shape stayed though the cut shortens tensors of that shape.
     """
 
@@ -66,6 +67,7 @@ class Outcome:
     reason: str = ""
     unexplained: int = 0
     diverged: bool = False
+    computes_otherwise: bool = False
     suspects: tuple[tuple[Call, Call], ...] = ()
 
 
@@ -279,7 +281,7 @@ class _Comparison:
                 f"{call.function} would compute with {_only(call.scalars)} in the place of "
                 f"{_only(old.scalars)}"
             )
-            return Outcome(False, i, call.module, old, call, reason)
+            return Outcome(False, i, call.module, old, call, reason, computes_otherwise=True)
         shaping = call.function in SHAPING and call.module in self.stage.owners
         if shaping and call.function in SPLITTING and self._splits_otherwise(old, call):
             self.suspects.append((old, call))
