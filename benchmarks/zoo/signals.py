@@ -40,7 +40,7 @@ def enliven(model: nn.Module, inputs: Inputs, seed: int = 0) -> None:
 FLOORS = (0.3, 1.0, 3.0, 10.0)
 """Least variances of a channel, relative to its layer's mean square, the first that keeps rounding small."""
 
-STEADY = 200.0
+STEADY = 6000.0
 """How much a relative change of the input may grow on its way to the output."""
 
 
@@ -91,6 +91,8 @@ def _calibrate(model: nn.Module, inputs: Inputs, generator: torch.Generator, flo
 
     def measure(module: Any, args: tuple[Any, ...]) -> None:
         x = args[0].detach()
+        if not x.numel():
+            return  # no box was found
         over = [dim for dim in range(x.ndim) if dim != 1]
         # Over one position the mean is the signal itself, which must not be taken away.
         positions = x.numel() // x.shape[1]
