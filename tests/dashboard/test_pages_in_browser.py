@@ -86,6 +86,19 @@ def test_models_are_searched_sorted_and_chosen_to_compare(
     page.wait_for_url("**/compare?models=**,**")
 
 
+def test_models_are_chosen_on_a_narrow_screen(
+    visit: Visit, pages: dict[str, tuple[str, str]]
+) -> None:
+    page = visit(narrow=True).go("/", ".tp-table tbody tr")
+    for number in (0, 1):
+        box = page.locator(".tp-table tbody tr").nth(number).get_by_role("checkbox")
+        place = box.bounding_box()
+        assert place is not None and place["x"] + place["width"] <= 390
+        box.click()
+    page.get_by_role("button", name="Compare").click()
+    page.wait_for_url("**/compare?models=**,**")
+
+
 def test_the_keyboard_alone_is_enough(visit: Visit, pages: dict[str, tuple[str, str]]) -> None:
     window = visit()
     page = window.go("/", ".tp-table tbody tr")

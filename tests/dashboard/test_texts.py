@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import doctest
+import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torchpruner_client import CutRequest, ServiceError, ServiceUnreachable, WeightsRequired
+from torchpruner_client import (
+    CutRequest,
+    Latency,
+    ServiceError,
+    ServiceUnreachable,
+    WeightsRequired,
+)
 from torchpruner_core.errors import EmptyAxisError
 from torchpruner_dashboard import formatting, palette
 from torchpruner_dashboard.components import upload_dialog
@@ -16,8 +24,10 @@ from torchpruner_dashboard.cuts import index_text
 from torchpruner_dashboard.cuts.cut_address import CutAddress
 from torchpruner_dashboard.cuts.index_text import indices_text, parse_indices
 from torchpruner_dashboard.failures import failure_of, problem_failure
+from torchpruner_dashboard.latencies import MeasuredLatencies
 from torchpruner_dashboard.pages.login import _is_local
 from torchpruner_dashboard.prometheus_text import Metrics
+from torchpruner_dashboard.server import ASSETS
 from torchpruner_dashboard.settings import DashboardSettings
 
 INDICES = st.sets(st.integers(0, 5000), max_size=60)
@@ -113,3 +123,54 @@ def test_prometheus_text_is_read() -> None:
     assert metrics.quantile("t", 0.5) == pytest.approx(0.1)
     assert metrics.quantile("t", 0.75) == pytest.approx(0.55)
     assert metrics.quantile("nothing", 0.5) is None
+
+
+@pytest.mark.parametrize("theme", [":root", "body.body--dark"])
+def test_text_is_readable_on_every_background(theme: str) -> None:
+    """WCAG 2.2 AA: a contrast of 4.5 (https://www.w3.org/TR/WCAG22/#contrast-minimum)."""
+    css = (ASSETS / "dashboard.css").read_text()
+    block = css[css.index(f"{theme} {{") :]
+    colours = dict(re.findall(r"--tp-(\w+): (#[0-9a-f]{6})", block[: block.index("}")]))
+    for text in ("text", "soft", "accent", "bad", "good"):
+        for ground in ("surface", "page"):
+            assert contrast(colours[text], colours[ground]) >= 4.5, (text, ground)
+    primary = re.findall(r"--q-(?:primary|negative|positive): (#[0-9a-f]{6})", css)
+    assert len(primary) == 5
+    for colour in primary:
+        assert contrast("#ffffff", colour) >= 4.5, colour
+
+
+def contrast(one: str, other: str) -> float:
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+    red, green, blue = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_a_measurement_is_of_one_tenant_one_model_and_one_cut() -> None:
+    shelf = MeasuredLatencies()
+    latency = Latency(
+        "CPU", "CPUExecutionProvider", {"median_ms": 2.0}, {"median_ms": 1.0}, 2.0, None
+    )
+    chosen = CutAddress("self.a.weight", 0, (1, 2))
+    in_basket = CutAddress("self.a.weight", 1, (), basket=(CutRequest("self.a.weight", 0, (1, 2)),))
+    assert chosen.name == in_basket.name
+    shelf.keep("blue", "m1", latency, chosen.name)
+    assert shelf.of("blue", "m1", in_basket.name) is latency
+    assert shelf.of("blue", "m1", CutAddress("self.a.weight", 0, (1,)).name) is None
+    assert shelf.of("blue", "m1", replace(chosen, protect_io=True).name) is None
+    assert shelf.of("blue", "m1") is shelf.of("green", "m1", chosen.name) is None
+
+
+def test_code_to_copy_names_the_address_that_people_use() -> None:
+    environment = {
+        "TORCHPRUNER_URL": "http://api:8000",
+        "TORCHPRUNER_DASHBOARD_PUBLIC_URL": "https://pruner.example.com/",
+    }
+    assert (
+        DashboardSettings.from_environment(environment).public_url == "https://pruner.example.com"
+    )

@@ -126,6 +126,7 @@ _DECALS: tuple[dict[str, Any] | None, ...] = (
 def _options(names: list[str], series: list[dict[str, Any]]) -> dict[str, Any]:
     axis = {"color": palette.CHART_TEXT}
     return {
+        "animation": False,
         "legend": {"textStyle": axis, "top": 0},
         "grid": {"left": 8, "right": 70, "top": 34, "bottom": 8, "containLabel": True},
         "xAxis": {

@@ -34,6 +34,7 @@ class CutActions:
         self._before_is = "Before is the model as it was uploaded." if derived else ""
         self._weights = weights_dialog(visit, model)
         self._copy = ui.dialog()
+        self._copy.on("hide", self._copy.clear)
         self._derive = self._derive_dialog()
         with outcome.actions:
             ui.button("Copy as code", icon="code", on_click=self._open_copy).props(

@@ -64,7 +64,7 @@ class ServiceFigures:
         info = self._session.info
         depth = history.metrics.samples("torchpruner_queue_depth")
         queues = ", ".join(f"{s.labels.get('queue')} {s.value:.0f}" for s in depth)
-        devices = ", ".join(sorted({worker.device for worker in workers}))
+        devices = ", ".join(sorted({_device(worker) for worker in workers}))
         rate = history.moments[-1].rate if history.moments else 0.0
         self._facts.clear()
         with self._facts:
@@ -88,11 +88,15 @@ def _light(name: str, good: bool) -> None:
         ui.label(f"{name}{'' if good else ': away'}")
 
 
+def _device(worker: Worker) -> str:
+    return "GPU (CUDA)" if worker.device == "cuda" else "CPU"
+
+
 def _worker_row(worker: Worker) -> dict[str, Any]:
     return {
         "id": worker.name,
         "name": worker.name,
-        "device": "GPU (CUDA)" if worker.device == "cuda" else "CPU",
+        "device": _device(worker),
         "queues": ", ".join(worker.queues),
         "runs_code": "in a sandbox" if worker.runs_code else "refused: no sandbox here",
         "engine": worker.engine,

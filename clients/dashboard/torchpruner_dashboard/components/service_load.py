@@ -70,7 +70,7 @@ def _chart_options() -> dict[str, Any]:
         "animation": False,
         "legend": {"textStyle": text, "top": 0},
         "grid": {"left": 8, "right": 16, "top": 30, "bottom": 4, "containLabel": True},
-        "xAxis": {"type": "time", "axisLabel": text},
+        "xAxis": {"type": "time", "axisLabel": {**text, "hideOverlap": True}},
         "yAxis": {"type": "value", "min": 0, "axisLabel": text, "splitLine": grid},
         "series": [
             {**line, "name": "Requests a second", "color": palette.BLUE},
