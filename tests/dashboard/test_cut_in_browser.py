@@ -144,29 +144,6 @@ def test_missing_weights_are_asked_for(visit: Visit, vit_id: str) -> None:
     expect(page.locator(".q-dialog")).to_contain_text("Add the weights")
 
 
-def test_latency_is_measured_before_and_after(visit: Visit, resnet_id: str) -> None:
-    window = visit()
-    page = window.go(cut_address(resnet_id), ".tp-picture")
-    expect(page.get_by_text("not measured")).to_be_visible()
-    page.get_by_role("button", name="Measure latency").click()
-    expect(page.get_by_text("measuring")).to_be_visible()
-    expect(page.get_by_text(re.compile(r"Median on .*× as fast"))).to_be_visible(timeout=90_000)
-
-
-def test_code_to_copy_makes_the_same_cut(
-    visit: Visit, resnet_id: str, resnet50: torch.nn.Module, client: Client
-) -> None:
-    window = visit()
-    page = window.go(cut_address(resnet_id), ".tp-picture")
-    page.get_by_role("button", name="Copy as code").click()
-    code = page.locator(".q-dialog code").first
-    expect(code).to_contain_text("cut_analysis_many")
-    for title in ("curl", "JSON"):
-        page.get_by_role("tab", name=title).click()
-        expect(page.get_by_role("button", name=f"Copy {title}")).to_be_visible()
-    window.screenshot("cut-copy")
-
-
 def test_a_model_is_derived_and_compared(visit: Visit, resnet_id: str) -> None:
     window = visit()
     page = window.go(cut_address(resnet_id, index="0-127"), ".tp-picture")

@@ -113,6 +113,7 @@ def test_what_is_copied_runs_and_makes_the_cut(
     window.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page = cut_page(window, resnet_id)
     page.get_by_role("button", name="Copy as code").click()
+    window.screenshot("cut-copy")
 
     module = copy.deepcopy(resnet50)
     scope: dict[str, Any] = {"module": module}

@@ -89,7 +89,9 @@ def test_a_measurement_stays_for_the_next_visit_and_for_colleagues(
 ) -> None:
     address = f"/models/{resnet_id}/cut?node={NODE}&dim=0&index=0-63"
     page = visit().go(address, ".tp-picture")
+    expect(page.get_by_text("not measured")).to_be_visible()
     page.get_by_role("button", name="Measure latency").click()
+    expect(page.get_by_text("measuring")).to_be_visible()
     median = page.get_by_text(re.compile(r"Median on .*× as fast"))
     expect(median).to_be_visible(timeout=90_000)
     said = median.inner_text()

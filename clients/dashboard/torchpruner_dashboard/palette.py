@@ -21,7 +21,8 @@ SERIES = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, YELLOW, GREY)
 """Colours of charts' series, in order."""
 
 CHART_TEXT = "#7d838d"
-"""As readable on the light background as on the dark one, so that charts need not be drawn again when the theme changes."""
+"""As readable on the light background as on the dark one, so that charts need not be drawn again
+when the theme changes."""
 
 
 @dataclass(frozen=True, slots=True)
