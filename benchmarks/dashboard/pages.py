@@ -56,7 +56,8 @@ def _derive_many(service: LiveService, model: str) -> None:
 
 
 def _models_page(page: Any) -> Figure:
-    times = [_usable(page, "/", "Search models", "run-09") for _ in range(VISITS + 1)]
+    # The oldest ones: they are not among the rows that come first.
+    times = [_usable(page, "/", "Search models", "run-000") for _ in range(VISITS + 1)]
     warm = times[1:]
     return Figure.at_most(
         f"dashboard: models page with {MODELS} models usable",

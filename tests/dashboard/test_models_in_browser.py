@@ -73,6 +73,19 @@ def test_a_search_without_a_hit_says_so(visit: Visit, many: list[str]) -> None:
     expect(page.locator(".tp-table")).to_contain_text("No model matches")
 
 
+def test_the_list_follows_what_others_do(visit: Visit, client: Client, resnet_id: str) -> None:
+    """A page shows what its visitor saw last, and asks again at once."""
+    window = visit()
+    window.go("/", ROWS)
+    model = client.model(resnet_id)
+    fresh = model.derive(model.cut_analysis(NODE, range(300)), name="fresh")
+    page = window.go("/", ROWS)
+    expect(page.locator(ROWS).first).to_contain_text("fresh")
+    fresh.delete()
+    page = window.go("/", ROWS)
+    expect(page.locator(ROWS).first).not_to_contain_text("fresh")
+
+
 def test_a_model_is_deleted_after_a_question(visit: Visit, client: Client, resnet_id: str) -> None:
     model = client.model(resnet_id)
     doomed = model.derive(model.cut_analysis(NODE, range(200)), name="doomed")

@@ -183,6 +183,9 @@ def test_a_service_that_dies_under_an_open_page_is_noticed(
     expect(page.locator("section[aria-label='State']")).to_contain_text("worker")
     with Client(service.url, api_key=key_of(service, "blue", "read"), progress=False) as client:
         model = client.model("blue-secret")
+    listed = window.context.new_page()
+    listed.goto("/")
+    expect(listed.locator(".tp-table")).to_contain_text("blue-secret")
     cut = window.context.new_page()
     cut.goto(f"/models/{model.id}/cut")
     cut.locator(".tp-slider").wait_for()
@@ -190,7 +193,8 @@ def test_a_service_that_dies_under_an_open_page_is_noticed(
     os.kill(service.process.pid, signal.SIGTERM)
     service.process.wait(40)
     cut.get_by_label("Indices").fill("0-1")
-    for open_page in (page, cut):
+    listed.reload()
+    for open_page in (page, cut, listed):
         alert = open_page.locator("main [role=alert]")
         expect(alert).to_contain_text("The service does not answer")
         assert "Traceback" not in alert.inner_text()

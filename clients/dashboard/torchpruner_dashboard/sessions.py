@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from torchpruner_client import AsyncClient, Client, ServiceInfo, UnauthorizedError
+from torchpruner_client import AsyncClient, Client, ModelInfo, ServiceInfo, UnauthorizedError
 from torchpruner_client.progress import Progress
 from torchpruner_client.retrying import RetryPolicy
 from torchpruner_dashboard.model_graphs import GraphShelf
@@ -27,13 +27,15 @@ TIMEOUT = httpx.Timeout(30.0, connect=2.0)
 
 @dataclass
 class Session:
-    """One visitor: their client, what the service said of their key, the graphs they saw."""
+    """One visitor: their client, what the service said of their key, the graphs they saw, and the
+    models as they were listed last: a page shows those while it asks again."""
 
     url: str
     key: str
     client: AsyncClient
     info: ServiceInfo | None = None
     shelf: GraphShelf = field(default_factory=GraphShelf)
+    models: dict[str, ModelInfo] = field(default_factory=dict)
     ended: bool = False
 
     async def check(self) -> ServiceInfo:

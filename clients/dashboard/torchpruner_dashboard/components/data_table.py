@@ -164,9 +164,13 @@ class DataTable:
         last = max(1, -(-len(found) // size))
         page = min(int(self._pagination.get("page") or 1), last)
         self._pagination = {**self._pagination, "page": page, "rowsNumber": len(found)}
+        shown = found[(page - 1) * size : page * size]
+        if shown == self.table.rows and self._pagination == self.table.pagination:
+            # Every draw costs the browser as much as the first.
+            return
         self.table.pagination = self._pagination
         self.table.props["hide-pagination"] = len(found) <= self._page_size
-        self.table.rows = found[(page - 1) * size : page * size]
+        self.table.rows = shown
 
     @property
     def _descending(self) -> bool:
@@ -184,7 +188,7 @@ class DataTable:
 
 def search_field(table: DataTable, label: str = "Search") -> ui.input:
     """A field that filters ``table`` as one types; ``/`` reaches it from anywhere."""
-    field = ui.input(label).props('dense outlined clearable debounce="100" type="search"')
+    field = ui.input(label).props('dense outlined clearable debounce="50" type="search"')
     field.classes("tp-search")
     with field.add_slot("prepend"):
         ui.icon("search")

@@ -17,7 +17,7 @@ from torchpruner_dashboard.visit import Visit
 def model_menu(visit: Visit, model: AsyncRemoteModel) -> None:
     """The button with three dots."""
     weights = weights_dialog(visit, model)
-    delete = _delete_dialog(model)
+    delete = _delete_dialog(visit, model)
     with ui.button(icon="more_vert").props('flat round dense aria-label="More"'), ui.menu():
         ui.menu_item("Copy the id", lambda: copy(model.id, "The model's id"))
         if visit.session.may("write"):
@@ -78,7 +78,7 @@ def _send(visit: Visit, model: str, path: Path) -> None:
         client.model(model).add_weights(path)
 
 
-def _delete_dialog(model: AsyncRemoteModel) -> ui.dialog:
+def _delete_dialog(visit: Visit, model: AsyncRemoteModel) -> ui.dialog:
     with ui.dialog() as dialog, ui.card().classes("tp-card").style("max-width: 420px"):
         ui.label(f"Delete {display_name(model.info)}?").classes("tp-h2")
         ui.label("It is gone from the service for your whole tenant.").classes("tp-soft")
@@ -89,6 +89,7 @@ def _delete_dialog(model: AsyncRemoteModel) -> ui.dialog:
             except Exception as error:
                 toast_failure(error)
             else:
+                visit.session.models.pop(model.id, None)
                 ui.navigate.to("/")
 
         with ui.row():

@@ -122,11 +122,11 @@ class Region(Generic[T]):
         """Build it here. ``early`` is the first fetch, under way or done (:func:`promptly`)."""
         self._box = ui.column().classes("tp-stack")
         if early.done():
-            self._fill(early.result())
+            self.put(early.result())
             return
 
         async def wait() -> None:
-            self._fill(await early)
+            self.put(await early)
 
         with self._box:
             spinner(self._waiting)
@@ -137,9 +137,10 @@ class Region(Generic[T]):
         self._box.clear()
         with self._box:
             spinner(self._waiting)
-        self._fill(await _outcome(self._fetch))
+        self.put(await _outcome(self._fetch))
 
-    def _fill(self, found: T | Exception) -> None:
+    def put(self, found: T | Exception) -> None:
+        """Show what was found, or what went wrong."""
         if self._box.is_deleted:
             return
         # Within the box: the button that asked may be gone with what it stood in.

@@ -22,13 +22,12 @@ from torchpruner_dashboard.components.notices import (
     ask_for_key,
     empty_state,
     promptly,
-    toast_failure,
 )
 from torchpruner_dashboard.components.upload_dialog import UploadDialog
 from torchpruner_dashboard.visit import Desk, Visit
 
 FIRST, REST = 25, 1000
-"""The first rows are there at once; the others follow while one looks at them."""
+"""Models of the first question, which is a page of the table, and of those that follow."""
 
 POLL = 1.0
 ENDED = {"ready", "failed", "cancelled"}
@@ -58,7 +57,7 @@ class ModelsPage:
         self._table: DataTable | None = None
         self._region = Region(self.fetch, self._show, "Loading the models")
 
-    def build(self, early: Early[str | None]) -> None:
+    def build(self, early: Early[bool]) -> None:
         """``early`` is a run of :meth:`fetch`."""
         self._upload = UploadDialog(self._visit, self._uploaded)
         with ui.row().classes("tp-row"):
@@ -77,15 +76,20 @@ class ModelsPage:
     def upload(self) -> None:
         self._upload.open()
 
-    async def fetch(self) -> str | None:
-        """Fetch the first rows; return the cursor of the others."""
+    async def fetch(self) -> bool:
+        """Take the models as this session saw them last, else the first of them; return whether
+        the list is to be asked for as a whole."""
         session = self._visit.session
         await session.check()
-        page, cursor = await session.client.models_page(FIRST)
-        self._models = {info.id: info for info in page}
-        return cursor
+        known = session.models
+        more: str | None = "known"
+        if not known:
+            page, more = await session.client.models_page(FIRST)
+            known = {info.id: info for info in page}
+        self._models = dict(known)
+        return more is not None
 
-    def _show(self, cursor: str | None) -> None:
+    def _show(self, again: bool) -> None:
         self._tools.clear()
         self._table = None
         if not self._models:
@@ -111,17 +115,29 @@ class ModelsPage:
         with self._tools:
             search_field(self._table, "Search models")
         self._count()
-        if cursor is not None:
-            ui.timer(0, lambda: self._fetch_rest(cursor), once=True)
+        if again:
+            ui.timer(0, self._refresh, once=True)
 
-    async def _fetch_rest(self, cursor: str | None) -> None:
+    async def _refresh(self) -> None:
+        """Fetch the whole list; what is right already is not drawn again."""
+        before, found = set(self._models), dict[str, ModelInfo]()
+        cursor: str | None = None
         try:
-            while cursor is not None:
+            while True:
                 page, cursor = await self._visit.session.client.models_page(REST, cursor)
-                self._models |= {info.id: info for info in page}
-                self._redraw()
+                found |= {info.id: info for info in page}
+                if cursor is None:
+                    break
         except Exception as error:
-            toast_failure(error)
+            self._region.put(error)
+            return
+        uploaded = {key: info for key, info in self._models.items() if key not in before}
+        self._models = uploaded | found
+        self._visit.session.models = dict(self._models)
+        if self._models:
+            self._redraw()
+        else:
+            await self._region.reload()
 
     async def _poll(self) -> None:
         """Ask about the models that are still being built; the others do not change."""
