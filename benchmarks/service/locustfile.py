@@ -1,7 +1,8 @@
 """What one user of the load test does: a cut analysis somewhere in ResNet-50, again and again.
 
-``PACE`` is requests a second for each user (0: as fast as answers come), ``TARGET`` the model's id, ``TIMES``
-the file that every response time is written to, in milliseconds.
+``PACE`` is requests a second for each user, at random as independent people send them (0: as fast as
+answers come), ``TARGET`` the model's id, ``TIMES`` the file that every response time is written to, in
+milliseconds.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from locust import FastHttpUser, constant, constant_throughput, events, task
+from locust import FastHttpUser, events, task
 
 PACE = float(os.environ.get("PACE", "0"))
 TARGET = os.environ.get("TARGET", "")
@@ -37,10 +38,11 @@ def write(**_: Any) -> None:
 class Analyst(FastHttpUser):
     """Asks for cuts; each user starts elsewhere in the model."""
 
-    wait_time = constant_throughput(PACE) if PACE else constant(0)
-
     def on_start(self) -> None:
         self.random = random.Random(id(self))
+
+    def wait_time(self) -> float:
+        return self.random.expovariate(PACE) if PACE else 0.0
 
     @task
     def cut(self) -> None:

@@ -172,7 +172,10 @@ def test_settings_in_images_and_compose_are_ones_that_are_read() -> None:
 
     known = {f"TORCHPRUNER_{name.upper()}" for name in Settings.model_fields}
     known |= {"TORCHPRUNER_URL"}
-    known |= {f"TORCHPRUNER_DASHBOARD_{name.upper()}" for name in ("host", "port", "api_key")}
+    known |= {
+        f"TORCHPRUNER_DASHBOARD_{name.upper()}"
+        for name in ("host", "port", "api_key", "public_url")
+    }
     assert DashboardSettings.from_environment({"TORCHPRUNER_DASHBOARD_PORT": "1"}).port == 1
     values = [i["value"] for items in stages().values() for i in items if i["instruction"] == "ENV"]
     named = set(re.findall(r"(TORCHPRUNER_[A-Z_]+)=", " ".join(values)))
