@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from torchpruner_core.analysis.solved_graph import TERMINAL_KINDS, SolvedGraph
 from torchpruner_core.errors import CutError
@@ -46,18 +45,19 @@ def groups(graph: SolvedGraph) -> list[Group]:
     """
     coupling = graph.coupling
     kind, classes = coupling.kinds
-    has_member = _terminal_classes(graph)
-    wanted = [
-        bool(has_member[reached].any() and (coupling.class_length[reached] > 1).any())
-        for reached in classes
-    ]
+    if not classes:
+        return []
+    terminals = _TerminalAxes(graph)
+    flat = np.concatenate(classes)
+    first = np.cumsum([0, *map(len, classes[:-1])])
+    wanted = np.logical_or.reduceat(terminals.stored[flat], first)
+    wanted &= np.logical_or.reduceat(coupling.class_length[flat] > 1, first)
     starts, _ = coupling.classes_of_component
     free = (coupling.component_reason < 0) & (np.diff(starts) > 0)
-    components = np.flatnonzero(free & np.array(wanted, dtype=np.bool_)[kind])
+    components = np.flatnonzero(free & wanted[kind])
     order = components[np.argsort(kind[components], kind="stable")]
     runs = np.split(order, np.flatnonzero(np.diff(kind[order])) + 1)
     runs.sort(key=lambda run: int(run[0]) if len(run) else -1)
-    terminals = _TerminalAxes(graph)
     return [
         Group(number, len(run), terminals.of(classes[kind[run[0]]]), tuple(run.tolist()))
         for number, run in enumerate(run for run in runs if len(run))
@@ -76,16 +76,11 @@ def slice_cost(graph: SolvedGraph, group: Group) -> SliceCost:
     return SliceCost(graph.closure.params_removed(removal), -graph.flops_change(gone), step)
 
 
-def _terminal_classes(graph: SolvedGraph) -> NDArray[np.bool_]:
-    reached = np.zeros(len(graph.coupling.class_length), dtype=np.bool_)
-    for name, node in graph.nodes.items():
-        if node.kind in ("parameter", "buffer"):
-            reached[list(graph.classes_of(name))] = True
-    return reached
-
-
 class _TerminalAxes:
-    """Which axes of parameters, buffers and constants each class holds."""
+    """Which axes of parameters, buffers and constants each class holds.
+
+    ``stored`` tells of each class whether one of them is a parameter's or a buffer's.
+    """
 
     def __init__(self, graph: SolvedGraph) -> None:
         self.names = [name for name, node in graph.nodes.items() if node.kind in TERMINAL_KINDS]
@@ -94,6 +89,9 @@ class _TerminalAxes:
         self.node = np.repeat(np.arange(len(rank)), rank)
         self.dim = np.arange(len(self.node)) - np.repeat(np.cumsum(rank) - rank, rank)
         owner = graph.coupling.axis_class[self.first[self.node] + self.dim]
+        is_stored = np.array([graph.nodes[name].kind != "constant" for name in self.names], bool)
+        self.stored = np.zeros(len(graph.coupling.class_length), dtype=np.bool_)
+        self.stored[owner[is_stored[self.node]]] = True
         self.order = np.argsort(owner, kind="stable")
         classes = np.arange(len(graph.coupling.class_length) + 1)
         self.starts = np.searchsorted(owner[self.order], classes)

@@ -138,7 +138,8 @@ class Ties:
 
         Axes whose lengths differ (one is not known before the model runs) cannot be shortened.
         """
-        self.mentioned.update((a, b))
+        self.mentioned.add(a)
+        self.mentioned.add(b)
         if self.lengths[a] != self.lengths[b]:
             for axis in (a, b):
                 self.opaque(axis, "its size is not known before the model runs")

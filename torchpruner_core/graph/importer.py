@@ -186,6 +186,8 @@ class _Importer:
         self.model = model
         metadata = {entry.key: entry.value for entry in model.metadata_props}
         self.origin = Origin.from_metadata(metadata)
+        self.parameters = frozenset(self.origin.parameters)
+        self.buffers = frozenset(self.origin.buffers)
         self.initializers = {tensor.name: tensor for tensor in model.graph.initializer}
         self.producers = {o: n for n in model.graph.node for o in n.output if o}
         self.same_storage = self._identities()
@@ -204,7 +206,7 @@ class _Importer:
 
     def _identities(self) -> dict[str, str]:
         """Return parameters that the exporter stored once because their values were equal."""
-        stated = {*self.origin.parameters, *self.origin.buffers}
+        stated = self.parameters | self.buffers
         found: dict[str, str] = {}
         for node in self.model.graph.node:
             if node.op_type == "Identity" and node.input[0] in {*self.initializers, *found}:
@@ -276,9 +278,9 @@ class _Importer:
         return node
 
     def _identify(self, value: str, user: Any, position: int) -> tuple[str, NodeKind]:
-        if value in self.origin.buffers:
+        if value in self.buffers:
             return value, "buffer"
-        if value in self.origin.parameters:
+        if value in self.parameters:
             return value, "parameter"
         role = naming.ROLES.get(user.op_type, {}).get(position) if user is not None else None
         shape, dtype = self.shapes[value]

@@ -83,9 +83,10 @@ class OperatorNode:
             self.opaque(ties, "the rank of what it reads or computes is not known")
             return
         self.ties(ties)
+        mentioned = ties.mentioned
         for node in nodes:
             for dim, size in enumerate(node.shape):
-                if size != 1 and node.first_axis + dim not in ties.mentioned:
+                if size != 1 and node.first_axis + dim not in mentioned:
                     self.opaque_axis(ties, node, dim, "it is a setting of the operator")
 
     def zero_products(self) -> Products | None:

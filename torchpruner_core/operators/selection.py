@@ -21,12 +21,12 @@ class Concat(OperatorNode):
         out = self.out_data[0]
         axis = int(self.params["axis"]) % out.rank
         start = 0
+        others = [dim for dim in range(out.rank) if dim != axis]
         for node in self.in_data:
             if node is None:
                 continue
-            for dim in range(out.rank):
-                if dim != axis:
-                    ties.same(node.axis(dim), out.axis(dim))
+            for dim in others:
+                ties.same(node.first_axis + dim, out.first_axis + dim)
             if node.shape[axis] < 0 or out.shape[axis] < 0:
                 for side in (node, out):
                     self.opaque_axis(
