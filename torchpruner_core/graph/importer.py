@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 InputSpecs = Mapping[str, TensorSpec] | Sequence[TensorSpec] | None
 
+MAY_HOLD_GRAPHS = (0, 5, 10)
+"""``AttributeProto.type``: not stated (files of the first format), ``GRAPH``, ``GRAPHS``."""
+
 SHAPE_OPERATORS = ("Shape", "Size")
 
 
@@ -437,6 +440,8 @@ def captured(node: Any) -> list[str]:
     """Return the outer values that an operator's subgraphs read."""
     found: dict[str, None] = {}
     for attribute in node.attribute:
+        if attribute.type not in MAY_HOLD_GRAPHS:
+            continue
         graphs = [attribute.g] if attribute.HasField("g") else list(attribute.graphs)
         for graph in graphs:
             inner = {i.name for i in graph.input} | {t.name for t in graph.initializer}
