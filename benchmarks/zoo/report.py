@@ -46,7 +46,7 @@ def write_json(path: Path, rows: Rows) -> None:
 
 def write_markdown(path: Path, rows: Rows, catalogue: int) -> None:
     """Write the table, a section a source; ``catalogue`` is how many models there are to run."""
-    lines = [*_HEADER, *_summary_table(rows), ""]
+    lines = [*_HEADER, "", *_summary_table(rows), ""]
     if len(rows) < catalogue:
         lines += [f"{len(rows)} of the catalogue's {catalogue} models have been run so far.", ""]
     for source in dict.fromkeys(_source(row) for row in rows):

@@ -47,7 +47,7 @@ def start_measuring(service: RunningService, file: ModelFile) -> str:
     """Start a job that takes some seconds; return where it is."""
     model = service.upload(file.content, *file.inputs)["id"]
     answer = service.client.post(
-        f"/v1/models/{model}/latency", json={"runs": 150, "warm_up": 1, "threads": 1}
+        f"/v1/models/{model}/latency", json={"runs": 500, "warm_up": 1, "threads": 1}
     )
     location = answer.headers["location"]
     deadline = time.monotonic() + 60
