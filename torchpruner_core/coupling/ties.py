@@ -130,7 +130,7 @@ class Ties:
     def new_axes(self, shape: Sequence[int]) -> Axis:
         """Return the first of ``len(shape)`` consecutive new axes."""
         first = len(self.lengths)
-        self.lengths.extend(int(size) for size in shape)
+        self.lengths.extend(map(int, shape))
         return first
 
     def same(self, a: Axis, b: Axis) -> None:

@@ -143,11 +143,17 @@ def _strip_attribute(attribute: memoryview, depth: int) -> list[Buffer]:
 
 
 def _strip_tensor(tensor: memoryview) -> list[Buffer]:
-    header = _header(tensor)
-    limit = KEEP_INTEGER_BYTES if header.data_type in _INTEGER_TYPES else KEEP_FLOAT_BYTES
-    if header.stored <= limit:
-        return [tensor]
-    return [field for number, field, _ in _fields(tensor) if number not in _TENSOR_DATA]
+    kept: list[Buffer] = []
+    data_type = stored = 0
+    for number, field, payload in _fields(tensor):
+        if number in _TENSOR_DATA:
+            stored += len(field if payload is None else payload)
+            continue
+        kept.append(field)
+        if number == _TENSOR_TYPE:
+            data_type = _varints(field, payload)[0]
+    limit = KEEP_INTEGER_BYTES if data_type in _INTEGER_TYPES else KEEP_FLOAT_BYTES
+    return [tensor] if stored <= limit else kept
 
 
 def _header(tensor: memoryview) -> TensorHeader:
@@ -210,13 +216,21 @@ def _varint(data: memoryview, position: int) -> tuple[int, int]:
 
 def _fields(data: memoryview) -> Iterator[tuple[int, memoryview, memoryview | None]]:
     """Yield ``(field number, whole field, payload)``; the payload of a scalar is ``None``."""
-    position = 0
-    while position < len(data):
+    position, end = 0, len(data)
+    while position < end:
         start = position
-        tag, position = _varint(data, position)
+        tag = data[position]  # most numbers are one byte
+        if tag < 0x80:
+            position += 1
+        else:
+            tag, position = _varint(data, position)
         kind = tag & 7
         if kind == _BYTES:
-            size, position = _varint(data, position)
+            if position < end and data[position] < 0x80:
+                size = data[position]
+                position += 1
+            else:
+                size, position = _varint(data, position)
             payload: memoryview | None = data[position : position + size]
             position += size
         else:
@@ -229,7 +243,7 @@ def _fields(data: memoryview) -> Iterator[tuple[int, memoryview, memoryview | No
                 position += 4
             else:
                 raise InvalidModelError("the file is not an ONNX model")
-        if position > len(data) or tag >> 3 == 0:
+        if position > end or tag >> 3 == 0:
             raise InvalidModelError("the file is not an ONNX model, or it is truncated")
         yield tag >> 3, data[start:position], payload
 

@@ -33,7 +33,7 @@ class DataNode:
     ) -> None:
         self.name = name
         self.value_name = value_name
-        self.shape = tuple(int(size) for size in shape)
+        self.shape = tuple(map(int, shape))
         self.dtype = dtype
         self.kind: NodeKind = kind
         self.module = ""
