@@ -8,6 +8,7 @@ the graph tells is where that can happen: in a module that handles the tensor an
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import takewhile
 
 from torchpruner_core.analysis.solved_graph import NodeInfo, OperatorInfo
 
@@ -58,7 +59,8 @@ class SizeReaders:
             readers.append(root)
         found: set[str] = set()
         for reader in readers:
-            shared = sum(1 for a, b in zip(source, reader, strict=False) if a == b)
+            together = zip(source, reader, strict=False)
+            shared = sum(1 for _ in takewhile(lambda names: names[0] == names[1], together))
             for path in (source, reader):
                 found.update(".".join(path[:depth]) for depth in range(shared, len(path) + 1))
         return found

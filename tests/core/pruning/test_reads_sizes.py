@@ -1,0 +1,69 @@
+"""Code that reads the size of a tensor that a cut shortens, where the graph shows only a number."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from tests.core.pruning.nets import assert_same, state
+from torchpruner_core import CutResult, LiteralInForwardError, ONNXGraph, set_cut
+from torchpruner_core.pruning.rehearsal import Stage
+
+
+class ShapedLike(nn.Module):
+    """The parts lie deep, under the same names but for the first; the code between reads a width."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before = nn.Sequential(nn.Conv2d(3, 8, 1))
+        self.behind = nn.Sequential(nn.Conv2d(8, 8, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        wide = self.before(x)
+        y: torch.Tensor = self.behind(wide)
+        return y.reshape(len(x), wide.shape[1], -1)
+
+
+class Plain(nn.Module):
+    """No code between the layers says a shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before = nn.Sequential(nn.Conv2d(3, 8, 1))
+        self.behind = nn.Sequential(nn.Conv2d(8, 8, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.behind(self.before(x))
+        return y
+
+
+# Seven channels divide what eight times five times seven elements there are: nothing would fail.
+X = torch.randn(2, 3, 5, 7)
+
+
+def analysed(model: nn.Module, traced: bool) -> CutResult:
+    graph = ONNXGraph(torch.jit.trace(model, X) if traced else model)
+    graph.build_graph((X,), fill_value=False)
+    return graph.solved.cut_analysis("self.before.0.weight", [2], 0)
+
+
+@pytest.mark.parametrize("traced", [True, False])
+def test_a_width_that_is_read_elsewhere_is_not_followed_silently(traced: bool) -> None:
+    model = ShapedLike().eval()
+    result = analysed(model, traced)
+    assert not result.operator
+    assert result.reads_sizes == ("self",)
+    before = state(model)
+    with pytest.raises(LiteralInForwardError):
+        set_cut(model, CutResult.from_json(result.to_json()))
+    assert_same(before, state(model))
+
+
+def test_where_no_code_states_shapes_nothing_is_rehearsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Plain().eval()
+    result = analysed(model, traced=True)
+    assert result.reads_sizes == ()
+    monkeypatch.delattr(Stage, "rehearse")
+    set_cut(model, result)
+    assert model(X).shape == (2, 8, 5, 7)
