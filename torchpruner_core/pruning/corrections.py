@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -43,7 +43,7 @@ class Correction:
     argument: ArgumentPath
     old: Any
     new: Any
-    guessed: bool = False
+    guessed: bool = field(default=False, repr=False, compare=False)
 
     def __str__(self) -> str:
         return (

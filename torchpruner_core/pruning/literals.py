@@ -92,6 +92,7 @@ class _Search:
         self.sizes = _sizes_by_module(stage)
         self.amounts = _amounts_by_module(stage)
         self.best: Outcome | None = None
+        self._outcomes: dict[frozenset[str], Outcome] = {}
 
     def run(self) -> list[Change]:
         plan = self.stage.plan
@@ -109,16 +110,21 @@ class _Search:
         return self._follow_names(found)
 
     def _try(self, changes: Sequence[Change]) -> Outcome:
-        outcome = self.stage.rehearse(self.stage.candidate([*self.declared, *changes]))
+        """Rehearse with these changes, once."""
+        key = _key(changes)
+        if key not in self._outcomes:
+            candidate = self.stage.candidate([*self.declared, *changes])
+            self._outcomes[key] = self.stage.rehearse(candidate)
+        outcome = self._outcomes[key]
         if self.best is None or outcome.position >= self.best.position:
             self.best = outcome
         return outcome
 
-    def _search(self, changes: list[Change], seen: set[frozenset[Any]]) -> list[Change] | None:
+    def _search(self, changes: list[Change], seen: set[frozenset[str]]) -> list[Change] | None:
         now = self._try(changes)
         if (now.good and self._is_certain(changes)) or (now.diverged and self._proven(changes)):
             return changes
-        key = frozenset(map(str, changes))
+        key = _key(changes)
         if key in seen or self.stage.attempts > ATTEMPTS:
             return None
         seen.add(key)
@@ -136,7 +142,11 @@ class _Search:
         return None
 
     def _grow(
-        self, changes: list[Change], candidates: list[Change], now: Outcome, seen: set[Any]
+        self,
+        changes: list[Change],
+        candidates: list[Change],
+        now: Outcome,
+        seen: set[frozenset[str]],
     ) -> list[Change] | None:
         """Go on from each candidate that gets the rehearsal further, the furthest first."""
         ranked: list[tuple[int, int, list[Change]]] = []
@@ -165,18 +175,12 @@ class _Search:
         guesses = [
             c for c in candidates if isinstance(c, Correction) and c.guessed and c.argument == SIZES
         ]
-        reached = {str(c): self._try([*changes, c]).position for c in guesses}
-        furthest = max(reached.values(), default=0)
-        decided = list(reached.values()).count(furthest) == 1
-        return [
-            replace(c, guessed=False)
-            if isinstance(c, Correction)
-            and decided
-            and c in guesses
-            and reached[str(c)] == furthest
-            else c
-            for c in candidates
-        ]
+        reached = [self._try([*changes, guess]).position for guess in guesses]
+        best = [g for g, position in zip(guesses, reached, strict=True) if position == max(reached)]
+        if len(best) != 1:
+            return candidates
+        decided = replace(best[0], guessed=False)
+        return [decided if c is best[0] else c for c in candidates]
 
     def _corrections(self, outcome: Outcome) -> Iterator[Correction]:
         """Yield ways to correct the call at which a rehearsal fails, or one that led there."""
@@ -322,7 +326,7 @@ class _Search:
         In a module whose operators change, an integer with the name of a size whose every
         occurrence among the module's shapes became the same smaller number.
         """
-        pairs = self._pairs()
+        pairs = self._pairs(self._try(changes))
         described = []
         taken = {
             (c.module, c.path) for c in [*changes, *self.declared] if isinstance(c, AttributeChange)
@@ -354,11 +358,15 @@ class _Search:
                 changes = [*changes, change]
         return changes
 
-    def _pairs(self) -> list[tuple[Call, Call]]:
+    def _pairs(self, right: Outcome) -> list[tuple[Call, Call]]:
         """Return each call before the cut with the same one in the rehearsal that was right."""
-        pairs = list(zip(self.stage.everything, self.stage.after, strict=False))
+        pairs = list(zip(self.stage.everything, right.calls, strict=False))
         together = [(x, y) for x, y in pairs if (x.module, x.function) == (y.module, y.function)]
         return together if len(together) == len(pairs) else []
+
+
+def _key(changes: Iterable[Change]) -> frozenset[str]:
+    return frozenset(map(repr, changes))
 
 
 def slots(name: str, module: nn.Module) -> Iterator[Slot]:

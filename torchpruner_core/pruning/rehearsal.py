@@ -57,6 +57,7 @@ class Outcome:
     the forward takes another path there, after which shapes cannot be compared, and
     ``computes_otherwise`` that a number in a computation is another one. ``suspects`` are
     earlier calls, before and now, whose shape stayed though the cut shortens tensors of that shape.
+    ``calls`` are all that a good rehearsal made.
     """
 
     good: bool
@@ -69,6 +70,7 @@ class Outcome:
     diverged: bool = False
     computes_otherwise: bool = False
     suspects: tuple[tuple[Call, Call], ...] = ()
+    calls: tuple[Call, ...] = ()
 
 
 class Stage:
@@ -89,7 +91,6 @@ class Stage:
         self._given = inputs
         self.before: Trace = Trace()
         self.everything: list[Call] = []
-        self.after: list[Call] = []
         self._doubles: dict[Any, torch.Tensor] = {}
         if inputs is None and not plan.cut.inputs:
             self.failure = "the cut does not say what inputs the model takes, and set_cut got none"
@@ -148,10 +149,7 @@ class Stage:
         args, kwargs = cut_inputs(self.cut, *self._call)
         comparison = _Comparison(self)
         trace = self._record(shadow, args, kwargs, comparison.see)
-        outcome = comparison.conclude(trace)
-        if outcome.good:
-            self.after = trace.calls
-        return outcome
+        return comparison.conclude(trace)
 
     def _outside(self, trace: Trace) -> list[Call]:
         return [call for call in trace.calls if call.module not in self.inside]
@@ -325,7 +323,7 @@ class _Comparison:
         wrong = self._wrong_output(trace)
         if wrong:
             return Outcome(False, i, reason=wrong)
-        return Outcome(True, i, unexplained=self.unexplained)
+        return Outcome(True, i, unexplained=self.unexplained, calls=tuple(trace.calls))
 
     def _wrong_output(self, after: Trace) -> str:
         before = self.stage.before.outputs
