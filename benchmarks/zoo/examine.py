@@ -172,9 +172,7 @@ class _Examination:
             )
             return
         if not found.gap >= max(onnx_check.VISIBLE, 10 * found.error):
-            entry.update(
-                status="unproven", reason=f"masking moves the output by {found.gap:.2g} only"
-            )
+            entry.update(_unproven(found))
         self._replay(entry, cut, found, model, inputs, base)
 
     def _replay(
@@ -213,9 +211,11 @@ class _Examination:
         else:
             entry["module"] = "corrected" if replay.corrected else "equal"
             if not replay.error <= max(found.gap / 10, onnx_check.TOLERANCE):
-                entry.update(
-                    status="unproven", reason=f"masking moves the output by {found.gap:.2g} only"
-                )
+                entry.update(_unproven(found))
+
+
+def _unproven(found: onnx_check.OnnxCheck) -> Row:
+    return {"status": "unproven", "reason": f"masking moves the output by {found.gap:.2g} only"}
 
 
 def _analyse(graph: SolvedGraph, target: targets.Target, entry: Row) -> CutResult:

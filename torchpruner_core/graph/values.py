@@ -206,20 +206,13 @@ def _operands(producer: Any) -> list[str]:
 
 def attributes(node: Any) -> dict[str, Any]:
     """Return a protobuf node's attributes as Python values."""
-    found = {}
-    for attribute in node.attribute:
-        if attribute.type == 2:  # an integer, which most are
-            found[attribute.name] = attribute.i
-            continue
-        value = _attribute_value(attribute)
-        found[attribute.name] = value.decode() if isinstance(value, bytes) else value
-    return found
-
-
-def _attribute_value(attribute: Any) -> Any:
     from onnx.helper import get_attribute_value
 
-    return get_attribute_value(attribute)
+    found = {}
+    for attribute in node.attribute:
+        value = get_attribute_value(attribute)
+        found[attribute.name] = value.decode() if isinstance(value, bytes) else value
+    return found
 
 
 def tensor_value(tensor: Any) -> Array | None:

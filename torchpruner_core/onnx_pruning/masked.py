@@ -51,7 +51,8 @@ class _Masker:
         self.renamed: dict[str, str] = {}
         by_indices = [op for op in opened.graph.operators.values() if op.type in BY_INDICES]
         read_as_indices = [operator.input(1) for operator in by_indices]
-        self.indices = {node.value_name for node in read_as_indices if node is not None}
+        indices = {node.value_name for node in read_as_indices if node is not None}
+        self.masked = opened.cuts.keys() - indices
 
     def run(self) -> bytes:
         import onnx
@@ -60,7 +61,7 @@ class _Masker:
         separate_equals(self.opened)
         by_value = {node.value_name: node for node in self.opened.graph.nodes.values()}
         for tensor in model.graph.initializer:
-            if tensor.name in self.opened.cuts and tensor.name not in self.indices:
+            if tensor.name in self.masked:
                 value = zero_array(
                     onnx.numpy_helper.to_array(tensor), self.opened.cuts[tensor.name]
                 )
@@ -75,12 +76,7 @@ class _Masker:
                 self.nodes.append(node)
             for name in list(node.output):
                 tensor_node = by_value.get(name)
-                if (
-                    name in self.opened.cuts
-                    and tensor_node is not None
-                    and name not in outputs
-                    and name not in self.indices
-                ):
+                if name in self.masked and tensor_node is not None and name not in outputs:
                     self._mask(name, tensor_node)
         nodes = [self._copy(node) for node in self.nodes]
         del model.graph.node[:]

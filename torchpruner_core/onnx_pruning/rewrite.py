@@ -228,7 +228,7 @@ def _attention(opened: OpenModel, operator: OperatorNode) -> NewConstants:
     return {"scale": float(1 / np.sqrt(size))}
 
 
-def _gather(opened: OpenModel, operator: OperatorNode) -> NewConstants:
+def _indices(opened: OpenModel, operator: OperatorNode) -> NewConstants:
     x, indices = operator.in_data[0], operator.in_data[1]
     old = operator.value(1)
     if x is None or indices is None or old is None:
@@ -268,7 +268,7 @@ _RULES: dict[str, Rule] = {
     "AffineGrid": _affine_grid,
     "Attention": _attention,
     "LinearAttention": _attention,
-    "Gather": _gather,
-    "ScatterND": _gather,
+    "Gather": _indices,
+    "ScatterND": _indices,
     "Compress": _compress,
 }

@@ -81,13 +81,12 @@ class ModelsPage:
         the list is to be asked for as a whole."""
         session = self._visit.session
         await session.check()
-        known = session.models
-        more: str | None = "known"
-        if not known:
-            page, more = await session.client.models_page(FIRST)
-            known = {info.id: info for info in page}
-        self._models = dict(known)
-        return more is not None
+        if session.models:
+            self._models = dict(session.models)
+            return True
+        page, cursor = await session.client.models_page(FIRST)
+        self._models = {info.id: info for info in page}
+        return cursor is not None
 
     def _show(self, again: bool) -> None:
         self._tools.clear()

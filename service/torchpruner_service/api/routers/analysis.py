@@ -175,7 +175,7 @@ async def show_flops(
     operation_id="cut_analysis_underscored",
     summary="The library's spelling of cut-analysis",
     **deprecated(
-        since=datetime(2026, 1, 1, tzinfo=UTC),
+        since=datetime(2026, 11, 24, tzinfo=UTC),
         sunset=datetime(2028, 1, 1, tzinfo=UTC),
         successor="/v1/models/{model}/cut-analysis",
     ),
