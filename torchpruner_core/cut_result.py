@@ -201,7 +201,7 @@ class CutResult(Mapping[str, Any]):
         for key in ("inputs", "outputs"):
             plain[key] = tuple(map(TensorSpec.from_dict, plain.get(key, ())))
         for key in ("renormalises", "touches_inputs", "touches_outputs", "literals", "reads_sizes"):
-            plain[key] = tuple(plain.get(key, ()))
+            plain[key] = _decode_names(plain.get(key, ()), key)
         plain["shapes"] = {
             str(name): tuple(int(size) for size in shape)
             for name, shape in (plain.get("shapes") or {}).items()
@@ -291,6 +291,12 @@ def _decode_axis(axis: Any) -> Indices | None:
     indices = decode_indices(axis)
     indices.flags.writeable = False
     return indices
+
+
+def _decode_names(value: Any, key: str) -> tuple[str, ...]:
+    if not isinstance(value, (list, tuple)) or not all(isinstance(name, str) for name in value):
+        raise ValueError(f"{key!r} of a result is a list of names, not {value!r:.60}")
+    return tuple(value)
 
 
 def _decode_changes(changes: Any) -> dict[str, OperatorChange]:

@@ -19,7 +19,7 @@ from torch import nn
 from torchpruner_core.module_pruner.registry import module_pruner_reg
 from torchpruner_core.pruning.corrections import SIZES, SPLITTING, Correction, kind_of
 from torchpruner_core.pruning.cut_dict import operator_owner
-from torchpruner_core.pruning.errors import LiteralInForwardError
+from torchpruner_core.pruning.errors import CutMismatchError, LiteralInForwardError
 from torchpruner_core.pruning.journal import AttributeChange
 from torchpruner_core.pruning.rehearsal import Outcome, Stage, sizes_after, split_sizes
 from torchpruner_core.pruning.trace import SHAPING, Call
@@ -71,9 +71,15 @@ def find_changes(
     """Return the changes, beyond ``declared``, with which the pruned forward is right.
 
     Attributes only, unless ``correct_forward`` allows to correct calls as they run. Raises
-    :class:`LiteralInForwardError` where there are none.
+    :class:`LiteralInForwardError` where there are none, and :class:`CutMismatchError` where the model
+    does not run on the inputs that the caller gave.
     """
     if stage.failure and not stage.everything:
+        if not stage.plan.untaken and stage.cannot_run_given:
+            raise CutMismatchError(
+                f"the model does not run on the inputs given ({stage.failure}), so nothing tells "
+                "whether its forward() follows the cut; give inputs that it takes, or none"
+            )
         if not stage.plan.untaken:
             return []
         raise _refusal(

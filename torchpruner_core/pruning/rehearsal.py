@@ -109,6 +109,11 @@ class Stage:
                 if not self.failure:
                     self.failure = f"{type(trace.error).__name__}: {trace.error}"
 
+    @property
+    def cannot_run_given(self) -> bool:
+        """Whether the caller gave inputs that the model does not even run on with its values."""
+        return not self.everything and self._given is not None and _has_values(self.root)
+
     def _record(
         self,
         shadow: nn.Module,

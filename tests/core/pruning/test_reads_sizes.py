@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
 from tests.core.pruning.nets import assert_same, state
-from torchpruner_core import CutResult, LiteralInForwardError, ONNXGraph, set_cut
+from torchpruner_core import (
+    CutMismatchError,
+    CutResult,
+    LiteralInForwardError,
+    ONNXGraph,
+    set_cut,
+)
 from torchpruner_core.pruning.rehearsal import Stage
 
 
@@ -67,3 +75,22 @@ def test_where_no_code_states_shapes_nothing_is_rehearsed(monkeypatch: pytest.Mo
     monkeypatch.delattr(Stage, "rehearse")
     set_cut(model, result)
     assert model(X).shape == (2, 8, 5, 7)
+
+
+@pytest.mark.parametrize("inputs", ["x", [1, 2], {"nope": torch.rand(1)}, torch.rand(1, 5)])
+def test_inputs_that_the_model_does_not_run_on_are_named(inputs: Any) -> None:
+    model = ShapedLike().eval()
+    result = analysed(model, traced=True)
+    before = state(model)
+    with pytest.raises(CutMismatchError, match="does not run on the inputs given"):
+        set_cut(model, result, inputs=inputs)
+    assert_same(before, state(model))
+
+
+@pytest.mark.parametrize("names", [5, "self", None, [1, None], {"a": 1}])
+def test_names_that_are_none_are_refused_when_a_result_is_read(names: Any) -> None:
+    model = Plain().eval()
+    data = analysed(model, traced=True).to_dict()
+    for key in ("reads_sizes", "renormalises", "literals"):
+        with pytest.raises(ValueError, match=key):
+            CutResult.from_dict({**data, key: names})
