@@ -41,6 +41,7 @@ _PUBLIC = {
     "recovery_optimizer": "pruning.optimizer",
     "verify_cut": "pruning.oracle",
     "VerifyReport": "pruning.oracle",
+    "Scores": "planning.scores",
     "ReplayError": "pruning.errors",
     "CutMismatchError": "pruning.errors",
     "LiteralInForwardError": "pruning.errors",
@@ -96,6 +97,7 @@ if TYPE_CHECKING:
     from torchpruner_core.operators.base import OperatorNode
     from torchpruner_core.operators.mask import Mask
     from torchpruner_core.operators.registry import operator_reg, operator_register
+    from torchpruner_core.planning.scores import Scores
     from torchpruner_core.pruning.context import CutContext
     from torchpruner_core.pruning.cut import recovery_cut, set_cut
     from torchpruner_core.pruning.cut_dict import merge_cut_dict

@@ -17,6 +17,7 @@
     │   ├── OpaqueAxisError        the cut reaches an axis that no rule can shorten
     │   ├── AmbiguousCutError      ``strict``: the request is not aligned to blocks or strides
     │   └── ProtectedIOError       ``protect_io``: the cut reaches a graph input or output
+    ├── PlanError                  a plan cannot be made, or not read (see ``planning.errors``)
     └── ReplayError                a cut does not fit a local model (see ``pruning.errors``)
 
 Each carries the names a person needs as attributes, and ``to_problem()`` gives them in the form of
@@ -153,3 +154,10 @@ class ReplayError(TorchPrunerError):
 
     slug = "replay-error"
     title = "The cut does not fit the model"
+
+
+class PlanError(TorchPrunerError):
+    """A plan cannot be made, or not read."""
+
+    slug = "plan-error"
+    title = "The plan cannot be made"
