@@ -20,31 +20,31 @@ _PUBLIC = {
     "TorchPrunerError": "errors",
     "SolvedGraph": "analysis.solved_graph",
     "Group": "analysis.groups",
-    "ONNXGraph": "graph.onnx_graph",
+    "ONNXGraph": "onnx_graph",
     "DataNode": "graph.nodes",
     "Module": "graph.nodes",
     "OperatorNode": "operators.base",
-    "Mask": "operators.mask",
+    "Mask": "graph.mask",
     "operator_register": "operators.registry",
     "operator_reg": "operators.registry",
-    "solve_onnx": "graph.solving",
+    "solve_onnx": "importing.solving",
     "export_onnx": "exporting",
-    "strip_weights": "exporting.wire",
+    "strip_weights": "importing.wire",
     "prune_onnx": "onnx_pruning",
     "masked_onnx": "onnx_pruning",
     "set_cut": "pruning.cut",
     "recovery_cut": "pruning.cut",
     "set_zero": "pruning.zero",
     "recovery_zero": "pruning.zero",
-    "merge_cut_dict": "pruning.cut_dict",
+    "merge_cut_dict": "cut_dict",
     "set_cut_optimizer": "pruning.optimizer",
     "recovery_optimizer": "pruning.optimizer",
     "verify_cut": "pruning.oracle",
     "VerifyReport": "pruning.oracle",
     "Scores": "planning.scores",
-    "ReplayError": "pruning.errors",
-    "CutMismatchError": "pruning.errors",
-    "LiteralInForwardError": "pruning.errors",
+    "ReplayError": "errors",
+    "CutMismatchError": "errors",
+    "LiteralInForwardError": "errors",
     "CutContext": "pruning.context",
     "module_pruner_reg": "module_pruner",
     "get_object": "model_tools",
@@ -70,19 +70,25 @@ if TYPE_CHECKING:
     from torchpruner_core import errors, function_module, model_tools, module_pruner, operator
     from torchpruner_core.analysis.groups import Group
     from torchpruner_core.analysis.solved_graph import SolvedGraph
+    from torchpruner_core.cut_dict import merge_cut_dict
     from torchpruner_core.cut_result import Choice, CutRequest, CutResult, TensorSpec
-    from torchpruner_core.errors import TorchPrunerError
+    from torchpruner_core.errors import (
+        CutMismatchError,
+        LiteralInForwardError,
+        ReplayError,
+        TorchPrunerError,
+    )
     from torchpruner_core.exporting import export_onnx
-    from torchpruner_core.exporting.wire import strip_weights
     from torchpruner_core.function_module import (
         activate_function_module,
         deactivate_function_module,
         function_module_activate,
         init_function_module,
     )
+    from torchpruner_core.graph.mask import Mask
     from torchpruner_core.graph.nodes import DataNode, Module
-    from torchpruner_core.graph.onnx_graph import ONNXGraph
-    from torchpruner_core.graph.solving import solve_onnx
+    from torchpruner_core.importing.solving import solve_onnx
+    from torchpruner_core.importing.wire import strip_weights
     from torchpruner_core.model_tools import (
         get_name_groups_by_classes,
         get_names_by_class,
@@ -93,19 +99,13 @@ if TYPE_CHECKING:
         set_object,
     )
     from torchpruner_core.module_pruner import module_pruner_reg
+    from torchpruner_core.onnx_graph import ONNXGraph
     from torchpruner_core.onnx_pruning import masked_onnx, prune_onnx
     from torchpruner_core.operators.base import OperatorNode
-    from torchpruner_core.operators.mask import Mask
     from torchpruner_core.operators.registry import operator_reg, operator_register
     from torchpruner_core.planning.scores import Scores
     from torchpruner_core.pruning.context import CutContext
     from torchpruner_core.pruning.cut import recovery_cut, set_cut
-    from torchpruner_core.pruning.cut_dict import merge_cut_dict
-    from torchpruner_core.pruning.errors import (
-        CutMismatchError,
-        LiteralInForwardError,
-        ReplayError,
-    )
     from torchpruner_core.pruning.optimizer import recovery_optimizer, set_cut_optimizer
     from torchpruner_core.pruning.oracle import VerifyReport, verify_cut
     from torchpruner_core.pruning.zero import recovery_zero, set_zero

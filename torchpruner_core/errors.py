@@ -18,7 +18,17 @@
     │   ├── AmbiguousCutError      ``strict``: the request is not aligned to blocks or strides
     │   └── ProtectedIOError       ``protect_io``: the cut reaches a graph input or output
     ├── PlanError                  a plan cannot be made, or not read (see ``planning.errors``)
-    └── ReplayError                a cut does not fit a local model (see ``pruning.errors``)
+    └── ReplayError                a cut does not fit a local model
+        ├── CutMismatchError       a name, a shape or an index does not fit the model
+        ├── UnsupportedModuleError a wrapper or a parametrised tensor that cannot be cut in place
+        ├── ModulePrunerError      a module pruner refused, failed or left a tensor wrong
+        ├── LiteralInForwardError  ``forward()`` holds a constant that the cut must change
+        ├── ContextMismatchError   a context is of another cut, another model or another turn
+        ├── OptimizerStateError    a state tensor whose axes cannot be told
+        ├── MergeError             two cuts overlap in a way their results alone cannot join
+        └── UnknownObjectError     a model has no object of that name
+
+A ``ReplayError`` is raised before anything is changed, or after everything was put back.
 
 Each carries the names a person needs as attributes, and ``to_problem()`` gives them in the form of
 RFC 9457 (``application/problem+json``), with a ``type`` slug that does not change between versions.
@@ -154,6 +164,62 @@ class ReplayError(TorchPrunerError):
 
     slug = "replay-error"
     title = "The cut does not fit the model"
+
+
+class CutMismatchError(ReplayError):
+    """A name, a shape or an index of the cut does not fit the model."""
+
+    slug = "cut-mismatch"
+    title = "The cut was made for another model"
+
+
+class UnsupportedModuleError(ReplayError):
+    """A wrapper or a parametrised tensor that cannot be cut in place."""
+
+    slug = "unsupported-module"
+    title = "This module cannot be cut in place"
+
+
+class ModulePrunerError(ReplayError):
+    """A module pruner refused, failed, or left a tensor in another shape than the cut asks for."""
+
+    slug = "module-pruner-failed"
+    title = "A module pruner failed"
+
+
+class LiteralInForwardError(ReplayError):
+    """``forward()`` holds a constant that the cut must change and that no attribute explains."""
+
+    slug = "literal-in-forward"
+    title = "A constant in forward() must change"
+
+
+class ContextMismatchError(ReplayError):
+    """The context is of another cut, of another model, or a later cut must be undone first."""
+
+    slug = "context-mismatch"
+    title = "The context does not belong here"
+
+
+class OptimizerStateError(ReplayError):
+    """An optimizer state tensor whose axes cannot be matched with its parameter's."""
+
+    slug = "optimizer-state"
+    title = "The optimizer state cannot be cut"
+
+
+class MergeError(ReplayError):
+    """Two cuts overlap in a way that their results alone cannot join."""
+
+    slug = "merge-conflict"
+    title = "The cuts cannot be merged"
+
+
+class UnknownObjectError(ReplayError, LookupError):
+    """A model has no object of that name."""
+
+    slug = "unknown-object"
+    title = "There is no such object"
 
 
 class PlanError(TorchPrunerError):

@@ -16,11 +16,10 @@ from benchmarks.zoo.signals import enliven
 from benchmarks.zoo.specimen import Inputs, Specimen
 from torchpruner_core.analysis.solved_graph import SolvedGraph
 from torchpruner_core.cut_result import CutResult
-from torchpruner_core.errors import EmptyAxisError, ExportError, TorchPrunerError
+from torchpruner_core.errors import EmptyAxisError, ExportError, ReplayError, TorchPrunerError
 from torchpruner_core.exporting import Program, export
 from torchpruner_core.exporting.structures import specs_of
-from torchpruner_core.graph.solving import solve_onnx
-from torchpruner_core.pruning.errors import ReplayError
+from torchpruner_core.importing.solving import solve_onnx
 
 Row = dict[str, Any]
 Save = Callable[[Row], None]

@@ -14,8 +14,8 @@ from torch.utils._pytree import tree_leaves
 from benchmarks.zoo.onnx_check import TOLERANCE, Outputs, distance, less
 from benchmarks.zoo.specimen import Inputs, call
 from torchpruner_core.cut_result import CutResult
+from torchpruner_core.errors import ReplayError
 from torchpruner_core.pruning import recovery_cut, recovery_zero, set_cut, set_zero
-from torchpruner_core.pruning.errors import ReplayError
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from torchpruner_core.exporting.formats import ModelFormat, sniff
 from torchpruner_core.exporting.program import Program
 from torchpruner_core.exporting.structures import Inputs
+from torchpruner_core.importing.formats import ModelFormat, sniff
 
 __all__ = ["ModelFormat", "Program", "export", "export_onnx", "read_model", "sniff"]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torchpruner_core.exporting.wire import strip_weights
+from torchpruner_core.importing.wire import strip_weights
 
 METADATA_KEY = "torchpruner"
 """The model metadata entry that holds :class:`Origin` as JSON."""

@@ -14,7 +14,7 @@ from torchpruner_core.errors import UnknownNodeError
 
 if TYPE_CHECKING:
     from torchpruner_core.analysis.closure import Granularity
-    from torchpruner_core.graph.onnx_graph import ONNXGraph
+    from torchpruner_core.onnx_graph import ONNXGraph
     from torchpruner_core.operators.base import OperatorNode
 
 UNKNOWN = -1

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from torchpruner_core.cut_dict import Cut, read_cut
 from torchpruner_core.cut_result import CutResult
 from torchpruner_core.graph.nodes import DataNode, np_dtype
 from torchpruner_core.onnx_pruning.rewrite import new_constants
@@ -21,7 +22,6 @@ from torchpruner_core.onnx_pruning.sliced import (
     zero_array,
 )
 from torchpruner_core.operators.base import OperatorNode
-from torchpruner_core.pruning.cut_dict import Cut, read_cut
 
 BY_INDICES = frozenset({"Gather", "GatherElements", "GatherND", "ScatterElements", "ScatterND"})
 """Operators whose second input says places: a zero there is the first place, not nothing."""

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from torchpruner_core.cut_dict import Cut, read_cut
 from torchpruner_core.cut_result import CutResult, TensorSpec
 from torchpruner_core.errors import GraphError
-from torchpruner_core.exporting.wire import strip_weights
-from torchpruner_core.graph.importer import SHAPE_OPERATORS, read_graph
 from torchpruner_core.graph.nodes import DataNode, np_dtype
+from torchpruner_core.importing.importer import SHAPE_OPERATORS, read_graph
+from torchpruner_core.importing.wire import strip_weights
 from torchpruner_core.onnx_pruning.rewrite import new_constants
 from torchpruner_core.onnx_pruning.sliced import (
     OpenModel,
@@ -24,7 +25,6 @@ from torchpruner_core.onnx_pruning.sliced import (
     separate_equals,
     set_shapes,
 )
-from torchpruner_core.pruning.cut_dict import Cut, read_cut
 
 if TYPE_CHECKING:
     import onnx
@@ -226,7 +226,7 @@ def _drop_unused(model: onnx.ModelProto) -> None:
 
 
 def _inner_reads(node: Any) -> set[str]:
-    from torchpruner_core.graph.importer import captured
+    from torchpruner_core.importing.importer import captured
 
     return set(captured(node))
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from torchpruner_core.cut_result import AxisCuts, CutResult, TensorSpec
 from torchpruner_core.errors import CutError, GraphError
-from torchpruner_core.exporting.wire import strip_weights
-from torchpruner_core.graph.importer import ImportedGraph, parse, read_graph
 from torchpruner_core.graph.nodes import DataNode
+from torchpruner_core.importing.importer import ImportedGraph, parse, read_graph
+from torchpruner_core.importing.wire import strip_weights
 
 if TYPE_CHECKING:
     import onnx
@@ -148,7 +148,7 @@ def constant_values(opened: OpenModel, names: list[str]) -> dict[str, Array]:
     """Return values that follow from constants and shapes alone, by running just those operators."""
     import onnx
 
-    from torchpruner_core.graph.forward import run
+    from torchpruner_core.running import run
 
     known = {name: opened.graph.values.known(name) for name in names} if opened.graph.values else {}
     found = {name: value for name, value in known.items() if value is not None}

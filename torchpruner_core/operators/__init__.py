@@ -1,5 +1,6 @@
 """One family of operators a file; importing the package registers all of them."""
 
+from torchpruner_core.graph.mask import Mask
 from torchpruner_core.operators import (  # noqa: F401  (imported to register their operators)
     attention,
     convolution,
@@ -20,7 +21,6 @@ from torchpruner_core.operators import (  # noqa: F401  (imported to register th
     transforms,
 )
 from torchpruner_core.operators.base import OperatorNode
-from torchpruner_core.operators.mask import Mask
 from torchpruner_core.operators.registry import operator_reg, operator_register
 
 __all__ = ["Mask", "OperatorNode", "operator_reg", "operator_register"]

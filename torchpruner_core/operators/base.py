@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from torchpruner_core.operators.mask import Mask
+from torchpruner_core.graph.mask import Mask
 
 if TYPE_CHECKING:
     from torchpruner_core.coupling.ties import Ties
@@ -94,7 +94,7 @@ class OperatorNode:
 
         ``((0, 1), (2,))`` reads: the output is zero where input 0 or 1 is, and input 2 is too.
         ``None``, the default, says that zeros do not stay zeros. Inputs that are left out are
-        skipped. Read by :mod:`torchpruner_core.graph.zeros`.
+        skipped. Read by :mod:`torchpruner_core.importing.zeros`.
         """
         return None
 
@@ -128,14 +128,14 @@ class OperatorNode:
 
     def fill_shape(self) -> None:
         """Set the outputs' shapes from the inputs' shapes and constants, by ONNX's own rules."""
-        from torchpruner_core.graph.shapes import infer_outputs
+        from torchpruner_core.importing.shapes import infer_outputs
 
         for node, (shape, dtype) in zip(self.out_data, infer_outputs(self), strict=True):
             node.shape, node.dtype = shape, dtype
 
     def fill_value(self) -> None:
         """Compute the outputs' data from the inputs' data, in onnxruntime."""
-        from torchpruner_core.graph.forward import run_operator
+        from torchpruner_core.running import run_operator
 
         for node, data in zip(self.out_data, run_operator(self), strict=True):
             node.data = data

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from torchpruner_core.errors import OpaqueAxisError
-from torchpruner_core.operators.mask import Mask
+from torchpruner_core.graph.mask import Mask
 
 if TYPE_CHECKING:
     from torchpruner_core.coupling.ties import Ties

@@ -1,6 +1,9 @@
 """Replaying a cut on a local ``nn.Module``, its optimizer included, and undoing it.
 
-Imported name by name where first used, so that a pruner and this package may import each other.
+Rooms, each importing only what stands before it: ``tensors`` (slices taken out of tensors, and put back),
+``module_pruners`` (how each class of module follows), ``change_list`` (what a cut will do to one model),
+``forward`` (a forward run in rehearsal and what it shows), then the verbs: ``cut``, ``zero``, ``optimizer``,
+``oracle``. Names are imported where first used, so that this package costs nothing before.
 """
 
 # ruff: noqa: F401  (the imports under TYPE_CHECKING give the lazy names their types)
@@ -16,7 +19,6 @@ _PUBLIC = {
     "recovery_cut": "cut",
     "set_zero": "zero",
     "recovery_zero": "zero",
-    "merge_cut_dict": "cut_dict",
     "set_cut_optimizer": "optimizer",
     "recovery_optimizer": "optimizer",
     "verify_cut": "oracle",
@@ -29,7 +31,6 @@ __all__ = sorted([*_PUBLIC])
 if TYPE_CHECKING:
     from torchpruner_core.pruning.context import CutContext
     from torchpruner_core.pruning.cut import recovery_cut, set_cut
-    from torchpruner_core.pruning.cut_dict import merge_cut_dict
     from torchpruner_core.pruning.optimizer import recovery_optimizer, set_cut_optimizer
     from torchpruner_core.pruning.oracle import VerifyReport, verify_cut
     from torchpruner_core.pruning.zero import recovery_zero, set_zero

@@ -11,12 +11,12 @@ from typing import Any
 
 from torch import nn
 
+from torchpruner_core.cut_dict import fingerprint
 from torchpruner_core.cut_result import CutResult
-from torchpruner_core.pruning.cut_dict import fingerprint
-from torchpruner_core.pruning.errors import ContextMismatchError
-from torchpruner_core.pruning.journal import AttributeChange, get_attribute
-from torchpruner_core.pruning.slices import RemovedSlices
-from torchpruner_core.pruning.targets import LocalModel
+from torchpruner_core.errors import ContextMismatchError
+from torchpruner_core.pruning.tensors.journal import AttributeChange, get_attribute
+from torchpruner_core.pruning.tensors.slices import RemovedSlices
+from torchpruner_core.pruning.tensors.targets import LocalModel
 
 
 @dataclass

@@ -13,9 +13,10 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from torchpruner_core.cut_dict import Cut, fingerprint, read_cut
 from torchpruner_core.cut_result import CutResult
-from torchpruner_core.module_pruner.base import BasePruner
-from torchpruner_core.pruning import slices
+from torchpruner_core.errors import ModulePrunerError, ReplayError
+from torchpruner_core.pruning.change_list import Plan, make_plan
 from torchpruner_core.pruning.context import (
     CutContext,
     TensorRecord,
@@ -23,20 +24,19 @@ from torchpruner_core.pruning.context import (
     forget,
     remember,
 )
-from torchpruner_core.pruning.corrections import (
+from torchpruner_core.pruning.forward.corrections import (
     CorrectedForward,
     Correction,
     CorrectionNote,
     correct,
 )
-from torchpruner_core.pruning.cut_dict import Cut, fingerprint, read_cut
-from torchpruner_core.pruning.errors import ModulePrunerError, ReplayError
-from torchpruner_core.pruning.journal import AttributeChange, Journal, get_attribute
-from torchpruner_core.pruning.literals import Change, find_changes
+from torchpruner_core.pruning.forward.literals import Change, find_changes
+from torchpruner_core.pruning.forward.rehearsal import Stage
 from torchpruner_core.pruning.model_config import adopted, follow_config, state_shapes
-from torchpruner_core.pruning.plan import Plan, make_plan
-from torchpruner_core.pruning.rehearsal import Stage
-from torchpruner_core.pruning.targets import (
+from torchpruner_core.pruning.module_pruners.base import BasePruner
+from torchpruner_core.pruning.tensors import slices
+from torchpruner_core.pruning.tensors.journal import AttributeChange, Journal, get_attribute
+from torchpruner_core.pruning.tensors.targets import (
     LocalModel,
     Target,
     in_mode_of_model,

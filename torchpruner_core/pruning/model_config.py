@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from torchpruner_core.pruning.journal import AttributeChange
+from torchpruner_core.pruning.tensors.journal import AttributeChange
 
 SECONDS = 10.0
 """Time to look for a config at most; building a large model on ``meta`` takes up to a second."""

@@ -17,13 +17,17 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map
 
+from torchpruner_core.cut_dict import Cut, read_cut
 from torchpruner_core.cut_result import CutResult
-from torchpruner_core.pruning.boundaries import cut_inputs, flatten_outputs, less_cut_outputs
+from torchpruner_core.errors import ReplayError
 from torchpruner_core.pruning.cut import recovery_cut, set_cut
-from torchpruner_core.pruning.cut_dict import Cut, read_cut
-from torchpruner_core.pruning.errors import ReplayError
-from torchpruner_core.pruning.journal import STORES
-from torchpruner_core.pruning.targets import own_tensors, unwrap
+from torchpruner_core.pruning.forward.boundaries import (
+    cut_inputs,
+    flatten_outputs,
+    less_cut_outputs,
+)
+from torchpruner_core.pruning.tensors.journal import STORES
+from torchpruner_core.pruning.tensors.targets import own_tensors, unwrap
 from torchpruner_core.pruning.zero import set_zero
 
 PLAIN = (bool, int, float, str, tuple, list, dict, type(None))

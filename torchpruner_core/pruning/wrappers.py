@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from torchpruner_core.pruning.errors import UnsupportedModuleError
+from torchpruner_core.errors import UnsupportedModuleError
 
 _NEEDED = ("reducer", "_build_params_for_reducer", "_ddp_init_helper", "static_graph")
 

@@ -7,9 +7,9 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from torchpruner_core.module_pruner.base import BasePruner, TensorPruner
-from torchpruner_core.module_pruner.registry import module_pruner_reg
-from torchpruner_core.pruning import slices
+from torchpruner_core.cut_dict import Cut, fingerprint, read_cut
+from torchpruner_core.errors import ModulePrunerError, ReplayError
+from torchpruner_core.pruning.change_list import under_every_name
 from torchpruner_core.pruning.context import (
     CutContext,
     TensorRecord,
@@ -17,11 +17,16 @@ from torchpruner_core.pruning.context import (
     forget,
     remember,
 )
-from torchpruner_core.pruning.cut_dict import Cut, fingerprint, read_cut
-from torchpruner_core.pruning.errors import ModulePrunerError, ReplayError
-from torchpruner_core.pruning.journal import Journal
-from torchpruner_core.pruning.plan import under_every_name
-from torchpruner_core.pruning.targets import LocalModel, in_mode_of_model, split_name, unwrap
+from torchpruner_core.pruning.module_pruners.base import BasePruner, TensorPruner
+from torchpruner_core.pruning.module_pruners.registry import module_pruner_reg
+from torchpruner_core.pruning.tensors import slices
+from torchpruner_core.pruning.tensors.journal import Journal
+from torchpruner_core.pruning.tensors.targets import (
+    LocalModel,
+    in_mode_of_model,
+    split_name,
+    unwrap,
+)
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 

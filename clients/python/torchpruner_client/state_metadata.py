@@ -10,7 +10,7 @@ import base64
 import json
 from typing import Any
 
-from torchpruner_core.exporting.wire import tensor_headers
+from torchpruner_core.importing.wire import tensor_headers
 
 STATE_KEY = "torchpruner.state"
 MAX_BYTES = 1 << 20

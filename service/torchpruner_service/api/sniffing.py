@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 
 from torchpruner_core.errors import InvalidModelError
-from torchpruner_core.exporting.wire import holds_graph, tensor_headers
+from torchpruner_core.importing.wire import holds_graph, tensor_headers
 from torchpruner_service.problems import InvalidUpload
 
 MAX_ENTRIES = 200_000

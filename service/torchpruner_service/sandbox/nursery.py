@@ -35,7 +35,7 @@ PRELOADED = (
     "torch.export",
     "torch.onnx._internal.torchscript_exporter.utils",
     "onnxscript",
-    "torchpruner_core.graph.onnx_graph",
+    "torchpruner_core.onnx_graph",
     "torchpruner_core.exporting",
     "torchpruner_core.coupling.solve",
     "torchpruner_core.operators.registry",

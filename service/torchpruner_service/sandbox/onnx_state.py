@@ -25,7 +25,7 @@ def named_initializers(path: Path, inputs: list[TensorSpec]) -> Iterator[tuple[s
     import onnx
 
     from torchpruner_core import strip_weights
-    from torchpruner_core.graph.importer import read_graph
+    from torchpruner_core.importing.importer import read_graph
 
     data = path.read_bytes()
     graph = read_graph(strip_weights(data), inputs or None)

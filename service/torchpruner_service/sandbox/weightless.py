@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
-from torchpruner_core.exporting.wire import Buffer, tensor_headers
+from torchpruner_core.importing.wire import Buffer, tensor_headers
 
 
 def lacks_weights(data: Buffer) -> bool:

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.core.operators.brute_force import ints, model, node
 from torchpruner_core import solve_onnx
 from torchpruner_core.errors import InvalidModelError, TorchPrunerError
-from torchpruner_core.exporting.wire import holds_graph, strip_weights, tensor_headers
+from torchpruner_core.importing.wire import holds_graph, strip_weights, tensor_headers
 
 BOUNDED = settings(derandomize=True, deadline=None, database=None, max_examples=150)
 

@@ -10,8 +10,8 @@ from torch import nn
 
 from tests.core.pruning.nets import assert_same, axes, cut, state
 from torchpruner_core import module_pruner, recovery_cut, recovery_zero, set_cut, set_zero
+from torchpruner_core.errors import ModulePrunerError
 from torchpruner_core.module_pruner import BasePruner, LayerChange, ParameterPruner
-from torchpruner_core.pruning.errors import ModulePrunerError
 
 
 class Scaled(nn.Module):

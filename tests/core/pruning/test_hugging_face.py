@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from torchpruner_core import ONNXGraph, recovery_cut, set_cut, verify_cut
-from torchpruner_core.pruning.errors import LiteralInForwardError
+from torchpruner_core.errors import LiteralInForwardError
 
 transformers = pytest.importorskip("transformers")
 

@@ -14,8 +14,8 @@ from torch import nn
 from tests.core.pruning import attentions
 from tests.core.pruning.nets import assert_same, state
 from torchpruner_core import ONNXGraph, recovery_cut, set_cut, verify_cut
-from torchpruner_core.pruning.errors import LiteralInForwardError
-from torchpruner_core.pruning.rehearsal import Stage
+from torchpruner_core.errors import LiteralInForwardError
+from torchpruner_core.pruning.forward.rehearsal import Stage
 
 
 def analysed(

@@ -8,7 +8,7 @@ from torch import nn
 
 from tests.core.pruning.nets import ConvNet, assert_same, axes, conv_net_cut, cut, state
 from torchpruner_core import ONNXGraph, merge_cut_dict, recovery_cut, set_cut, verify_cut
-from torchpruner_core.pruning.errors import MergeError
+from torchpruner_core.errors import MergeError
 
 
 def test_indices_of_one_axis_are_united() -> None:

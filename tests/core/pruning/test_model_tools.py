@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from torchpruner_core import model_tools
-from torchpruner_core.pruning.errors import UnknownObjectError
+from torchpruner_core.errors import UnknownObjectError
 
 
 def model() -> nn.Module:

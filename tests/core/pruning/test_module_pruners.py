@@ -11,8 +11,8 @@ from torch import nn
 
 from tests.core.pruning.nets import assert_same, axes, cut, state
 from torchpruner_core import recovery_cut, set_cut, set_zero
+from torchpruner_core.errors import ModulePrunerError
 from torchpruner_core.module_pruner import PrunedMultiheadAttention, module_pruner_reg
-from torchpruner_core.pruning.errors import ModulePrunerError
 
 # layer, cuts of its tensors, operator changes, attributes afterwards, input shape
 CASES: dict[

@@ -14,7 +14,7 @@ from torch import nn
 
 from tests.core.pruning.nets import ConvNet, assert_same, axes, conv_net_cut, cut, state
 from torchpruner_core import recovery_cut, recovery_optimizer, set_cut, set_cut_optimizer
-from torchpruner_core.pruning.errors import ContextMismatchError, OptimizerStateError
+from torchpruner_core.errors import ContextMismatchError, OptimizerStateError
 
 CLASSES = {
     name: cls

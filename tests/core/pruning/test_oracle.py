@@ -12,7 +12,7 @@ from torch.nn.utils.prune import l1_unstructured
 
 from tests.core.pruning.nets import ConvNet, assert_same, axes, conv_net_cut, cut, state
 from torchpruner_core import ONNXGraph, verify_cut
-from torchpruner_core.pruning.errors import ReplayError
+from torchpruner_core.errors import ReplayError
 from torchpruner_core.pruning.oracle import randomise_norms
 
 

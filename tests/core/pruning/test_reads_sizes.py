@@ -16,7 +16,7 @@ from torchpruner_core import (
     ONNXGraph,
     set_cut,
 )
-from torchpruner_core.pruning.rehearsal import Stage
+from torchpruner_core.pruning.forward.rehearsal import Stage
 
 
 class ShapedLike(nn.Module):

@@ -12,7 +12,7 @@ from torch import nn
 
 from tests.core.pruning.nets import ConvNet, assert_same, axes, conv_net_cut, cut, state
 from torchpruner_core import CutResult, recovery_cut, recovery_zero, set_cut, set_zero
-from torchpruner_core.pruning.errors import (
+from torchpruner_core.errors import (
     ContextMismatchError,
     CutMismatchError,
     UnsupportedModuleError,

@@ -9,7 +9,7 @@ import torch
 
 from tests.core.pruning.nets import ConvNet, assert_same, axes, conv_net_cut, cut, state
 from torchpruner_core import recovery_zero, set_cut, set_zero
-from torchpruner_core.pruning.errors import ContextMismatchError, CutMismatchError
+from torchpruner_core.errors import ContextMismatchError, CutMismatchError
 
 
 def test_zeroing_keeps_shapes_and_identity_and_comes_back() -> None:

@@ -20,8 +20,8 @@ def custom_types(node: Any, types: Mapping[str, Any], values: Values) -> dict[st
     """
     import onnx
 
-    from torchpruner_core.graph.importer import Record
-    from torchpruner_core.graph.shapes import read_type
+    from torchpruner_core.importing.importer import Record
+    from torchpruner_core.importing.shapes import read_type
     from torchpruner_core.operators.base import OperatorNode
     from torchpruner_core.operators.registry import operator_register
 

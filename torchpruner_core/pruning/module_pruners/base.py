@@ -23,10 +23,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from torchpruner_core.pruning import slices
-from torchpruner_core.pruning.cut_dict import operator_owner
-from torchpruner_core.pruning.errors import ModulePrunerError
-from torchpruner_core.pruning.targets import own_tensors
+from torchpruner_core.cut_dict import operator_owner
+from torchpruner_core.errors import ModulePrunerError
+from torchpruner_core.pruning.tensors import slices
+from torchpruner_core.pruning.tensors.targets import own_tensors
 
 Context = dict[str, Any]
 """Dotted name -> the removed slices of a tensor, or an attribute's value before."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from torchpruner_core.module_pruner.base import BasePruner
+from torchpruner_core.pruning.module_pruners.base import BasePruner
 
 
 class ModulePrunerRegister:

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from torchpruner_core.module_pruner.base import BasePruner, LayerChange
-from torchpruner_core.pruning.errors import ModulePrunerError
+from torchpruner_core.errors import ModulePrunerError
+from torchpruner_core.pruning.module_pruners.base import BasePruner, LayerChange
 
 
 class ConvPruner(BasePruner):

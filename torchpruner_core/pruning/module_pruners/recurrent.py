@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from torchpruner_core.module_pruner.base import BasePruner, LayerChange
-from torchpruner_core.pruning.errors import ModulePrunerError
+from torchpruner_core.errors import ModulePrunerError
+from torchpruner_core.pruning.module_pruners.base import BasePruner, LayerChange
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from torchpruner_core.pruning.errors import CutMismatchError, UnsupportedModuleError
+from torchpruner_core.errors import CutMismatchError, UnsupportedModuleError
 
 Axes = Sequence[Any]
 """One entry an axis: ``None`` or an empty list for an axis that stays, else the indices to remove."""

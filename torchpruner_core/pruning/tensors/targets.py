@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from torchpruner_core.cut_result import CutResult
-from torchpruner_core.pruning import slices
-from torchpruner_core.pruning.errors import CutMismatchError, UnsupportedModuleError
+from torchpruner_core.errors import CutMismatchError, UnsupportedModuleError
+from torchpruner_core.pruning.tensors import slices
 
 WRAPPERS = (
     nn.DataParallel,

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torchpruner_core.cut_result import AxisCuts, CutResult, OperatorChange, TensorSpec
-from torchpruner_core.pruning.errors import CutMismatchError, MergeError
+from torchpruner_core.errors import CutMismatchError, MergeError
 
 Cut = Mapping[str, Any]
 """A ``CutResult``, or a dict with the keys ``'terminal'``, ``'iner'`` and ``'operator'``."""

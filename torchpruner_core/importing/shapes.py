@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from torchpruner_core.errors import GraphError, InvalidModelError
-from torchpruner_core.graph.custom_shapes import custom_types
 from torchpruner_core.graph.values import Values, attributes
+from torchpruner_core.importing.custom_shapes import custom_types
 
 if TYPE_CHECKING:
     import onnx

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from torchpruner_core.cut_dict import operator_owner
 from torchpruner_core.cut_result import AxisCuts, CutResult, OperatorChange
-from torchpruner_core.module_pruner.base import BasePruner, TensorPruner, layer_change
-from torchpruner_core.module_pruner.registry import module_pruner_reg
-from torchpruner_core.pruning.cut_dict import operator_owner
-from torchpruner_core.pruning.errors import CutMismatchError, ModulePrunerError, ReplayError
-from torchpruner_core.pruning.journal import MISSING, AttributeChange, get_attribute
-from torchpruner_core.pruning.targets import LocalModel, Target, own_tensors, split_name
+from torchpruner_core.errors import CutMismatchError, ModulePrunerError, ReplayError
+from torchpruner_core.pruning.module_pruners.base import BasePruner, TensorPruner, layer_change
+from torchpruner_core.pruning.module_pruners.registry import module_pruner_reg
+from torchpruner_core.pruning.tensors.journal import MISSING, AttributeChange, get_attribute
+from torchpruner_core.pruning.tensors.targets import LocalModel, Target, own_tensors, split_name
 
 
 @dataclass

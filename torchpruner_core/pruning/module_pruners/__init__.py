@@ -1,7 +1,7 @@
 """Module pruners: how each class of module follows a cut.
 
 ``module_pruner_reg.regist(cls, pruner)`` adds one; subclasses of a registered class inherit it. See
-:mod:`torchpruner_core.module_pruner.base` for the two ways to write a pruner.
+:mod:`torchpruner_core.pruning.module_pruners.base` for the two ways to write a pruner.
 """
 
 from __future__ import annotations
@@ -9,33 +9,33 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from torchpruner_core.module_pruner.attention import (
+from torchpruner_core.pruning.module_pruners.attention import (
     MultiheadAttentionPruner,
     PrunedMultiheadAttention,
 )
-from torchpruner_core.module_pruner.base import (
+from torchpruner_core.pruning.module_pruners.base import (
     BasePruner,
     LayerChange,
     ParameterPruner,
     TensorPruner,
     layer_change,
 )
-from torchpruner_core.module_pruner.convolution import (
+from torchpruner_core.pruning.module_pruners.convolution import (
     BilinearPruner,
     ConvPruner,
     ConvTransposePruner,
     LinearPruner,
 )
-from torchpruner_core.module_pruner.embedding import EmbeddingPruner
-from torchpruner_core.module_pruner.normalization import (
+from torchpruner_core.pruning.module_pruners.embedding import EmbeddingPruner
+from torchpruner_core.pruning.module_pruners.normalization import (
     ChannelNormPruner,
     GroupNormPruner,
     LayerNormPruner,
     PReLUPruner,
 )
-from torchpruner_core.module_pruner.recurrent import RNNCellPruner, RNNPruner
-from torchpruner_core.module_pruner.registry import ModulePrunerRegister, module_pruner_reg
-from torchpruner_core.pruning.slices import (
+from torchpruner_core.pruning.module_pruners.recurrent import RNNCellPruner, RNNPruner
+from torchpruner_core.pruning.module_pruners.registry import ModulePrunerRegister, module_pruner_reg
+from torchpruner_core.pruning.tensors.slices import (
     RemovedSlices,
     recovery_cut_tensor,
     recovery_zero_tensor,

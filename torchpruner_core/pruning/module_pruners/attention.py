@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
-from torchpruner_core.module_pruner.base import BasePruner, LayerChange
-from torchpruner_core.pruning.errors import ModulePrunerError
+from torchpruner_core.errors import ModulePrunerError
+from torchpruner_core.pruning.module_pruners.base import BasePruner, LayerChange
 
 
 class PrunedMultiheadAttention(nn.MultiheadAttention):

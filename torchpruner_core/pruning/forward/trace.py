@@ -18,8 +18,8 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from torchpruner_core.pruning.boundaries import flatten_outputs
-from torchpruner_core.pruning.corrections import ArgumentPath, kind_of, numbers
+from torchpruner_core.pruning.forward.boundaries import flatten_outputs
+from torchpruner_core.pruning.forward.corrections import ArgumentPath, kind_of, numbers
 
 SHAPING = frozenset(
     [

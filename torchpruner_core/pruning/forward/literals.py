@@ -16,13 +16,13 @@ from typing import Any
 
 from torch import nn
 
-from torchpruner_core.module_pruner.registry import module_pruner_reg
-from torchpruner_core.pruning.corrections import SIZES, SPLITTING, Correction, kind_of
-from torchpruner_core.pruning.cut_dict import operator_owner
-from torchpruner_core.pruning.errors import CutMismatchError, LiteralInForwardError
-from torchpruner_core.pruning.journal import AttributeChange
-from torchpruner_core.pruning.rehearsal import Outcome, Stage, sizes_after, split_sizes
-from torchpruner_core.pruning.trace import SHAPING, Call
+from torchpruner_core.cut_dict import operator_owner
+from torchpruner_core.errors import CutMismatchError, LiteralInForwardError
+from torchpruner_core.pruning.forward.corrections import SIZES, SPLITTING, Correction, kind_of
+from torchpruner_core.pruning.forward.rehearsal import Outcome, Stage, sizes_after, split_sizes
+from torchpruner_core.pruning.forward.trace import SHAPING, Call
+from torchpruner_core.pruning.module_pruners.registry import module_pruner_reg
+from torchpruner_core.pruning.tensors.journal import AttributeChange
 
 ATTEMPTS = 600
 """Rehearsals at most; a 32-layer model whose layers all change needs about 100."""

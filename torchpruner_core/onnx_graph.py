@@ -6,17 +6,17 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from torchpruner_core import running
 from torchpruner_core.analysis.solved_graph import SolvedGraph
 from torchpruner_core.cut_result import TensorSpec
 from torchpruner_core.errors import GraphError, InputSpecError
 from torchpruner_core.exporting import Program, export
 from torchpruner_core.exporting.structures import arranged, specs_of, tensors_of_inputs
-from torchpruner_core.graph import forward
-from torchpruner_core.graph.importer import ImportedGraph, read_graph
 from torchpruner_core.graph.named import Modules, Nodes, Operators
 from torchpruner_core.graph.naming import self_name
 from torchpruner_core.graph.nodes import DataNode, Module, fill_boundaries, np_dtype
-from torchpruner_core.graph.solving import solve_graph
+from torchpruner_core.importing.importer import ImportedGraph, read_graph
+from torchpruner_core.importing.solving import solve_graph
 
 if TYPE_CHECKING:
     from torchpruner_core.operators.base import OperatorNode
@@ -43,8 +43,8 @@ class ONNXGraph:
 
     def set_device(self, device: str) -> None:
         """Choose where values are computed, ``'CPU'`` or ``'GPU'``; raises ``GraphError`` else."""
-        if device not in forward.DEVICES:
-            raise GraphError(f"the device is one of {', '.join(forward.DEVICES)}, not {device!r}")
+        if device not in running.DEVICES:
+            raise GraphError(f"the device is one of {', '.join(running.DEVICES)}, not {device!r}")
         self._device = device
         for operator in getattr(self, "operators", {}).values():
             operator.device = device
@@ -163,7 +163,7 @@ class ONNXGraph:
 
         model = onnx.load_model_from_string(program.with_weights())
         feeds = _feeds(nodes, inputs)
-        values = forward.run_all(model, feeds, self._device)
+        values = running.run_all(model, feeds, self._device)
         values.update(feeds)
         for tensor in model.graph.initializer:
             values[tensor.name] = onnx.numpy_helper.to_array(tensor)

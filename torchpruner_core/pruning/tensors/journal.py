@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from torchpruner_core.pruning import slices
-from torchpruner_core.pruning.targets import own_tensors
+from torchpruner_core.pruning.tensors import slices
+from torchpruner_core.pruning.tensors.targets import own_tensors
 
 STORES = ("_parameters", "_buffers", "_modules")
 

@@ -9,7 +9,7 @@ from torch.utils._pytree import tree_map, tree_map_with_path
 
 from torchpruner_core.cut_result import CutResult
 from torchpruner_core.exporting.structures import flatten_outputs as flatten_outputs
-from torchpruner_core.pruning import slices
+from torchpruner_core.pruning.tensors import slices
 
 
 def cut_inputs(

@@ -26,15 +26,19 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_map
 
+from torchpruner_core.cut_dict import operator_owner
 from torchpruner_core.cut_result import AxisCuts, CutResult, TensorSpec
-from torchpruner_core.pruning import slices
-from torchpruner_core.pruning.boundaries import cut_inputs, flatten_outputs, less_cut_outputs
-from torchpruner_core.pruning.corrections import SPLITTING, Correction, correct, kind_of
-from torchpruner_core.pruning.cut_dict import operator_owner
-from torchpruner_core.pruning.journal import AttributeChange, put_attribute
-from torchpruner_core.pruning.plan import Plan, has_own_rule
-from torchpruner_core.pruning.targets import own_tensors
-from torchpruner_core.pruning.trace import SHAPING, Call, Trace, record
+from torchpruner_core.pruning.change_list import Plan, has_own_rule
+from torchpruner_core.pruning.forward.boundaries import (
+    cut_inputs,
+    flatten_outputs,
+    less_cut_outputs,
+)
+from torchpruner_core.pruning.forward.corrections import SPLITTING, Correction, correct, kind_of
+from torchpruner_core.pruning.forward.trace import SHAPING, Call, Trace, record
+from torchpruner_core.pruning.tensors import slices
+from torchpruner_core.pruning.tensors.journal import AttributeChange, put_attribute
+from torchpruner_core.pruning.tensors.targets import own_tensors
 
 DEVICES = ("meta", "fake", "cpu")
 """Where to rehearse, the first on which the model runs: shapes alone; shapes that say they are on a

@@ -29,7 +29,7 @@ def sniff(data: bytes) -> ModelFormat:
             "the file is a bare pickle, not a program; save the model with torch.jit.trace(...)"
             ".save(path), torch.export.save or torch.onnx.export"
         )
-    from torchpruner_core.exporting.wire import holds_graph
+    from torchpruner_core.importing.wire import holds_graph
 
     if holds_graph(data):
         return "onnx"

@@ -12,10 +12,10 @@ from torchpruner_core.coupling.solve import solve
 from torchpruner_core.coupling.ties import Ties
 from torchpruner_core.errors import GraphError, TorchPrunerError
 from torchpruner_core.exporting import read_model
-from torchpruner_core.exporting.wire import Buffer, strip_weights
-from torchpruner_core.graph.importer import ImportedGraph, InputSpecs, read_graph
 from torchpruner_core.graph.naming import self_name
-from torchpruner_core.graph.zeros import declare_inexact_sums
+from torchpruner_core.importing.importer import ImportedGraph, InputSpecs, read_graph
+from torchpruner_core.importing.wire import Buffer, strip_weights
+from torchpruner_core.importing.zeros import declare_inexact_sums
 
 Progress = Callable[[str, float], None]
 

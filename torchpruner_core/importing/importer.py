@@ -19,8 +19,8 @@ from torchpruner_core.errors import InputSpecError, InvalidModelError, Unsupport
 from torchpruner_core.exporting.program import Origin
 from torchpruner_core.graph import naming
 from torchpruner_core.graph.nodes import DataNode
-from torchpruner_core.graph.shapes import dtype_name, infer_shapes
 from torchpruner_core.graph.values import Values, attributes, tensor_value
+from torchpruner_core.importing.shapes import dtype_name, infer_shapes
 from torchpruner_core.operators import operator_register
 from torchpruner_core.operators.base import OperatorNode
 

@@ -1,0 +1,1 @@
+"""From an ONNX file's bytes to a solved graph."""

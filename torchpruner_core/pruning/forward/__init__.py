@@ -1,0 +1,1 @@
+"""A forward run in rehearsal: which constants of its code a cut must change, and who holds them."""
