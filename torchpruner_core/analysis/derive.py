@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import numpy as np
 
+from torchpruner_core.analysis.closure import Removal
 from torchpruner_core.analysis.coupling import ClassChange, ClassSelection, Coupling
-from torchpruner_core.cut_result import CutResult
+from torchpruner_core.analysis.graph_data import GraphData
+from torchpruner_core.analysis.modules import with_costs
+from torchpruner_core.cut_result import CutResult, Indices
 from torchpruner_core.errors import CutError
 
-if TYPE_CHECKING:
-    from torchpruner_core.analysis.closure import Removal
-    from torchpruner_core.analysis.solved_graph import SolvedGraph
-    from torchpruner_core.cut_result import Indices
+Graph = TypeVar("Graph", bound=GraphData)
 
 
-def derive(graph: SolvedGraph, result: CutResult) -> SolvedGraph:
+def derive(graph: Graph, result: CutResult) -> Graph:
     """Return ``graph`` without what ``result`` removes.
 
     Raises ``CutError`` where ``result`` names nodes or indices the graph does not have, or where
@@ -37,13 +37,11 @@ def derive(graph: SolvedGraph, result: CutResult) -> SolvedGraph:
         name: replace(operator, flops=flops[k])
         for k, (name, operator) in enumerate(graph.operators.items())
     }
-    from torchpruner_core.analysis.modules import with_costs
-
     modules = with_costs(graph.modules, nodes, operators)
     return replace(graph, nodes=nodes, operators=operators, modules=modules, coupling=coupling)
 
 
-def _read(graph: SolvedGraph, result: Any) -> CutResult:
+def _read(graph: GraphData, result: Any) -> CutResult:
     try:
         read: CutResult = result if isinstance(result, CutResult) else CutResult.from_dict(result)
     except (ValueError, TypeError, KeyError) as error:
@@ -60,7 +58,7 @@ def _read(graph: SolvedGraph, result: Any) -> CutResult:
     return read
 
 
-def _removal(graph: SolvedGraph, result: CutResult) -> Removal:
+def _removal(graph: GraphData, result: CutResult) -> Removal:
     parts = []
     for name, axes in (*result.terminal.items(), *result.iner.items()):
         node = graph.node(name)
@@ -130,7 +128,7 @@ def _cut_selection(selection: ClassSelection, gone: dict[int, Indices]) -> Class
     return replace(selection, values=values)
 
 
-def _shapes(graph: SolvedGraph, coupling: Coupling) -> dict[str, tuple[int, ...]]:
+def _shapes(graph: GraphData, coupling: Coupling) -> dict[str, tuple[int, ...]]:
     return {
         name: tuple(int(coupling.class_length[c]) for c in graph.classes_of(name))
         for name in graph.nodes

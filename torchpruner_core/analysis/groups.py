@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from torchpruner_core.analysis.solved_graph import TERMINAL_KINDS, SolvedGraph
+from torchpruner_core.analysis.graph_data import GraphData
+from torchpruner_core.analysis.records import TERMINAL_KINDS
 from torchpruner_core.errors import CutError
 
 
@@ -38,7 +39,7 @@ class SliceCost:
     reason: str | None = None
 
 
-def groups(graph: SolvedGraph) -> list[Group]:
+def groups(graph: GraphData) -> list[Group]:
     """Return the groups that reach a parameter or buffer, in the order of the graph.
 
     Components are grouped by the set of axes they reach; frozen ones are left out.
@@ -64,7 +65,7 @@ def groups(graph: SolvedGraph) -> list[Group]:
     ]
 
 
-def slice_cost(graph: SolvedGraph, group: Group) -> SliceCost:
+def slice_cost(graph: GraphData, group: Group) -> SliceCost:
     """Return what removing the first slice of ``group`` takes under granularity ``auto``."""
     component = np.array(group.components[:1], dtype=np.int32)
     try:
@@ -82,7 +83,7 @@ class _TerminalAxes:
     ``stored`` tells of each class whether one of them is a parameter's or a buffer's.
     """
 
-    def __init__(self, graph: SolvedGraph) -> None:
+    def __init__(self, graph: GraphData) -> None:
         self.names = [name for name, node in graph.nodes.items() if node.kind in TERMINAL_KINDS]
         rank = [len(graph.nodes[name].shape) for name in self.names]
         self.first = np.array([graph.first_axis[name] for name in self.names], dtype=np.int64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import prod
 
-from torchpruner_core.analysis.solved_graph import ModuleInfo, NodeInfo, OperatorInfo
+from torchpruner_core.analysis.records import ModuleInfo, NodeInfo, OperatorInfo
 
 
 def with_costs(

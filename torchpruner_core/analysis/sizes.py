@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from itertools import takewhile
 
-from torchpruner_core.analysis.solved_graph import NodeInfo, OperatorInfo
+from torchpruner_core.analysis.records import NodeInfo, OperatorInfo
 
 STATES_SHAPES = frozenset(
     ("Reshape", "Expand", "Split", "Slice", "Tile", "ConstantOfShape", "Range", "Resize")

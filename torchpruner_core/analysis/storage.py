@@ -7,13 +7,16 @@ import json
 import zipfile
 import zlib
 from dataclasses import fields
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from torchpruner_core.analysis.coupling import ClassChange, ClassSelection, ClassView, Coupling
-from torchpruner_core.analysis.solved_graph import ModuleInfo, NodeInfo, OperatorInfo, SolvedGraph
+from torchpruner_core.analysis.graph_data import GraphData
+from torchpruner_core.analysis.records import ModuleInfo, NodeInfo, OperatorInfo
 from torchpruner_core.errors import InvalidModelError
+
+Graph = TypeVar("Graph", bound=GraphData)
 
 SIZE_LIMIT = 1 << 31
 """A stored graph that unpacks to more bytes than this is refused: none is that large."""
@@ -31,7 +34,7 @@ _ARRAYS = (
 )
 
 
-def dump(graph: SolvedGraph) -> bytes:
+def dump(graph: GraphData) -> bytes:
     """Return ``graph`` as bytes."""
     coupling = graph.coupling
     header = {
@@ -58,8 +61,8 @@ def dump(graph: SolvedGraph) -> bytes:
     return zlib.compress(buffer.getvalue(), level=1)
 
 
-def load(data: bytes) -> SolvedGraph:
-    """Read :func:`dump`'s bytes; raises ``InvalidModelError`` for anything else."""
+def load(data: bytes, made: type[Graph]) -> Graph:
+    """Read :func:`dump`'s bytes into a ``made``; raises ``InvalidModelError`` for anything else."""
     try:
         with np.load(io.BytesIO(_unpacked(data)), allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
@@ -86,7 +89,7 @@ def load(data: bytes) -> SolvedGraph:
     nodes = [NodeInfo(*map(_frozen, row)) for row in header["nodes"]]
     operators = [OperatorInfo(*map(_frozen, row)) for row in header["operators"]]
     modules = [ModuleInfo(*map(_frozen, row)) for row in header["modules"]]
-    return SolvedGraph(
+    return made(
         nodes={node.name: node for node in nodes},
         operators={operator.name: operator for operator in operators},
         modules={module.name: module for module in modules},

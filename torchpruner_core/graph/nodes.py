@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from torchpruner_core.analysis.solved_graph import TERMINAL_KINDS, NodeKind
+from torchpruner_core.analysis.records import TERMINAL_KINDS, NodeKind
 from torchpruner_core.cut_result import CutRequest, CutResult
 from torchpruner_core.errors import UnknownNodeError
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from torchpruner_core.analysis.solved_graph import NodeKind
+from torchpruner_core.analysis.records import NodeKind
 from torchpruner_core.cut_result import TensorSpec
 from torchpruner_core.errors import InputSpecError, InvalidModelError, UnsupportedModelError
 from torchpruner_core.exporting.program import Origin

@@ -7,7 +7,8 @@ from math import prod
 from pathlib import Path
 
 from torchpruner_core.analysis.modules import with_costs
-from torchpruner_core.analysis.solved_graph import ModuleInfo, NodeInfo, OperatorInfo, SolvedGraph
+from torchpruner_core.analysis.records import ModuleInfo, NodeInfo, OperatorInfo
+from torchpruner_core.analysis.solved_graph import SolvedGraph
 from torchpruner_core.coupling.solve import solve
 from torchpruner_core.coupling.ties import Ties
 from torchpruner_core.errors import GraphError, TorchPrunerError

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from torchpruner_core.analysis.groups import Group, slice_cost
-from torchpruner_core.analysis.solved_graph import ModuleInfo, NodeInfo, OperatorInfo, SolvedGraph
+from torchpruner_core.analysis.records import ModuleInfo, NodeInfo, OperatorInfo
+from torchpruner_core.analysis.solved_graph import SolvedGraph
 
 
 def module_view(module: ModuleInfo) -> dict[str, Any]:
