@@ -35,6 +35,8 @@ app = typer.Typer(
     cls=OneLine,
     no_args_is_help=True,
     add_completion=False,
+    # A traceback with its variables would show secrets.
+    pretty_exceptions_show_locals=False,
     help="Structured pruning as a shared service. Settings come from the environment: REDIS_URL, "
     "STORAGE_URL and TORCHPRUNER_*; see the README.",
 )

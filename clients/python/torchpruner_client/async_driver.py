@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import time
 from collections.abc import AsyncIterator
 from typing import Any, TypeVar
 
@@ -11,13 +9,15 @@ import anyio
 import anyio.lowlevel
 import httpx
 
-from torchpruner_client.connection_settings import ConnectionSettings
+from torchpruner_client.connection_settings import STREAM_TIMEOUT, ConnectionSettings
 from torchpruner_client.deprecation import warn_if_deprecated
 from torchpruner_client.download_target import opened
 from torchpruner_client.errors import error_of
-from torchpruner_client.event_stream import EventReader
+from torchpruner_client.following import Following
+from torchpruner_client.patience import Patience
 from torchpruner_client.steps import Body, Call, Fetch, Flow, Step, Watch
-from torchpruner_client.waiting import check, unreachable
+from torchpruner_client.transfer import Transfer
+from torchpruner_client.waiting import unreachable
 
 T = TypeVar("T")
 
@@ -104,64 +104,46 @@ class AsyncDriver:
             return response
 
     async def _watch(self, watch: Watch) -> dict[str, Any]:
-        policy = self._settings.retries
-        deadline = None if watch.timeout is None else time.monotonic() + watch.timeout
-        number = 0
+        following = Following(watch, self._patience())
         while True:
             try:
-                async with self._http.stream(
-                    "GET", watch.path, timeout=httpx.Timeout(30.0, connect=5.0)
-                ) as answer:
+                async with self._http.stream("GET", watch.path, timeout=STREAM_TIMEOUT) as answer:
                     if answer.status_code >= 400:
                         await answer.aread()
-                        raise error_of(answer)
-                    reader = EventReader()
-                    async for line in answer.aiter_lines():
-                        check(deadline, watch)
-                        found = reader.line(line)
-                        if found is None:
-                            continue
-                        number = 0
-                        watch.on_event(found[1])
-                        if found[0] == "end":
-                            return found[1]
+                        wait = following.refused(answer)
+                    else:
+                        following.begin()
+                        async for line in answer.aiter_lines():
+                            ended = following.line(line)
+                            if ended is not None:
+                                return ended
+                        wait = following.broke()
             except httpx.TransportError as error:
-                number += 1
-                if number > policy.retries:
-                    raise unreachable(self._settings.url, error) from error
-            check(deadline, watch)
-            await anyio.sleep(policy.wait(max(1, number)))
+                wait = following.broke(error)
+            await anyio.sleep(wait)
 
     async def _fetch(self, fetch: Fetch) -> str:
-        policy = self._settings.retries
-        hasher = hashlib.sha256()
-        done, number, etag = 0, 0, ""
         with opened(fetch.target) as file:
+            transfer = Transfer(fetch, file, self._patience())
             while True:
-                headers = {"Range": f"bytes={done}-", "If-Range": etag} if done else {}
                 try:
-                    async with self._http.stream("GET", fetch.path, headers=headers) as answer:
+                    async with self._http.stream(
+                        "GET", fetch.path, headers=transfer.headers()
+                    ) as answer:
                         if answer.status_code >= 400:
                             await answer.aread()
-                            raise error_of(answer)
-                        if answer.status_code != 206 and done:
-                            file.seek(0)
-                            file.truncate()
-                            hasher, done = hashlib.sha256(), 0
-                        etag = answer.headers.get("etag", "")
-                        total = done + int(answer.headers.get("content-length", 0))
-                        async for chunk in answer.aiter_bytes():
-                            file.write(chunk)
-                            hasher.update(chunk)
-                            done += len(chunk)
-                            number = 0
-                            fetch.on_received(done, total)
-                    return hasher.hexdigest()
+                            wait = transfer.refused(answer)
+                        else:
+                            transfer.begin(answer)
+                            async for chunk in answer.aiter_bytes():
+                                transfer.take(chunk)
+                            return transfer.digest()
                 except httpx.TransportError as error:
-                    number += 1
-                    if number > policy.retries:
-                        raise unreachable(self._settings.url, error) from error
-                    await anyio.sleep(policy.wait(number))
+                    wait = transfer.broke(error)
+                await anyio.sleep(wait)
+
+    def _patience(self) -> Patience:
+        return Patience(self._settings.retries, self._settings.url)
 
 
 async def _chunks(body: Body) -> AsyncIterator[bytes]:

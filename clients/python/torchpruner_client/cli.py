@@ -28,6 +28,8 @@ from torchpruner_core.errors import TorchPrunerError
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
+    # A traceback with its variables would show the API key.
+    pretty_exceptions_show_locals=False,
     help=(
         "Structured pruning of a network on a torchpruner service. TORCHPRUNER_URL and "
         "TORCHPRUNER_API_KEY say which and as whom."

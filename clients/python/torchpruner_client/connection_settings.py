@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -14,6 +14,8 @@ from torchpruner_client.steps import Call
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 TIMEOUT = httpx.Timeout(60.0, connect=5.0)
+STREAM_TIMEOUT = httpx.Timeout(30.0, connect=5.0)
+"""Of events: the service repeats itself every few seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +23,7 @@ class ConnectionSettings:
     """``url`` and ``api_key`` default to TORCHPRUNER_URL and TORCHPRUNER_API_KEY."""
 
     url: str
-    api_key: str | None
+    api_key: str | None = field(repr=False)
     retries: RetryPolicy
     timeout: httpx.Timeout
 
@@ -41,7 +43,7 @@ class ConnectionSettings:
             )
         return cls(
             (url or os.environ.get("TORCHPRUNER_URL") or DEFAULT_URL).rstrip("/"),
-            api_key or os.environ.get("TORCHPRUNER_API_KEY"),
+            _checked_key(api_key or os.environ.get("TORCHPRUNER_API_KEY")),
             retries,
             timeout,
         )
@@ -65,6 +67,28 @@ class ConnectionSettings:
             options["timeout"] = httpx.Timeout(call.timeout, connect=5.0)
         headers.update(_trace_headers())
         return options
+
+
+def _checked_key(key: str | None) -> str | None:
+    """The key without blanks around it, which files and pasting add.
+
+    Raises ``ValueError`` for one that no header can hold. Left to the HTTP library, its error would
+    show the key.
+    """
+    key = (key or "").strip()
+    for position, character in enumerate(key, 1):
+        if not "!" <= character <= "~":
+            raise ValueError(
+                f"the API key's character {position} of {len(key)} is {_named(character)}, which no "
+                "key has; copy the line that `torchpruner-service keys create` printed, whole and alone"
+            )
+    return key or None
+
+
+def _named(character: str) -> str:
+    if character in "\r\n":
+        return "a line break"
+    return "a blank" if character.isspace() else f"U+{ord(character):04X}"
 
 
 def _trace_headers() -> dict[str, str]:

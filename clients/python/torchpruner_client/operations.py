@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from torchpruner_client.cut_requests import result_of
-from torchpruner_client.download_target import check_target
+from torchpruner_client.download_target import check_target, part_of, put_in_place
 from torchpruner_client.errors import (
     ConflictError,
     DownloadDamaged,
@@ -244,8 +244,9 @@ def download(
     """Have a file made and download it. Weights that the service lacks are sent first, where they
     are here.
 
-    The file appears under its name when it is whole and its sha256 is right. Raises
-    ``DownloadTargetError`` before anything is made where it could not be written.
+    The file appears under its name when it is whole and its sha256 is right; of two downloads to one
+    name the last stays. Raises ``DownloadTargetError`` before anything is made where it could not be
+    written.
     """
     check_target(target)
     call = Call("POST", f"/v1/models/{model}/{kind}", json=body)
@@ -262,7 +263,9 @@ def download(
         artifact = _json((yield Call("GET", path)))
     if artifact["state"] != "ready":
         raise failure(JobFailed, _problem_of(artifact))
-    partial = target.with_name(f".{target.name}.{artifact['id'][:12]}.part")
+    # What a link points to is written, not the link.
+    target_file = target.resolve() if target.is_symlink() else target
+    partial = part_of(target_file)
 
     def received(done: int, total: int) -> None:
         progress.update("downloading", done, total, "bytes")
@@ -275,7 +278,7 @@ def download(
                 f"{artifact['sha256']}; "
                 "download it again"
             )
-        partial.replace(target)
+        put_in_place(partial, target_file, digest)
     finally:
         partial.unlink(missing_ok=True)
     return target

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 from torchpruner_client.errors import ServiceUnreachable
@@ -9,8 +10,9 @@ from torchpruner_client.steps import Watch
 
 
 def unreachable(url: str, error: Exception) -> ServiceUnreachable:
+    shown = re.sub(r"//[^/@]*@", "//***@", url)
     return ServiceUnreachable(
-        f"{url} does not answer ({type(error).__name__}: {error}). Is the service running there? "
+        f"{shown} does not answer ({type(error).__name__}: {error}). Is the service running there? "
         "`torchpruner-service serve` starts one; TORCHPRUNER_URL says where it is"
     )
 
