@@ -22,7 +22,7 @@ _PUBLIC = {
     "Group": "analysis.groups",
     "ONNXGraph": "onnx_graph",
     "DataNode": "graph.nodes",
-    "Module": "graph.nodes",
+    "Module": "graph.modules",
     "OperatorNode": "operators.base",
     "Mask": "graph.mask",
     "operator_register": "operators.registry",
@@ -86,7 +86,8 @@ if TYPE_CHECKING:
         init_function_module,
     )
     from torchpruner_core.graph.mask import Mask
-    from torchpruner_core.graph.nodes import DataNode, Module
+    from torchpruner_core.graph.modules import Module
+    from torchpruner_core.graph.nodes import DataNode
     from torchpruner_core.importing.solving import solve_onnx
     from torchpruner_core.importing.wire import strip_weights
     from torchpruner_core.model_tools import (

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from torchpruner_core.errors import UnknownObjectError
-from torchpruner_core.pruning.tensors.targets import unwrap
+from torchpruner_core.exporting.unwrapping import unwrap
 
 __all__ = [
     "get_name_groups_by_classes",

@@ -12,9 +12,11 @@ from torchpruner_core.cut_result import TensorSpec
 from torchpruner_core.errors import GraphError, InputSpecError
 from torchpruner_core.exporting import Program, export
 from torchpruner_core.exporting.structures import arranged, specs_of, tensors_of_inputs
+from torchpruner_core.graph.dtypes import np_dtype
+from torchpruner_core.graph.modules import Module, fill_boundaries
 from torchpruner_core.graph.named import Modules, Nodes, Operators
 from torchpruner_core.graph.naming import self_name
-from torchpruner_core.graph.nodes import DataNode, Module, fill_boundaries, np_dtype
+from torchpruner_core.graph.nodes import DataNode
 from torchpruner_core.importing.importer import ImportedGraph, read_graph
 from torchpruner_core.importing.solving import solve_graph
 

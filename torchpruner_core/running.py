@@ -14,8 +14,6 @@ from torchpruner_core.errors import GraphError
 if TYPE_CHECKING:
     import onnx
 
-    from torchpruner_core.operators.base import OperatorNode
-
 logger = logging.getLogger(__name__)
 
 DEVICES = ("CPU", "GPU")
@@ -93,35 +91,3 @@ def run(data: bytes, feeds: Mapping[str, Any], device: str = "CPU") -> dict[str,
         return dict(zip(names, runner.run(names, dict(feeds)), strict=True))
     except Exception as error:
         raise GraphError(f"the model did not run: {str(error).splitlines()[0][:300]}") from error
-
-
-def run_operator(operator: OperatorNode) -> list[Any]:
-    """Return the outputs of one operator, computed from its inputs' ``data``.
-
-    Raises ``GraphError`` where an input's data is missing: run ``graph.forward`` first.
-    """
-    import onnx
-
-    missing = [node.name for node in operator.in_data if node is not None and node.data is None]
-    if missing:
-        raise GraphError(f"{operator.name} needs the data of {missing[0]}; run graph.forward first")
-    given = [node for node in operator.in_data if node is not None]
-    graph = onnx.helper.make_graph(
-        [operator.proto],
-        "one",
-        [_value_info(node.value_name, node.data) for node in dict.fromkeys(given)],
-        [onnx.ValueInfoProto(name=node.value_name) for node in operator.out_data],
-    )
-    model = onnx.helper.make_model(graph, opset_imports=operator.values.opsets)
-    model.ir_version = IR_VERSION
-    feeds = {node.value_name: node.data for node in given}
-    results = run(model.SerializeToString(), feeds, operator.device)
-    return [results[node.value_name] for node in operator.out_data]
-
-
-def _value_info(name: str, data: Any) -> Any:
-    import onnx
-
-    return onnx.helper.make_tensor_value_info(
-        name, onnx.helper.np_dtype_to_tensor_dtype(data.dtype), data.shape
-    )

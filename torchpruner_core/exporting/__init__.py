@@ -13,7 +13,7 @@ from typing import Any
 
 from torchpruner_core.exporting.program import Program
 from torchpruner_core.exporting.structures import Inputs
-from torchpruner_core.importing.formats import ModelFormat, sniff
+from torchpruner_core.importing.formats import ModelFormat, read_model, sniff
 
 __all__ = ["ModelFormat", "Program", "export", "export_onnx", "read_model", "sniff"]
 
@@ -48,16 +48,6 @@ def export(model: Any, inputs: Inputs | None = None, *, training: bool = False) 
     from torchpruner_core.exporting import torch_programs
 
     return torch_programs.export_object(model, inputs, training)
-
-
-def read_model(path: Path) -> bytes:
-    """Return a model file's bytes; raises ``InvalidModelError`` where it cannot be read."""
-    from torchpruner_core.errors import InvalidModelError
-
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InvalidModelError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _export_file(data: bytes, inputs: Inputs | None) -> Program:

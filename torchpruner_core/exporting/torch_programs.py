@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from torchpruner_core.cut_result import TensorSpec
 from torchpruner_core.errors import ExportError, InputSpecError, InvalidModelError
-from torchpruner_core.exporting.program import METADATA_KEY, Origin, Program
+from torchpruner_core.exporting.program import Program
 from torchpruner_core.exporting.structures import arranged, plain_outputs
 from torchpruner_core.exporting.symbolics import registered
 from torchpruner_core.exporting.tidying import tidy
+from torchpruner_core.graph.origin import METADATA_KEY, Origin
 from torchpruner_core.importing.formats import ModelFormat
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def export_file(data: bytes, kind: ModelFormat, inputs: Any) -> Program:
 
 def _unwrapped(model: torch.nn.Module) -> torch.nn.Module:
     """Return what ``torch.compile``, a data-parallel or an averaging wrapper holds."""
-    from torchpruner_core.pruning.tensors.targets import WRAPPERS
+    from torchpruner_core.exporting.unwrapping import WRAPPERS
 
     held: Any = model
     while True:

@@ -1,24 +1,27 @@
-"""The tensors and modules of a graph; operators are in :mod:`torchpruner_core.operators`."""
+"""The tensors of a graph and the operators between them; what operators mean is in ``operators``."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from torchpruner_core.analysis.closure import Granularity
 from torchpruner_core.analysis.records import TERMINAL_KINDS, NodeKind
-from torchpruner_core.cut_result import CutRequest, CutResult
+from torchpruner_core.analysis.solved_graph import SolvedGraph
+from torchpruner_core.cut_result import CutResult
 from torchpruner_core.errors import UnknownNodeError
+from torchpruner_core.graph.values import Values
 
-if TYPE_CHECKING:
-    from torchpruner_core.analysis.closure import Granularity
-    from torchpruner_core.onnx_graph import ONNXGraph
-    from torchpruner_core.operators.base import OperatorNode
 
-UNKNOWN = -1
-"""The size of an axis that only the data decides."""
+class HasSolved(Protocol):
+    """What a node asks of the graph it belongs to."""
+
+    @property
+    def solved(self) -> SolvedGraph: ...
 
 
 class DataNode:
@@ -39,9 +42,9 @@ class DataNode:
         self.module = ""
         self.alias_of: str | None = None
         self.data: NDArray[Any] | None = None
-        self.graph: ONNXGraph | None = None
-        self.in_operator: OperatorNode | None = None
-        self.out_operators: list[OperatorNode] = []
+        self.graph: HasSolved | None = None
+        self.in_operator: OperatorRecord | None = None
+        self.out_operators: list[OperatorRecord] = []
         self.first_axis = -1
         self.is_shaped = True
         """Whether the rank is known; a sequence has none, and ``shape`` is ``()``."""
@@ -108,81 +111,81 @@ _TYPE_NAMES = {
 }
 
 
-class Module:
-    """One ``nn.Module`` of the model, or one of its parameters or buffers, as the graph sees it.
+@dataclass(eq=False, repr=False)
+class OperatorRecord:
+    """One operator as a file states it: its attributes, what it reads and what it computes.
 
-    ``nn_object`` is the PyTorch object (``None`` for a file), ``sub_modules`` its children by
-    attribute name, ``terminal_node`` the tensor of a parameter or buffer. ``operators`` are the
-    operators that ran inside and depend on the input, ``in_data`` and ``out_data`` the tensors
-    that enter and leave.
+    ``name`` is ``'<module>.<Type>'``; ``params`` maps attribute names to Python values; ``in_data``
+    holds ``None`` where an optional input is left out. ``protocal`` is ``'onnx'``.
     """
 
-    def __init__(self, name: str, graph: ONNXGraph, nn_object: Any = None) -> None:
-        self.name = name
-        self.graph = graph
-        self.nn_object = nn_object
-        self.sub_modules: dict[str, Module] = {}
-        self.terminal_node: DataNode | None = None
-        self.operators: list[OperatorNode] = []
-        self.in_data: list[DataNode] = []
-        self.out_data: list[DataNode] = []
+    name: str
+    type: str
+    module: str
+    params: dict[str, Any]
+    in_data: list[DataNode | None]
+    out_data: list[DataNode]
+    position: int
+    values: Values
+    proto: Any
 
-    def cut_analysis(
-        self,
-        attribute_name: str,
-        index: Sequence[int],
-        dim: int,
-        *,
-        granularity: Granularity = "auto",
-        protect_io: bool = False,
-    ) -> CutResult:
-        """Return the smallest consistent cut that removes ``index`` along ``dim`` of an attribute.
+    protocal: ClassVar[str] = "onnx"
+    device = "CPU"
+    is_constant = False
+    """Whether what it computes follows from constants and shapes alone, whatever the input."""
 
-        ``attribute_name`` is dotted from this module: ``'weight'``, ``'bn.weight'``; for the module
-        of a parameter itself it is ``''``. Raises ``CutError`` and its subclasses.
-        """
-        name = f"{self.name}.{attribute_name}" if attribute_name else self.name
-        return self.graph.solved.cut_analysis(
-            name, index, dim, granularity=granularity, protect_io=protect_io
-        )
+    def rank(self, node: DataNode) -> tuple[str, int]:
+        """Return ``('in', position)`` or ``('out', position)`` of ``node``; raises ``ValueError``."""
+        for direction, nodes in (("in", self.in_data), ("out", self.out_data)):
+            for position, candidate in enumerate(nodes):
+                if candidate is node:
+                    return direction, position
+        raise ValueError(f"{node.name} is neither an input nor an output of {self.name}")
 
-    def cut_request(self, attribute_name: str, index: Sequence[int], dim: int) -> CutRequest:
-        """Return the checked request of :meth:`cut_analysis`, for a joint cut of several."""
-        name = f"{self.name}.{attribute_name}" if attribute_name else self.name
-        return self.graph.solved.request(name, index, dim)
+    def input(self, position: int) -> DataNode | None:
+        """Return an input, or ``None`` where it is left out."""
+        return self.in_data[position] if position < len(self.in_data) else None
+
+    def output(self, position: int) -> DataNode | None:
+        """Return an output, or ``None`` where it is left out."""
+        names = list(self.proto.output)
+        wanted = names[position] if position < len(names) else ""
+        return next((node for node in self.out_data if node.value_name == wanted), None)
+
+    def value(self, position: int) -> NDArray[Any] | None:
+        """Return the contents of an input known without running the model, else ``None``."""
+        node = self.input(position)
+        return None if node is None else self.values.known(node.value_name)
+
+    def integers(self, position: int, attribute: str | None = None) -> list[int] | None:
+        """Return a list of integers given as an input, or as an attribute in older operator sets."""
+        value = self.value(position)
+        if value is not None:
+            return [int(i) for i in value.ravel().tolist()]
+        if attribute is not None and attribute in self.params:
+            found = self.params[attribute]
+            return [int(i) for i in found] if isinstance(found, Sequence) else [int(found)]
+        return None
+
+    def adapts(self, position: int) -> NDArray[np.bool_] | None:
+        """Return which entries of a known input depend on the shapes of other tensors."""
+        node = self.input(position)
+        return None if node is None else self.values.adapts(node.value_name)
+
+    def follows(self, position: int) -> NDArray[np.bool_] | None:
+        """Return which entries of a known input are sizes that change with a cut by themselves."""
+        node = self.input(position)
+        return None if node is None else self.values.follows(node.value_name)
+
+    @property
+    def opset(self) -> int:
+        """The version of the operator set that the model asks for in this operator's domain."""
+        domain = self.proto.domain
+        same = ("", "ai.onnx") if domain in ("", "ai.onnx") else (domain,)
+        found = [entry.version for entry in self.values.opsets if entry.domain in same]
+        return int(found[0]) if found else 1
 
     def __repr__(self) -> str:
-        kind = type(self.nn_object).__name__ if self.nn_object is not None else "Module"
-        return f"{kind}({self.name!r})"
-
-
-def fill_boundaries(module: Module) -> None:
-    """Set ``in_data`` and ``out_data`` from the module's operators."""
-    inside = set(map(id, module.operators))
-    for operator in module.operators:
-        for node in operator.in_data:
-            outside = node is not None and (
-                node.in_operator is None or id(node.in_operator) not in inside
-            )
-            if (
-                node is not None
-                and outside
-                and not node.is_terminal()
-                and node not in module.in_data
-            ):
-                module.in_data.append(node)
-        for node in operator.out_data:
-            leaves = node.is_output() or any(id(user) not in inside for user in node.out_operators)
-            if leaves and node not in module.out_data:
-                module.out_data.append(node)
-
-
-def np_dtype(name: str) -> np.dtype[Any]:
-    """Return numpy's dtype of a node's dtype name; ``bfloat16`` comes from ``ml_dtypes``."""
-    try:
-        return np.dtype(name)
-    except TypeError:
-        import ml_dtypes
-
-        dtype: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
-        return dtype
+        ins = ", ".join("" if node is None else f"%{node.name}" for node in self.in_data)
+        outs = ", ".join(f"%{node.name}" for node in self.out_data)
+        return f"{outs} = {self.type}({ins})  # {self.name}"

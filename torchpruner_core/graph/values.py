@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from torchpruner_core.graph.nodes import np_dtype
+from torchpruner_core.graph.dtypes import np_dtype
 
 Array = NDArray[Any]
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from torchpruner_core.errors import GraphError
-from torchpruner_core.graph.nodes import DataNode, np_dtype
+from torchpruner_core.graph.dtypes import np_dtype, read_type
+from torchpruner_core.graph.nodes import DataNode, OperatorRecord
 from torchpruner_core.graph.values import Values, attributes
+from torchpruner_core.operators.base import OperatorNode
+from torchpruner_core.operators.registry import operator_register
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,11 +22,6 @@ def custom_types(node: Any, types: Mapping[str, Any], values: Values) -> dict[st
     ``GraphError`` where ``fill_shape`` fails.
     """
     import onnx
-
-    from torchpruner_core.importing.importer import Record
-    from torchpruner_core.importing.shapes import read_type
-    from torchpruner_core.operators.base import OperatorNode
-    from torchpruner_core.operators.registry import operator_register
 
     operator_class = operator_register.get(node.op_type, node.domain)
     if operator_class.fill_shape is OperatorNode.fill_shape:
@@ -38,7 +36,7 @@ def custom_types(node: Any, types: Mapping[str, Any], values: Values) -> dict[st
     out_data = [DataNode(name, name, (), first, "intermediate") for name in node.output if name]
     name = node.name or node.op_type
     operator = operator_class(
-        Record(name, node.op_type, "", attributes(node), in_data, out_data, 0, values, node)
+        OperatorRecord(name, node.op_type, "", attributes(node), in_data, out_data, 0, values, node)
     )
     try:
         operator.fill_shape()

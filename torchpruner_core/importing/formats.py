@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from pathlib import Path
 from typing import Literal
 
 from torchpruner_core.errors import InvalidModelError, UnsupportedModelError
@@ -55,3 +56,11 @@ def _sniff_zip(data: bytes) -> ModelFormat:
         "the archive holds no program: a state_dict or a pickled module cannot be analysed; "
         "save the model with torch.jit.trace(...).save(path), torch.export.save or torch.onnx.export"
     )
+
+
+def read_model(path: Path) -> bytes:
+    """Return a model file's bytes; raises ``InvalidModelError`` where it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidModelError(f"{path} cannot be read: {error.strerror or error}") from error

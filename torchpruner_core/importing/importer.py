@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 from torchpruner_core.analysis.records import NodeKind
 from torchpruner_core.cut_result import TensorSpec
 from torchpruner_core.errors import InputSpecError, InvalidModelError, UnsupportedModelError
-from torchpruner_core.exporting.program import Origin
 from torchpruner_core.graph import naming
-from torchpruner_core.graph.nodes import DataNode
+from torchpruner_core.graph.dtypes import dtype_name
+from torchpruner_core.graph.nodes import DataNode, OperatorRecord
+from torchpruner_core.graph.origin import Origin
 from torchpruner_core.graph.values import Values, attributes, tensor_value
-from torchpruner_core.importing.shapes import dtype_name, infer_shapes
+from torchpruner_core.importing.shapes import infer_shapes
 from torchpruner_core.operators import operator_register
 from torchpruner_core.operators.base import OperatorNode
 
@@ -33,21 +34,6 @@ MAY_HOLD_GRAPHS = (0, 5, 10)
 """``AttributeProto.type``: not stated (files of the first format), ``GRAPH``, ``GRAPHS``."""
 
 SHAPE_OPERATORS = ("Shape", "Size")
-
-
-@dataclass(slots=True)
-class Record:
-    """One operator as the importer read it; operator classes are constructed from it."""
-
-    name: str
-    type: str
-    module: str
-    params: dict[str, Any]
-    in_data: list[DataNode | None]
-    out_data: list[DataNode]
-    position: int
-    values: Values
-    proto: Any
 
 
 @dataclass(slots=True)
@@ -353,7 +339,7 @@ class _Importer:
             out.module = module_name
             out_data.append(out)
         operator_class = operator_register.get(op_type, node.domain)
-        record = Record(
+        record = OperatorRecord(
             name, op_type, module, params, in_data, out_data, position, self.values, node
         )
         operator = operator_class(record)

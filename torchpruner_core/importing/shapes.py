@@ -8,17 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from torchpruner_core.errors import GraphError, InvalidModelError
+from torchpruner_core.errors import InvalidModelError
+from torchpruner_core.graph.dtypes import UNKNOWN, Shape, dtype_name, is_complete, read_type
 from torchpruner_core.graph.values import Values, attributes
 from torchpruner_core.importing.custom_shapes import custom_types
+from torchpruner_core.operators.alone import infer_node
 
 if TYPE_CHECKING:
     import onnx
-
-    from torchpruner_core.operators.base import OperatorNode
-
-Shape = tuple[int, ...]
-UNKNOWN = -1
 
 
 def infer_shapes(model: onnx.ModelProto, values: Values) -> dict[str, tuple[Shape | None, str]]:
@@ -50,7 +47,7 @@ def infer_shapes(model: onnx.ModelProto, values: Values) -> dict[str, tuple[Shap
         node
         for node in model.graph.node
         if not declared.isdisjoint(node.output)
-        or not all(_complete(found.get(name)) for name in node.output if name)
+        or not all(is_complete(found.get(name)) for name in node.output if name)
     ]
     read = {name for node in asked for name in node.input}
     for tensor in model.graph.initializer:
@@ -77,14 +74,14 @@ def infer_shapes(model: onnx.ModelProto, values: Values) -> dict[str, tuple[Shap
             _use_partial_shape(node, inferred_types, values)
         for name, type_proto in inferred_types.items():
             shape_and_dtype = read_type(type_proto)
-            if _complete(found.get(name)):
+            if is_complete(found.get(name)):
                 continue
             if shape_and_dtype[0] is not None or name not in found:
                 types[name] = type_proto
                 found[name] = shape_and_dtype
                 shapes[name] = shape_and_dtype[0]
         for name in node.output:
-            if name and not _complete(found.get(name)):
+            if name and not is_complete(found.get(name)):
                 value = values.known(name)
                 if value is not None:
                     dtype = str(value.dtype)
@@ -189,104 +186,10 @@ def _with_known_operands(model: onnx.ModelProto, values: Values) -> onnx.ModelPr
     return copy
 
 
-def infer_outputs(operator: OperatorNode) -> list[tuple[Shape, str]]:
-    """Return the shape and dtype of each output of one operator from its inputs alone.
-
-    Raises ``GraphError`` where ONNX's rules do not decide them.
-    """
-    import onnx
-
-    types = {
-        node.value_name: onnx.helper.make_tensor_type_proto(
-            _element_type(node.dtype), list(node.shape)
-        )
-        for node in operator.in_data
-        if node is not None
-    }
-    found = _infer_node(operator.proto, types, operator.values, {})
-    result = []
-    for node in operator.out_data:
-        shape, dtype = read_type(found[node.value_name]) if node.value_name in found else (None, "")
-        if shape is None or UNKNOWN in shape:
-            raise GraphError(
-                f"the shape of {node.name} does not follow from the inputs of {operator.name}"
-            )
-        result.append((shape, dtype))
-    return result
-
-
 def _infer_node(
     node: Any, types: dict[str, Any], values: Values, versions: dict[str, int]
 ) -> dict[str, Any]:
-    import onnx
-
-    domain = node.domain if node.domain != "ai.onnx" else ""
-    try:
-        version = versions.get(domain, onnx.defs.onnx_opset_version())
-        schema = onnx.defs.get_schema(node.op_type, version, domain)
-    except onnx.defs.SchemaError:
-        return custom_types(node, types, values)
-    input_types = {name: types[name] for name in node.input if name in types}
-    data = {}
-    for name in node.input:
-        shape = values.shapes.get(name)
-        if name and shape is not None and len(shape) <= 1:
-            value = values.known(name)
-            if value is not None and value.dtype.kind in "iuf":
-                data[name] = onnx.numpy_helper.from_array(value, name)
-    try:
-        found = dict(onnx.shape_inference.infer_node_outputs(schema, node, input_types, data))
-        if all(_complete(read_type(found[name])) for name in node.output if name in found):
-            return found
-        return found | custom_types(node, types, values)
-    except onnx.shape_inference.InferenceError as error:
-        inputs_known = all(_complete(read_type(given)) for given in input_types.values())
-        if inputs_known and not any(a.HasField("g") for a in node.attribute):
-            raise InvalidModelError(
-                f"the shapes of the model do not fit together at {node.name or node.op_type!r}: "
-                f"{str(error).splitlines()[0][:300]}; check the input shapes",
-                operator=node.name or node.op_type,
-            ) from error
-        return {}
-    except Exception:
-        return {}
-
-
-def _complete(entry: tuple[Shape | None, str] | None) -> bool:
-    return entry is not None and entry[0] is not None and UNKNOWN not in entry[0]
-
-
-def read_type(type_proto: Any) -> tuple[Shape | None, str]:
-    """Return shape and dtype; shape ``None`` has no known rank, ``UNKNOWN`` stands for a size."""
-    if not type_proto.HasField("tensor_type"):
-        return None, ""
-    tensor = type_proto.tensor_type
-    dtype = dtype_name(tensor.elem_type)
-    if not tensor.HasField("shape"):
-        return None, dtype
-    return tuple(
-        d.dim_value if d.HasField("dim_value") else UNKNOWN for d in tensor.shape.dim
-    ), dtype
-
-
-_DTYPES: dict[int, str] = {}
-
-
-def dtype_name(element_type: int) -> str:
-    """Return numpy's name of an ONNX element type (``'float32'``)."""
-    if element_type not in _DTYPES:
-        from onnx.helper import tensor_dtype_to_np_dtype
-
-        try:
-            _DTYPES[element_type] = str(tensor_dtype_to_np_dtype(element_type))
-        except KeyError:
-            _DTYPES[element_type] = "undefined"
-    return _DTYPES[element_type]
-
-
-def _element_type(dtype: str) -> int:
-    import onnx
-
-    from torchpruner_core.graph.nodes import np_dtype
-
-    return int(onnx.helper.np_dtype_to_tensor_dtype(np_dtype(dtype)))
+    found = infer_node(node, types, values, versions)
+    if found and all(is_complete(read_type(found[name])) for name in node.output if name in found):
+        return found
+    return found | custom_types(node, types, values)

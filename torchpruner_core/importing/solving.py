@@ -12,8 +12,8 @@ from torchpruner_core.analysis.solved_graph import SolvedGraph
 from torchpruner_core.coupling.solve import solve
 from torchpruner_core.coupling.ties import Ties
 from torchpruner_core.errors import GraphError, TorchPrunerError
-from torchpruner_core.exporting import read_model
 from torchpruner_core.graph.naming import self_name
+from torchpruner_core.importing.formats import read_model
 from torchpruner_core.importing.importer import ImportedGraph, InputSpecs, read_graph
 from torchpruner_core.importing.wire import Buffer, strip_weights
 from torchpruner_core.importing.zeros import declare_inexact_sums

@@ -53,6 +53,7 @@ class _Followed:
     def __init__(self, nodes: list[DataNode], operators: list[OperatorNode], ties: Ties) -> None:
         self.nodes = nodes
         self.operators = operators
+        self.producer = {id(node): operator for operator in operators for node in operator.out_data}
         self.ties = ties
         self.first = [node.first_axis for node in nodes]
         self.normalised = set(ties.renormalised)
@@ -106,12 +107,13 @@ class _Followed:
     def _producer(self, axis: Axis) -> OperatorNode | None:
         """Return what computes the tensor of ``axis``; where nothing does, note the state."""
         node = self._node(axis)
+        producer = self.producer.get(id(node))
         if node.is_terminal():
             self.known[axis] = Masked.ZERO
-        elif node.in_operator is None or node.in_operator.is_constant:
+        elif producer is None or producer.is_constant:
             self.known[axis] = Masked.FINITE
         else:
-            return node.in_operator
+            return producer
         return None
 
     def _needed(self, operator: OperatorNode, axis: Axis) -> list[Axis]:

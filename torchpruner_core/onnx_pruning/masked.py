@@ -13,7 +13,8 @@ import numpy as np
 
 from torchpruner_core.cut_dict import Cut, read_cut
 from torchpruner_core.cut_result import CutResult
-from torchpruner_core.graph.nodes import DataNode, np_dtype
+from torchpruner_core.graph.dtypes import np_dtype
+from torchpruner_core.graph.nodes import DataNode
 from torchpruner_core.onnx_pruning.rewrite import new_constants
 from torchpruner_core.onnx_pruning.sliced import (
     OpenModel,

@@ -13,7 +13,8 @@ import numpy as np
 from torchpruner_core.cut_dict import Cut, read_cut
 from torchpruner_core.cut_result import CutResult, TensorSpec
 from torchpruner_core.errors import GraphError
-from torchpruner_core.graph.nodes import DataNode, np_dtype
+from torchpruner_core.graph.dtypes import np_dtype
+from torchpruner_core.graph.nodes import DataNode
 from torchpruner_core.importing.importer import SHAPE_OPERATORS, read_graph
 from torchpruner_core.importing.wire import strip_weights
 from torchpruner_core.onnx_pruning.rewrite import new_constants

@@ -2,75 +2,83 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from torchpruner_core.analysis.closure import Closure
+from torchpruner_core.coupling.solve import solve
+from torchpruner_core.coupling.ties import Ties
 from torchpruner_core.errors import OpaqueAxisError
 from torchpruner_core.graph.mask import Mask
+from torchpruner_core.graph.nodes import DataNode
 
-if TYPE_CHECKING:
-    from torchpruner_core.coupling.ties import Ties
-    from torchpruner_core.graph.nodes import DataNode
-    from torchpruner_core.operators.base import Analysis, OperatorNode
+Analysis = tuple[dict[str, Mask] | None, dict[str, int] | None]
+"""What a mask means for the neighbours: their masks by name, and what to subtract from attributes."""
 
 
-def ties_from_analysis(operator: OperatorNode, ties: Ties) -> None:
+def ties_from_analysis(
+    tensors: Iterable[DataNode],
+    analysis: Callable[[DataNode, Mask], Analysis],
+    refuse: Callable[[DataNode, int], None],
+    ties: Ties,
+) -> None:
     """Declare the ties of an operator that answers ``analysis`` only, by asking about each slice.
 
-    An axis about which ``analysis`` raises or says nothing cannot be shortened.
+    ``tensors`` are the operator's. ``refuse`` is told of each axis about which ``analysis`` raises
+    or says nothing: it cannot be shortened.
     """
-    nodes = {
-        node.name: node for node in (*operator.in_data, *operator.out_data) if node is not None
-    }
+    nodes = {node.name: node for node in tensors}
     for node in nodes.values():
         for dim, size in enumerate(node.shape):
             if size > 1:
-                _tie_axis(operator, ties, nodes, node, dim)
+                found = _pairs(analysis, node, dim)
+                if found is None:
+                    refuse(node, dim)
+                    continue
+                for (name, other_dim), pairs in found.items():
+                    target = nodes.get(name)
+                    if target is None or (target is node and other_dim == dim):
+                        continue
+                    ours, theirs = np.array(pairs, dtype=np.int64).T
+                    ties.pairs(node.axis(dim), ours, target.axis(other_dim), theirs)
 
 
-def _tie_axis(
-    operator: OperatorNode, ties: Ties, nodes: dict[str, DataNode], node: DataNode, dim: int
-) -> None:
+def _pairs(
+    analysis: Callable[[DataNode, Mask], Analysis], node: DataNode, dim: int
+) -> dict[tuple[str, int], list[tuple[int, int]]] | None:
+    """Return ``(index here, index there)`` by the axis they reach; ``None`` where it is refused."""
     found: dict[tuple[str, int], list[tuple[int, int]]] = {}
     for index in range(node.shape[dim]):
         try:
-            answer = operator.analysis(node, Mask(node.shape).set_mask([index], dim))
+            answer = analysis(node, Mask(node.shape).set_mask([index], dim))
         except Exception:
             answer = None
         masks = answer[0] if isinstance(answer, tuple) else answer
         if not masks:
-            operator.opaque_axis(
-                ties, node, dim, f"the rule registered for {operator.type} refuses it"
-            )
-            return
+            return None
         for name, mask in masks.items():
             for other_dim in range(len(mask.shape)):
                 for other in mask.indices(other_dim).tolist():
                     found.setdefault((name, other_dim), []).append((index, other))
-    for (name, other_dim), pairs in found.items():
-        target = nodes.get(name)
-        if target is None or (target is node and other_dim == dim):
-            continue
-        ours, theirs = np.array(pairs, dtype=np.int64).T
-        ties.pairs(node.axis(dim), ours, target.axis(other_dim), theirs)
+    return found
 
 
-def analyse_alone(operator: OperatorNode, node: DataNode, mask: Mask) -> Analysis:
-    """Answer ``analysis`` from an operator's ties, as if it were the whole graph."""
-    from torchpruner_core.analysis.closure import Closure
-    from torchpruner_core.coupling.solve import solve
-    from torchpruner_core.coupling.ties import Ties
-
-    operator.rank(node)
+def analyse_alone(
+    tensors: Sequence[DataNode | None],
+    declare: Callable[[Ties, int], None],
+    node: DataNode,
+    mask: Mask,
+) -> Analysis:
+    """Answer ``analysis`` from what an operator declares, as if it were the whole graph."""
     ties = Ties()
-    nodes = list(dict.fromkeys(n for n in (*operator.in_data, *operator.out_data) if n is not None))
+    nodes = list(dict.fromkeys(n for n in tensors if n is not None))
     saved = [n.first_axis for n in nodes]
     try:
         for item in nodes:
             item.first_axis = ties.new_axes([max(size, 1) for size in item.shape])
         visible = len(ties.lengths)
-        operator.declare(ties, 0)
+        declare(ties, 0)
         coupling = solve(ties, (), visible)
         owner = {id(item): coupling.axis_class[item.first_axis :][: item.rank] for item in nodes}
     finally:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torchpruner_core.coupling.ties import Ties
-from torchpruner_core.graph.nodes import UNKNOWN, DataNode
+from torchpruner_core.graph.dtypes import UNKNOWN
+from torchpruner_core.graph.nodes import DataNode
 from torchpruner_core.operators.base import OperatorNode, Products
 from torchpruner_core.operators.registry import describes
 

@@ -16,6 +16,7 @@ from torch import nn
 from torchpruner_core.cut_dict import Cut, fingerprint, read_cut
 from torchpruner_core.cut_result import CutResult
 from torchpruner_core.errors import ModulePrunerError, ReplayError
+from torchpruner_core.exporting.unwrapping import unwrap
 from torchpruner_core.pruning.change_list import Plan, make_plan
 from torchpruner_core.pruning.context import (
     CutContext,
@@ -41,7 +42,6 @@ from torchpruner_core.pruning.tensors.targets import (
     Target,
     in_mode_of_model,
     module_path,
-    unwrap,
 )
 from torchpruner_core.pruning.wrappers import check_wrappers, refresh_wrappers
 

@@ -21,10 +21,11 @@ from torch import nn
 from torchpruner_core.cut_dict import Cut, fingerprint, read_cut
 from torchpruner_core.cut_result import CutResult
 from torchpruner_core.errors import ContextMismatchError, OptimizerStateError
+from torchpruner_core.exporting.unwrapping import unwrap
 from torchpruner_core.pruning.context import is_in_force
 from torchpruner_core.pruning.tensors import slices
 from torchpruner_core.pruning.tensors.slices import RemovedSlices
-from torchpruner_core.pruning.tensors.targets import LocalModel, in_mode_of_model, unwrap
+from torchpruner_core.pruning.tensors.targets import LocalModel, in_mode_of_model
 
 OptimizerT = TypeVar("OptimizerT", bound=torch.optim.Optimizer)
 Axes = list["NDArray[np.int64] | None"]

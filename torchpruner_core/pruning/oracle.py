@@ -20,6 +20,9 @@ from torch.utils._pytree import tree_map
 from torchpruner_core.cut_dict import Cut, read_cut
 from torchpruner_core.cut_result import CutResult
 from torchpruner_core.errors import ReplayError
+from torchpruner_core.exporting import export_onnx
+from torchpruner_core.exporting.unwrapping import unwrap
+from torchpruner_core.onnx_pruning import masked_onnx
 from torchpruner_core.pruning.cut import recovery_cut, set_cut
 from torchpruner_core.pruning.forward.boundaries import (
     cut_inputs,
@@ -27,7 +30,7 @@ from torchpruner_core.pruning.forward.boundaries import (
     less_cut_outputs,
 )
 from torchpruner_core.pruning.tensors.journal import STORES
-from torchpruner_core.pruning.tensors.targets import own_tensors, unwrap
+from torchpruner_core.pruning.tensors.targets import own_tensors
 from torchpruner_core.pruning.zero import set_zero
 
 PLAIN = (bool, int, float, str, tuple, list, dict, type(None))
@@ -261,10 +264,7 @@ def _masked_by_onnx(
     try:
         import onnxruntime
 
-        import torchpruner_core
-
-        data = torchpruner_core.export_onnx(model, inputs)
-        masked = torchpruner_core.masked_onnx(data, cut)
+        masked = masked_onnx(export_onnx(model, inputs), cut)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         session = onnxruntime.InferenceSession(masked, options, providers=["CPUExecutionProvider"])

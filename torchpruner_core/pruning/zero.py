@@ -9,6 +9,7 @@ from torch import nn
 
 from torchpruner_core.cut_dict import Cut, fingerprint, read_cut
 from torchpruner_core.errors import ModulePrunerError, ReplayError
+from torchpruner_core.exporting.unwrapping import unwrap
 from torchpruner_core.pruning.change_list import under_every_name
 from torchpruner_core.pruning.context import (
     CutContext,
@@ -21,12 +22,7 @@ from torchpruner_core.pruning.module_pruners.base import BasePruner, TensorPrune
 from torchpruner_core.pruning.module_pruners.registry import module_pruner_reg
 from torchpruner_core.pruning.tensors import slices
 from torchpruner_core.pruning.tensors.journal import Journal
-from torchpruner_core.pruning.tensors.targets import (
-    LocalModel,
-    in_mode_of_model,
-    split_name,
-    unwrap,
-)
+from torchpruner_core.pruning.tensors.targets import LocalModel, in_mode_of_model, split_name
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 

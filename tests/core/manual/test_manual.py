@@ -634,7 +634,11 @@ class TestOperatorRegistration:
         assert result["terminal"]["self.2.weight"][1].tolist() == [1, 3]
         assert torchpruner.verify_cut(model, result, torch.randn(1, 3, 8, 8)).equal
 
-    def test_an_operator_of_another_name_is_analysed_as_one_that_is_known(self) -> None:
+    def test_an_operator_of_another_name_is_analysed_as_one_that_is_known(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        classes = dict(torchpruner.operator_register._classes)
+        monkeypatch.setattr(torchpruner.operator_register, "_classes", classes)
         torchpruner.operator_register.regist(
             "AveragePool2d", torchpruner.operator.onnx_operator.onnx_local_pool
         )

@@ -21,13 +21,6 @@ from torchpruner_core.cut_result import CutResult
 from torchpruner_core.errors import CutMismatchError, UnsupportedModuleError
 from torchpruner_core.pruning.tensors import slices
 
-WRAPPERS = (
-    nn.DataParallel,
-    nn.parallel.DistributedDataParallel,
-    torch.optim.swa_utils.AveragedModel,
-)
-"""Modules that forward to the one they hold under the name ``module``."""
-
 CallT = TypeVar("CallT", bound=Callable[..., Any])
 
 
@@ -70,38 +63,6 @@ class Target:
     def after(self) -> tuple[int, ...]:
         """The shape the cut asks for."""
         return slices.shape_after(self._before, self.axes)
-
-
-def unwrap(model: nn.Module) -> nn.Module:
-    """Return the module that holds the parameters under their own names.
-
-    Raises :class:`UnsupportedModuleError` for what cannot be cut in place: TorchScript and
-    fully sharded models.
-    """
-    if not isinstance(model, nn.Module):
-        raise UnsupportedModuleError(
-            f"set_cut works on a torch.nn.Module, not {type(model).__name__}",
-            expected="torch.nn.Module",
-            received=type(model).__name__,
-        )
-    while True:
-        kind = type(model).__name__
-        if isinstance(model, torch.jit.ScriptModule):
-            raise UnsupportedModuleError(
-                f"{kind} is a compiled program whose constants cannot change: cut the nn.Module it was "
-                "made from, or ask the service for a pruned ONNX model"
-            )
-        if kind in ("FullyShardedDataParallel", "XlaFullyShardedDataParallel"):
-            raise UnsupportedModuleError(
-                f"{kind} keeps its parameters flattened and sharded: cut the model before wrapping it"
-            )
-        if isinstance(model, WRAPPERS):
-            model = model.module
-            continue
-        compiled = model._modules.get("_orig_mod")
-        if compiled is None:
-            return model
-        model = compiled  # the compiled code's guards see the new shapes, and it compiles again
 
 
 def module_path(name: str) -> str:
