@@ -1,7 +1,8 @@
 """Content addresses: what makes two uploads, cuts or artifacts the same.
 
 Every id is the url-safe base32 of a sha256 over the parts that decide the result, so that a second
-request for the same thing finds the first one's answer, whoever asks and on whichever machine.
+request for the same thing finds the first one's answer on whichever machine. What follows from
+uploaded bytes alone has the same id for everybody; what a tenant adds has the tenant among its parts.
 """
 
 from __future__ import annotations
@@ -52,10 +53,12 @@ def derived_model_id(parent: str, result: CutResult) -> str:
     return "m" + content_id("derived", parent, cut_key(result))
 
 
-def artifact_id(kind: str, model: str, weights: str | None, result: CutResult | None) -> str:
-    """The id of a file made from a model, its weights and a cut."""
+def artifact_id(
+    tenant: str, kind: str, model: str, weights: str | None, result: CutResult | None
+) -> str:
+    """The id of a file made for a tenant from a model, its weights and a cut."""
     key = None if result is None else cut_key(result)
-    return "a" + content_id("artifact", kind, model, weights, key, engine_version())
+    return "a" + content_id("artifact", tenant, kind, model, weights, key, engine_version())
 
 
 def cut_key(result: CutResult) -> dict[str, Any]:

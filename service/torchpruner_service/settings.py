@@ -61,6 +61,8 @@ class Settings(BaseSettings):
     max_unpacked_bytes: int = Field(default=32 * GIB, gt=0)
     upload_idle_timeout: float = Field(default=60.0, gt=0)
     upload_ttl: int = Field(default=24 * 3600, gt=0)
+    max_open_uploads: int = Field(default=100, gt=0)
+    """Resumable uploads that one tenant may have begun and not ended."""
 
     queues: tuple[Literal["build", "measure"], ...] = ("build", "measure")
     workers: int = Field(default=1, ge=0)

@@ -18,6 +18,7 @@ from torchpruner_service.api.catalog import Catalog
 from torchpruner_service.api.graph_cache import GraphCache
 from torchpruner_service.api.middleware import Observed
 from torchpruner_service.api.openapi import describe
+from torchpruner_service.api.quotas import Quotas
 from torchpruner_service.api.routers import (
     analysis,
     artifacts,
@@ -90,6 +91,7 @@ def _state(settings: Settings) -> AppState:
     redis: Any = async_client(settings.effective_redis_url)
     keys = Keys(settings.redis_prefix)
     board = JobBoard(retrying_client(settings.effective_redis_url), objects, settings)
+    catalog = Catalog(redis, objects, keys)
     return AppState(
         settings=settings,
         redis=redis,
@@ -98,7 +100,8 @@ def _state(settings: Settings) -> AppState:
         keys=keys,
         graphs=GraphCache(settings.graph_cache_bytes),
         key_ring=KeyRing(objects),
-        catalog=Catalog(redis, objects, keys),
+        catalog=catalog,
+        quotas=Quotas(catalog, objects, settings),
     )
 
 

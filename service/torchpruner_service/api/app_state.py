@@ -9,6 +9,7 @@ from fastapi import Request
 
 from torchpruner_service.api.catalog import Catalog
 from torchpruner_service.api.graph_cache import GraphCache
+from torchpruner_service.api.quotas import Quotas
 from torchpruner_service.auth.api_keys import KeyRing
 from torchpruner_service.settings import Settings
 from torchpruner_service.state.job_board import JobBoard
@@ -26,6 +27,7 @@ class AppState:
     graphs: GraphCache
     key_ring: KeyRing
     catalog: Catalog
+    quotas: Quotas
 
 
 def app_state(request: Request) -> AppState:

@@ -38,9 +38,11 @@ async def request_artifact(
     Raises a ``Conflict`` where the model has no weights here, or ``result`` does not fit it.
     """
     request = await source_request(state, who.tenant, model, result)
-    identifier = artifact_id(f"{kind}/{form}", model, request["blob"], result)
+    identifier = artifact_id(who.tenant, f"{kind}/{form}", model, request["blob"], result)
     job = job_of(identifier, kind)
-    await state.catalog.add_artifact(who.tenant, identifier, model)
+    # What it will take is not known yet; no more than what it is made from, or little more.
+    size = await state.objects.asize(layout.blob(request["blob"])) or 0
+    await state.catalog.add_artifact(who.tenant, identifier, model, size)
     if not await state.objects.aexists(layout.artifact_facts(identifier)):
         await submit(
             state,

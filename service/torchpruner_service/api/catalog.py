@@ -1,230 +1,199 @@
-"""What a tenant has: which blobs it has proven to hold, which models and artifacts it may see.
+"""What a tenant has, and nothing else: the one place where ownership is written and asked for.
 
-Ownership is written to the object store first and indexed in Redis; the index is rebuilt from the
-store when Redis has lost it, and the store is asked directly while Redis is away.
+From uploaded bytes alone follow the blob, the graph and the answers to cuts; these are stored once
+and shown to every tenant who has proven to hold the bytes. What a tenant adds belongs to (tenant,
+model): its name and times in the model's :class:`Entry`, files made from it in the artifacts, and
+anything else, such as weights, as a *holding* of some kind. Removing the model removes them all.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import time
 from dataclasses import dataclass
 from typing import Any
 
-from torchpruner_service.problems import NotFound, RateLimited
+from torchpruner_service.api.tenant_index import Facts, TenantIndex
+from torchpruner_service.problems import NotFound
 from torchpruner_service.state.keys import Keys
-from torchpruner_service.state.redis_clients import REDIS_ERRORS
 from torchpruner_service.storage import layout
 from torchpruner_service.storage.objects import Objects
-
-INDEX_SECONDS = 3600
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A model as a tenant listed it."""
+    """A model as a tenant has it.
+
+    ``root`` is the uploaded model that it was derived from, or the model itself; ``blob`` the root's
+    file. Both are ``None`` where the entry was written before they were noted.
+    """
 
     model: str
     name: str | None
     added_at: float
+    root: str | None = None
+    blob: str | None = None
+
+
+def unknown_model(model: str) -> NotFound:
+    """The same words whether the model is nowhere or another tenant's."""
+    return NotFound(
+        f"there is no model {model}; upload it, or list the models for their ids",
+        slug="unknown-model",
+        model=model,
+    )
 
 
 class Catalog:
-    """Ownership of blobs, models and artifacts, by tenant."""
+    """Ownership of blobs, models and what was added to them, by tenant."""
 
     def __init__(self, redis: Any, objects: Objects, keys: Keys) -> None:
-        self._redis = redis
         self._objects = objects
-        self._keys = keys
+        self._index = TenantIndex(redis, objects, keys)
+
+    # Models
 
     async def owns_model(self, tenant: str, model: str) -> bool:
-        return await self._owns(
-            tenant, self._keys.models(tenant), model, layout.owned_model(tenant, model)
-        )
+        return await self._index.get(tenant, "models", model) is not None
 
     async def require_model(self, tenant: str, model: str) -> None:
         """Raise ``NotFound`` where ``tenant`` has no such model, whether or not another has."""
         if not await self.owns_model(tenant, model):
-            raise NotFound(
-                f"there is no model {model}; upload it, or list the models for their ids",
-                slug="unknown-model",
-                model=model,
-            )
+            raise unknown_model(model)
+
+    async def add_model(
+        self, tenant: str, model: str, *, root: str, blob: str | None, name: str | None
+    ) -> bool:
+        """Let ``tenant`` see ``model``; return whether it is new to the tenant.
+
+        One that the tenant has keeps its place in the list, and its name where none is given.
+        """
+        known = await self._objects.aget_json(layout.owned_model(tenant, model))
+        facts = {
+            "added_at": known["added_at"] if known else time.time(),
+            "name": name or (known or {}).get("name"),
+            "root": root,
+            "blob": blob,
+        }
+        if facts != known:
+            await self._index.put(tenant, "models", model, facts)
+        return known is None
+
+    async def remove_model(self, tenant: str, model: str) -> None:
+        """Take a model from a tenant with all that the tenant added to it.
+
+        Files and weights that another model of the tenant is made from stay.
+        """
+        entry = await self.entry(tenant, model)
+        await self._index.remove(tenant, "models", model)
+        for artifact, facts in (await self._index.all(tenant, "artifacts")).items():
+            if facts.get("model") == model:
+                await self.remove_artifact(tenant, artifact)
+        root = (entry.root if entry else None) or model
+        weights = layout.holding(tenant, root, layout.WEIGHTS)
+        for key in await self._objects.akeys(layout.holdings(tenant, model)):
+            if key != weights:
+                await self._objects.adelete(key)
+        blobs = {entry.blob} if entry else set()
+        if not any((other.root or other.model) == root for other in await self.models(tenant)):
+            blobs.add((await self._objects.aget_json(weights) or {}).get("blob"))
+            await self._objects.adelete(weights)
+        for blob in blobs - await self.used_blobs(tenant):
+            if blob is not None:
+                await self.remove_blob(tenant, blob)
+
+    async def models(self, tenant: str) -> list[Entry]:
+        """Every model of ``tenant``, newest first."""
+        found = await self._index.all(tenant, "models")
+        entries = [_entry(model, facts) for model, facts in found.items()]
+        return sorted(entries, key=lambda entry: (-entry.added_at, entry.model))
+
+    async def entry(self, tenant: str, model: str) -> Entry | None:
+        facts = await self._index.get(tenant, "models", model)
+        return None if facts is None else _entry(model, facts)
+
+    # What was added to a model
+
+    async def hold(
+        self, tenant: str, model: str, kind: str, facts: Facts, item: str = "only"
+    ) -> None:
+        """Keep something that ``tenant`` added to ``model``, durably."""
+        await self._objects.aput_json(layout.holding(tenant, model, kind, item), facts)
+
+    async def held(self, tenant: str, model: str, kind: str, item: str = "only") -> Facts | None:
+        """What ``tenant`` added to ``model``, or ``None``; another tenant's looks absent."""
+        facts: Facts | None = await self._objects.aget_json(
+            layout.holding(tenant, model, kind, item)
+        )
+        return facts
+
+    async def held_items(self, tenant: str, model: str, kind: str) -> list[str]:
+        """The items of one kind that ``tenant`` added to ``model``."""
+        folder = f"{layout.holdings(tenant, model)}{kind}/"
+        return sorted(key.removeprefix(folder) for key in await self._objects.akeys(folder))
+
+    async def drop(self, tenant: str, model: str, kind: str, item: str = "only") -> None:
+        """Remove something that ``tenant`` added to ``model``."""
+        await self._objects.adelete(layout.holding(tenant, model, kind, item))
+
+    # Artifacts
 
     async def owns_artifact(self, tenant: str, artifact: str) -> bool:
-        return await self._owns(
-            tenant,
-            self._keys.artifacts(tenant),
-            artifact,
-            layout.owned_artifact(tenant, artifact),
-        )
+        return await self._index.get(tenant, "artifacts", artifact) is not None
+
+    async def add_artifact(self, tenant: str, artifact: str, model: str, size: int) -> None:
+        """Let ``tenant`` have a file made from ``model``. ``size`` is what a quota counts for it."""
+        if not await self.owns_artifact(tenant, artifact):
+            facts = {"model": model, "size": size, "added_at": time.time()}
+            await self._index.put(tenant, "artifacts", artifact, facts)
+
+    async def remove_artifact(self, tenant: str, artifact: str) -> None:
+        """Take a file from a tenant; its id is the tenant's own, so its content goes too."""
+        await self._index.remove(tenant, "artifacts", artifact)
+        await self._objects.adelete(layout.artifact_facts(artifact))
+        await self._objects.adelete(layout.artifact(artifact))
+
+    async def artifacts(self, tenant: str) -> dict[str, Facts]:
+        return await self._index.all(tenant, "artifacts")
+
+    # Blobs
 
     async def blob_size(self, tenant: str, digest: str) -> int | None:
         """The size of a blob that ``tenant`` has proven to hold, else ``None``."""
-        if not await self._owns(
-            tenant, self._keys.blobs(tenant), digest, layout.owned_blob(tenant, digest)
-        ):
+        if await self._index.get(tenant, "blobs", digest) is None:
             return None
         return await self._objects.asize(layout.blob(digest))
 
     async def add_blob(self, tenant: str, digest: str, size: int) -> None:
-        await self._add(
-            tenant,
-            self._keys.blobs(tenant),
-            digest,
-            layout.owned_blob(tenant, digest),
-            {"size": size, "added_at": time.time()},
-        )
+        facts = {"size": size, "added_at": time.time()}
+        await self._index.put(tenant, "blobs", digest, facts)
 
-    async def add_artifact(self, tenant: str, artifact: str, model: str) -> None:
-        await self._add(
-            tenant,
-            self._keys.artifacts(tenant),
-            artifact,
-            layout.owned_artifact(tenant, artifact),
-            {"model": model, "added_at": time.time()},
-        )
+    async def remove_blob(self, tenant: str, digest: str) -> None:
+        await self._index.remove(tenant, "blobs", digest)
 
-    async def add_model(self, tenant: str, model: str, name: str | None) -> None:
-        """Let ``tenant`` see ``model``; a model that it has keeps its place in the list."""
-        key = layout.owned_model(tenant, model)
-        known = await self._objects.aget_json(key)
-        added_at = known["added_at"] if known else time.time()
-        facts = {"added_at": added_at, "name": name or (known or {}).get("name")}
-        if facts != known:
-            await self._add(tenant, self._keys.models(tenant), model, key, facts)
+    async def blobs(self, tenant: str) -> dict[str, Facts]:
+        """The files that ``tenant`` has proven to hold."""
+        return await self._index.all(tenant, "blobs")
 
-    async def remove_model(self, tenant: str, model: str, blob: str | None) -> None:
-        """Take a model from a tenant, and its file where no other model of the tenant has it."""
-        await self._objects.adelete(layout.owned_model(tenant, model))
-        try:
-            await self._redis.hdel(self._keys.models(tenant), model)
-            if blob is not None and not await self._uses(tenant, blob):
-                await self._objects.adelete(layout.owned_blob(tenant, blob))
-                await self._redis.hdel(self._keys.blobs(tenant), blob)
-        except REDIS_ERRORS:
-            # The index would show a model that is gone: have it read anew.
-            await self._forget_index(tenant)
-
-    async def models(self, tenant: str) -> list[Entry]:
-        """Every model of ``tenant``, newest first."""
-        found = await self._all(tenant, self._keys.models(tenant), f"tenants/{tenant}/models/")
-        entries = [
-            Entry(model, facts.get("name"), float(facts["added_at"]))
-            for model, facts in found.items()
-        ]
-        return sorted(entries, key=lambda entry: (-entry.added_at, entry.model))
-
-    async def entry(self, tenant: str, model: str) -> Entry | None:
-        try:
-            data = await self._redis.hget(self._keys.models(tenant), model)
-            facts = None if data is None else json.loads(data)
-        except REDIS_ERRORS:
-            facts = None
-        if facts is None:
-            facts = await self._objects.aget_json(layout.owned_model(tenant, model))
-        return None if facts is None else Entry(model, facts.get("name"), float(facts["added_at"]))
-
-    async def usage(self, tenant: str) -> tuple[int, int]:
-        """How many models ``tenant`` has, and the bytes of its blobs."""
-        models = await self._all(tenant, self._keys.models(tenant), f"tenants/{tenant}/models/")
-        blobs = await self._all(tenant, self._keys.blobs(tenant), f"tenants/{tenant}/blobs/")
-        return len(models), sum(int(facts["size"]) for facts in blobs.values())
-
-    async def check_quota(self, tenant: str, models: int, size: int, incoming: int) -> None:
-        """Raise where ``tenant`` would exceed a quota (0: none) with ``incoming`` more bytes."""
-        if not models and not size:
-            return
-        used_models, used_bytes = await self.usage(tenant)
-        if models and used_models >= models:
-            raise QuotaExceeded(
-                f"this key may keep {models} models; delete some first",
-                headers={"Retry-After": "3600"},
-                limit=models,
-                used=used_models,
-            )
-        if size and used_bytes + incoming > size:
-            raise QuotaExceeded(
-                f"this key may keep {size} bytes of files and has {used_bytes}; delete models "
-                f"first",
-                headers={"Retry-After": "3600"},
-                limit=size,
-                used=used_bytes,
-            )
-
-    async def _uses(self, tenant: str, blob: str) -> bool:
+    async def used_blobs(self, tenant: str) -> set[str]:
+        """The files that some model of ``tenant`` is made from, or has its weights from."""
+        used = set()
         for entry in await self.models(tenant):
-            manifest = await self._objects.aget_json(layout.manifest(entry.model)) or {}
-            if manifest.get("blob") == blob:
-                return True
-        return False
-
-    async def _owns(self, tenant: str, index: str, item: str, key: str) -> bool:
-        try:
-            pipe = self._redis.pipeline(transaction=False)
-            pipe.hexists(index, item)
-            pipe.exists(self._keys.indexed(tenant))
-            owned, indexed = await pipe.execute()
-            if not indexed:
-                await self._build_index(tenant)
-                owned = await self._redis.hexists(index, item)
-            if owned:
-                return True
-            # Redis may have lost its last second: what the store has is the truth.
-            facts = await self._objects.aget_json(key)
-            if facts is None:
-                return False
-            await self._redis.hset(index, item, json.dumps(facts))
-            return True
-        except REDIS_ERRORS:
-            return await self._objects.aexists(key)
-
-    async def _add(
-        self, tenant: str, index: str, item: str, key: str, facts: dict[str, Any]
-    ) -> None:
-        await self._objects.aput_json(key, facts)
-        try:
-            await self._redis.hset(index, item, json.dumps(facts))
-        except REDIS_ERRORS:
-            await self._forget_index(tenant)
-
-    async def _forget_index(self, tenant: str) -> None:
-        with contextlib.suppress(*REDIS_ERRORS):
-            await self._redis.delete(self._keys.indexed(tenant))
-
-    async def _all(self, tenant: str, index: str, prefix: str) -> dict[str, dict[str, Any]]:
-        try:
-            if not await self._redis.exists(self._keys.indexed(tenant)):
-                await self._build_index(tenant)
-            stored = await self._redis.hgetall(index)
-            return {item.decode(): json.loads(facts) for item, facts in stored.items()}
-        except REDIS_ERRORS:
-            return await self._read_index(prefix)
-
-    async def _build_index(self, tenant: str) -> None:
-        for folder, index in (
-            ("models", self._keys.models(tenant)),
-            ("blobs", self._keys.blobs(tenant)),
-            ("artifacts", self._keys.artifacts(tenant)),
-        ):
-            found = await self._read_index(f"tenants/{tenant}/{folder}/")
-            pipe = self._redis.pipeline(transaction=True)
-            pipe.delete(index)
-            if found:
-                pipe.hset(index, mapping={key: json.dumps(value) for key, value in found.items()})
-            await pipe.execute()
-        await self._redis.set(self._keys.indexed(tenant), "1", ex=INDEX_SECONDS)
-
-    async def _read_index(self, prefix: str) -> dict[str, dict[str, Any]]:
-        found = {}
-        for key in await self._objects.akeys(prefix):
-            facts = await self._objects.aget_json(key)
-            if facts is not None:
-                found[key.rpartition("/")[2]] = facts
-        return found
+            blob = entry.blob
+            if blob is None:
+                manifest = await self._objects.aget_json(layout.manifest(entry.model)) or {}
+                blob = manifest.get("blob")
+            used.add(str(blob))
+        for key in await self._objects.akeys(layout.all_holdings(tenant)):
+            if f"/{layout.WEIGHTS}/" in key:
+                used.add(str((await self._objects.aget_json(key) or {}).get("blob")))
+        return used
 
 
-class QuotaExceeded(RateLimited):
-    slug = "quota-exceeded"
-    title = "The quota is used up"
+def _entry(model: str, facts: Facts) -> Entry:
+    return Entry(
+        model,
+        facts.get("name"),
+        float(facts["added_at"]),
+        facts.get("root"),
+        facts.get("blob"),
+    )

@@ -18,8 +18,8 @@ REPEAT = 2.0
 for."""
 
 
-async def follow(state: AppState, job: str) -> AsyncIterator[dict[str, Any]]:
-    """Yield a job each time it changes, and last when it has ended.
+async def follow(state: AppState, job: str, tenant: str) -> AsyncIterator[dict[str, Any]]:
+    """Yield a job as ``tenant`` sees it each time it changes, and last when it has ended.
 
     Redis is asked often while things move and seldom while they do not; its absence is waited out.
     """
@@ -36,12 +36,12 @@ async def follow(state: AppState, job: str) -> AsyncIterator[dict[str, Any]]:
             if missing > 20:
                 return
         else:
-            shown = await job_view(state, record)
+            shown = await job_view(state, record, tenant)
             if shown != seen or time.monotonic() - told > REPEAT:
                 pause = FAST if shown != seen else pause
                 seen, told = shown, time.monotonic()
                 yield shown
-            if record.ended:
+            if shown["ended_at"] is not None:
                 return
         await asyncio.sleep(pause)
         pause = min(SLOW, pause * 1.3)

@@ -48,7 +48,7 @@ async def _entry(state: AppState, who: Principal, manifest: dict[str, Any]) -> d
         "id": manifest["id"],
         "name": entry.name if entry else None,
         "parent": manifest.get("parent"),
-        "created_at": manifest["created_at"],
+        "created_at": entry.added_at if entry else 0.0,
         "params": facts.get("params"),
         "flops": facts.get("flops"),
     }

@@ -35,7 +35,7 @@ async def list_views(
             "weightless", manifest.get("weightless")
         )
     }
-    attached = await _with_weights(state, sorted(roots))
+    attached = await _with_weights(state, tenant, sorted(roots))
     message = await _waiting_message(state, records)
     views = []
     for entry in entries:
@@ -44,7 +44,10 @@ async def list_views(
         if manifest is None or (record is None and counted is None):
             views.append(await _one(state, tenant, entry.model))
             continue
-        fields = models_service.state_fields(record) if record else dict(models_service.READY)
+        fields = dict(models_service.READY)
+        if record is not None:
+            seen = models_service.seen_by(record, tenant, entry.added_at)
+            fields = models_service.state_fields(seen)
         found = _facts(record, counted)
         waits = record is not None and not record.ended
         views.append(
@@ -53,7 +56,7 @@ async def list_views(
                 found,
                 fields,
                 tenant,
-                entry.name,
+                entry,
                 models_service.root_of(manifest) in attached,
                 message if waits else None,
             )
@@ -104,12 +107,12 @@ async def _states(
     return records, counted
 
 
-async def _with_weights(state: AppState, roots: Sequence[str]) -> set[str]:
+async def _with_weights(state: AppState, tenant: str, roots: Sequence[str]) -> set[str]:
     limit = asyncio.Semaphore(AT_ONCE)
 
     async def look(root: str) -> bool:
         async with limit:
-            return await state.objects.aexists(layout.weights(root))
+            return await state.objects.aexists(layout.holding(tenant, root, layout.WEIGHTS))
 
     found = await asyncio.gather(*(look(root) for root in roots))
     return {root for root, there in zip(roots, found, strict=True) if there}

@@ -5,18 +5,21 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
 import anyio.to_thread
 
 from torchpruner_core.cut_result import CutResult, TensorSpec
 from torchpruner_service.api.app_state import AppState
+from torchpruner_service.api.catalog import Entry, unknown_model
 from torchpruner_service.api.graph_cache import CachedGraph
+from torchpruner_service.api.quotas import QuotaExceeded
 from torchpruner_service.auth.api_keys import Principal
 from torchpruner_service.identity import derived_model_id, engine_version, model_id
 from torchpruner_service.observability.logs import current_request_id
 from torchpruner_service.observability.tracing import current_trace
-from torchpruner_service.problems import Conflict, NotFound
+from torchpruner_service.problems import Conflict
 from torchpruner_service.state.job_record import JobRecord, State
 from torchpruner_service.state.redis_clients import REDIS_ERRORS, unavailable
 from torchpruner_service.storage import layout
@@ -57,12 +60,32 @@ async def register(
             "format": form,
             "inputs": [spec.to_dict() for spec in inputs],
             "engine": engine_version(),
-            "created_at": time.time(),
         }
         await state.objects.aput_json(layout.manifest(identifier), manifest)
-    await state.catalog.add_model(principal.tenant, identifier, name)
+    await _add(state, principal, identifier, root=identifier, blob=blob, name=name)
     started = await submit_build(state, principal, identifier, watchers)
     return await view(state, principal.tenant, identifier), started
+
+
+async def _add(
+    state: AppState,
+    who: Principal,
+    model: str,
+    *,
+    root: str,
+    blob: str | None,
+    name: str | None,
+) -> None:
+    """Give a model to a tenant, within its quota."""
+    if not await state.catalog.owns_model(who.tenant, model):
+        await state.quotas.check_models(who)
+    new = await state.catalog.add_model(who.tenant, model, root=root, blob=blob, name=name)
+    if new:
+        try:
+            await state.quotas.check_models(who, 0)
+        except QuotaExceeded:
+            await state.catalog.remove_model(who.tenant, model)
+            raise
 
 
 async def submit_build(
@@ -81,19 +104,28 @@ async def submit_build(
         watchers=watchers,
     )
     # A job that was ready and whose graph is gone: nobody owned the model for a while.
-    return await submit(state, record, replace=("cancelled", "ready"))
+    return await submit(state, record, restart=("cancelled", "ready"))
 
 
 async def submit(
-    state: AppState, record: JobRecord, replace: tuple[State, ...] = ("cancelled",)
+    state: AppState, record: JobRecord, restart: tuple[State, ...] = ("cancelled",)
 ) -> bool:
-    """Queue a job; a cancelled one, or one that failed for no fault of the model, starts afresh."""
+    """Queue a job; a cancelled one, or one that failed for no fault of the model, starts afresh.
+
+    Where it is being worked on already, its tenant and webhooks wait for it too.
+    """
+
+    record.watchers = [{**each, "tenant": record.tenant} for each in record.watchers]
 
     def put() -> bool:
         known = state.board.get(record.id)
+        again = restart
         if known is not None and known.state == "failed" and (known.problem or {}).get("retryable"):
-            return state.board.submit(record, replace=("failed",))
-        return state.board.submit(record, replace)
+            again = ("failed",)
+        if state.board.submit(record, again):
+            return True
+        state.board.join(record)
+        return False
 
     try:
         return await anyio.to_thread.run_sync(put)
@@ -129,7 +161,7 @@ async def manifest_of(state: AppState, tenant: str, model: str) -> dict[str, Any
     await state.catalog.require_model(tenant, model)
     manifest = await _manifest(state, model)
     if manifest is None:
-        raise NotFound(f"there is no model {model}", slug="unknown-model", model=model)
+        raise unknown_model(model)
     return manifest
 
 
@@ -137,17 +169,39 @@ async def view(state: AppState, tenant: str, model: str) -> dict[str, Any]:
     """Return a model as ``GET /v1/models/{id}`` shows it."""
     manifest = await manifest_of(state, tenant, model)
     entry = await state.catalog.entry(tenant, model)
+    if entry is None:
+        raise unknown_model(model)
     record = None if manifest.get("parent") else await find_job(state, build_job(model))
     if record is not None:
-        facts, fields = record.result, state_fields(record)
+        facts, fields = record.result, state_fields(seen_by(record, tenant, entry.added_at))
     else:
         fields, facts = await _stored_state(state, tenant, manifest)
     facts = facts or {}
     weightless = facts.get("weightless", manifest.get("weightless"))
-    attached = weightless and await state.objects.aexists(layout.weights(root_of(manifest)))
+    attached = weightless and await state.catalog.held(tenant, root_of(manifest), layout.WEIGHTS)
     message = await waiting_message(state, fields["state"])
-    name = entry.name if entry else None
-    return assemble(manifest, facts, fields, tenant, name, bool(attached), message)
+    return assemble(manifest, facts, fields, tenant, entry, bool(attached), message)
+
+
+def seen_by(record: JobRecord, tenant: str, since: float) -> JobRecord:
+    """A job as ``tenant``, who has its model since ``since``, may see it.
+
+    A build is shared, and what others did with it must not show: times before the tenant came are
+    the tenant's own, and one that the tenant cancelled is cancelled whoever else waits for it.
+    """
+
+    def clipped(moment: float | None) -> float | None:
+        return None if moment is None else max(moment, since)
+
+    shown = replace(
+        record,
+        queued_at=max(record.queued_at, since),
+        started_at=clipped(record.started_at),
+        ended_at=clipped(record.ended_at),
+    )
+    if not record.ended and tenant in record.left:
+        shown = replace(shown, state="cancelled", stage="cancelled", ended_at=time.time())
+    return shown
 
 
 def state_fields(record: JobRecord) -> dict[str, Any]:
@@ -168,7 +222,7 @@ def assemble(
     facts: dict[str, Any],
     fields: dict[str, Any],
     tenant: str,
-    name: str | None,
+    entry: Entry,
     attached: bool,
     message: str | None,
 ) -> dict[str, Any]:
@@ -176,7 +230,7 @@ def assemble(
     weightless = facts.get("weightless", manifest.get("weightless"))
     return {
         "id": manifest["id"],
-        "name": name,
+        "name": entry.name,
         "owner": tenant,
         **fields,
         "format": manifest["format"],
@@ -186,7 +240,7 @@ def assemble(
         "has_weights": None if weightless is None else attached or not weightless,
         "inputs": facts.get("inputs") or manifest["inputs"],
         "outputs": facts.get("outputs"),
-        "created_at": manifest["created_at"],
+        "created_at": entry.added_at,
         "engine": manifest["engine"],
         "job": None if manifest.get("parent") else build_job(manifest["id"]),
         "parent": manifest.get("parent"),
@@ -198,6 +252,28 @@ def assemble(
         or None,
         "message": message,
     }
+
+
+async def remove(state: AppState, tenant: str, model: str) -> None:
+    """Take a model from a tenant with all that the tenant added, and end its jobs about it."""
+    await manifest_of(state, tenant, model)
+
+    def jobs() -> list[JobRecord]:
+        build = state.board.get(build_job(model))
+        own = [record for record in state.board.newest(tenant) if record.model == model]
+        return own if build is None else [build, *own]
+
+    def leave(records: list[JobRecord]) -> None:
+        for record in records:
+            if not record.ended:
+                state.board.leave(record, tenant)
+
+    try:
+        records = await anyio.to_thread.run_sync(jobs)
+        await state.catalog.remove_model(tenant, model)
+        await anyio.to_thread.run_sync(leave, records)
+    except REDIS_ERRORS as error:
+        raise unavailable(error) from error
 
 
 async def waiting_message(state: AppState, job_state: str) -> str | None:
@@ -274,6 +350,8 @@ async def derive(
     manifest = await manifest_of(state, principal.tenant, parent)
     cached = await graph_of(state, principal.tenant, parent)
     identifier = derived_model_id(parent, result)
+    if not await state.catalog.owns_model(principal.tenant, identifier):
+        await state.quotas.check_models(principal)
     if not await state.objects.aexists(layout.solved(identifier)):
         graph = await anyio.to_thread.run_sync(cached.graph.derive, result)
         data = await anyio.to_thread.run_sync(graph.to_bytes)
@@ -289,7 +367,6 @@ async def derive(
             "inputs": manifest["inputs"],
             "weightless": parent_view["weightless"],
             "engine": engine_version(),
-            "created_at": time.time(),
         }
         facts = {
             "nodes": len(graph.nodes),
@@ -306,7 +383,14 @@ async def derive(
         await state.objects.aput_json(layout.facts(identifier), facts)
         await state.objects.aput(layout.solved(identifier), data)
         state.graphs.put(identifier, graph)
-    await state.catalog.add_model(principal.tenant, identifier, name)
+    await _add(
+        state,
+        principal,
+        identifier,
+        root=root_of(manifest),
+        blob=manifest.get("blob"),
+        name=name,
+    )
     return await view(state, principal.tenant, identifier)
 
 
@@ -316,7 +400,7 @@ async def weights_source(state: AppState, tenant: str, manifest: dict[str, Any])
     Raises a ``Conflict`` that tells how to add them where the model came without.
     """
     root = root_of(manifest)
-    attached = await state.objects.aget_json(layout.weights(root))
+    attached = await state.catalog.held(tenant, root, layout.WEIGHTS)
     if attached is not None:
         return attached["blob"], attached["format"]
     shown = await view(state, tenant, manifest["id"])

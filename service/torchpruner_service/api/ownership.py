@@ -21,9 +21,14 @@ async def own_model(state: State, who: Reader, model: ModelId) -> str:
 
 
 async def own_job(state: State, who: Reader, job: JobId) -> JobRecord:
-    """A job about a model that the tenant may see."""
+    """A job that is for the tenant: the build of a model that it has, or one that it started."""
     record = await find_job(state, job)
-    if record is None or not await state.catalog.owns_model(who.tenant, record.model):
+    shared = record is not None and record.kind == "build"
+    if (
+        record is None
+        or not (shared or record.tenant == who.tenant)
+        or not await state.catalog.owns_model(who.tenant, record.model)
+    ):
         raise NotFound(
             f"there is no job {job}; a model or artifact names its job, and ended ones are "
             "forgotten after some days",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterable
 from typing import Any
 
 import anyio.to_thread
@@ -74,18 +75,14 @@ async def receive_model(
     announced = expected_digest(content_digest)
     specs = parse_inputs(inputs, short_inputs)
     check_sizes(specs, state.settings.max_tensor_bytes)
-    await state.catalog.check_quota(
-        who.tenant,
-        _limit(who.quota_models, state.settings.quota_models),
-        _limit(who.quota_bytes, state.settings.quota_bytes),
-        int(request.headers.get("content-length") or 0),
-    )
     if content_type.startswith("application/json"):
         return await _known(request, state, who, specs, name, watchers)
-    _check_length(request, state.settings.max_upload_bytes)
+    await state.quotas.check_models(who)
+    length = _announced_length(request, state.settings.max_upload_bytes)
+    await state.quotas.check_bytes(who, length)
     if content_type.startswith("multipart/form-data"):
         form = MultipartFile(request.stream(), request.headers["content-type"])
-        staged = await _stage(state, form)
+        staged = await _stage(state, who, form)
         with staged:
             if form.fields.get("inputs"):
                 specs = parse_inputs(form.fields["inputs"], [])
@@ -93,14 +90,17 @@ async def receive_model(
             return await _keep(
                 state, who, staged, announced, specs, name or form.fields.get("name"), watchers
             )
-    with await _stage(state, request.stream()) as staged:
+    with await _stage(state, who, request.stream()) as staged:
         return await _keep(state, who, staged, announced, specs, name, watchers)
 
 
-async def _stage(state: AppState, chunks: Any) -> StagedFile:
+async def _stage(state: AppState, who: Principal, chunks: AsyncIterable[bytes]) -> StagedFile:
     settings = state.settings
     staged = await stage(
-        chunks, settings.scratch_dir, settings.max_upload_bytes, settings.upload_idle_timeout
+        state.quotas.within(who, chunks),
+        settings.scratch_dir,
+        settings.max_upload_bytes,
+        settings.upload_idle_timeout,
     )
     BYTES_IN.inc(staged.size)
     return staged
@@ -218,11 +218,10 @@ def check_inputs_given(form: str, specs: list[TensorSpec]) -> None:
         )
 
 
-def _check_length(request: Request, limit: int) -> None:
-    length = request.headers.get("content-length")
-    if length is not None and length.isdigit() and int(length) > limit:
+def _announced_length(request: Request, limit: int) -> int:
+    """How many bytes the body is said to have; 0 where that is not said."""
+    text = request.headers.get("content-length", "")
+    length = int(text) if text.isdigit() else 0
+    if length > limit:
         raise TooLarge(f"the file has {length} bytes; this service takes {limit}", limit=limit)
-
-
-def _limit(own: int | None, general: int) -> int:
-    return general if own is None else own
+    return length

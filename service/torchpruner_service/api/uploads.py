@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import ClientDisconnect
@@ -15,16 +16,30 @@ from starlette.requests import ClientDisconnect
 from torchpruner_service.api.app_state import AppState
 from torchpruner_service.api.blob_storing import store_blob
 from torchpruner_service.api.ingest import check_digest, stage
+from torchpruner_service.api.quotas import QuotaExceeded
 from torchpruner_service.auth.api_keys import Principal
 from torchpruner_service.identity import short
-from torchpruner_service.problems import Conflict, InvalidRequest, NotFound
+from torchpruner_service.problems import Conflict, InvalidRequest, NotFound, RateLimited
 from torchpruner_service.storage import layout
 
 
 async def start_upload(
     state: AppState, who: Principal, length: int, sha256: str | None
 ) -> dict[str, Any]:
-    """Begin an upload of ``length`` bytes."""
+    """Begin an upload of ``length`` bytes, which count against a quota from now on.
+
+    Raises ``QuotaExceeded``, or ``RateLimited`` where the tenant has too many open.
+    """
+    limit = state.settings.max_open_uploads
+    if len(await state.quotas.open_uploads(who.tenant)) >= limit:
+        raise RateLimited(
+            f"{limit} uploads have begun and not ended; GET /v1/uploads lists them: end or delete "
+            "some first",
+            slug="too-many-uploads",
+            headers={"Retry-After": "60"},
+            limit=limit,
+        )
+    await state.quotas.check_bytes(who, length)
     identifier = "u" + short(secrets.token_bytes(20))
     facts = {
         "id": identifier,
@@ -34,22 +49,27 @@ async def start_upload(
         "created_at": time.time(),
         "blob": None,
     }
-    await state.objects.aput_json(layout.upload(identifier), facts)
+    await state.objects.aput_json(layout.upload(who.tenant, identifier), facts)
+    try:
+        await state.quotas.check_bytes(who, 0)
+    except QuotaExceeded:
+        await remove_upload(state, facts)
+        raise
     return await upload_view(state, facts)
 
 
 async def find_upload(state: AppState, who: Principal, identifier: str) -> dict[str, Any]:
     """Return the facts of an upload. Raises ``NotFound`` for another tenant's as for none."""
-    facts: dict[str, Any] | None = await state.objects.aget_json(layout.upload(identifier))
-    if facts is None or facts["tenant"] != who.tenant:
+    key = layout.upload(who.tenant, identifier)
+    facts: dict[str, Any] | None = await state.objects.aget_json(key)
+    if facts is None:
         raise NotFound(f"there is no upload {identifier}", slug="unknown-upload", upload=identifier)
     return facts
 
 
 async def upload_view(state: AppState, facts: dict[str, Any]) -> dict[str, Any]:
-    offset = (
-        facts["length"] if facts["blob"] else sum(size for _, size in await _parts(state, facts))
-    )
+    parts = [] if facts["blob"] else await _parts(state, facts)
+    offset = facts["length"] if facts["blob"] else sum(part.size for part in parts)
     return {
         "id": facts["id"],
         "length": facts["length"],
@@ -85,10 +105,18 @@ async def append(
     staged = await stage(kept, settings.scratch_dir, room, settings.upload_idle_timeout)
     with staged:
         if staged.size:
-            await state.objects.aput_file(layout.upload_part(facts["id"], offset), staged.path)
+            key = layout.upload_part(
+                who.tenant, facts["id"], offset, staged.size, secrets.token_hex(8)
+            )
+            await state.objects.aput_file(key, staged.path)
+            parts = await _parts(state, facts)
+            end = parts[-1].end if parts else 0
+            if end >= offset + staged.size and all(part.key != key for part in parts):
+                # Another request at the same offset brought as much, or more.
+                await state.objects.adelete(key)
     if offset + staged.size == facts["length"]:
         await _join(state, who, facts)
-    return await upload_view(state, facts)
+    return await upload_view(state, await find_upload(state, who, facts["id"]))
 
 
 async def finished_upload(state: AppState, who: Principal, identifier: str) -> str:
@@ -107,45 +135,79 @@ async def finished_upload(state: AppState, who: Principal, identifier: str) -> s
 
 async def remove_upload(state: AppState, facts: dict[str, Any]) -> None:
     """Forget an upload and its parts; a blob that it became stays."""
-    for key, _ in await _parts(state, facts):
-        await state.objects.adelete(key)
-    await state.objects.adelete(layout.upload(facts["id"]))
+    await state.objects.adelete(layout.upload(facts["tenant"], facts["id"]))
+    await _remove_parts(state, facts)
 
 
 async def _join(state: AppState, who: Principal, facts: dict[str, Any]) -> None:
     parts = await _parts(state, facts)
 
     async def whole() -> AsyncIterator[bytes]:
-        for key, size in parts:
-            async for chunk in state.objects.astream(key, 0, size):
+        for part in parts:
+            async for chunk in state.objects.astream(part.key, 0, part.size):
                 yield bytes(chunk)
 
     settings = state.settings
-    staged = await stage(whole(), settings.scratch_dir, facts["length"], 3600.0)
+    try:
+        staged = await stage(whole(), settings.scratch_dir, facts["length"], 3600.0)
+    except KeyError:
+        # Another request joined the same parts, and has removed them.
+        if (await find_upload(state, who, facts["id"]))["blob"] is None:
+            raise
+        return
     with staged:
         try:
             check_digest(facts["sha256"], staged.digest)
         except InvalidRequest:
             await remove_upload(state, facts)
             raise
-        await store_blob(state, who, staged)
+        await store_blob(state, who, staged, upload=facts["id"])
     facts["blob"] = staged.digest
-    await state.objects.aput_json(layout.upload(facts["id"]), facts)
-    for key, _ in parts:
+    await state.objects.aput_json(layout.upload(who.tenant, facts["id"]), facts)
+    await _remove_parts(state, facts)
+
+
+async def _remove_parts(state: AppState, facts: dict[str, Any]) -> None:
+    for key in await state.objects.akeys(layout.upload_parts(facts["tenant"], facts["id"])):
         await state.objects.adelete(key)
 
 
-async def _parts(state: AppState, facts: dict[str, Any]) -> list[tuple[str, int]]:
-    """The parts that follow each other from the start, as ``(key, size)``."""
-    keys = sorted(await state.objects.akeys(layout.upload_parts(facts["id"])))
-    parts, offset = [], 0
-    for key in keys:
-        if int(key.rpartition("/")[2]) != offset:
-            break
-        size = await state.objects.asize(key) or 0
-        parts.append((key, size))
-        offset += size
-    return parts
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Bytes ``[start, end)`` of an upload, in the object ``key``."""
+
+    start: int
+    end: int
+    key: str
+
+    @property
+    def size(self) -> int:
+        return self.end - self.start
+
+
+async def _parts(state: AppState, facts: dict[str, Any]) -> list[Part]:
+    """The parts that follow each other from the start and reach furthest.
+
+    Two requests may bring parts that start at the same byte, a late one after others have gone on
+    from the first. What follows a part that was acknowledged stays reachable, so the offset that a
+    client was told never falls.
+    """
+    keys = await state.objects.akeys(layout.upload_parts(facts["tenant"], facts["id"]))
+    last_at: dict[int, Part | None] = {0: None}
+    for part in sorted(map(_part, keys), key=lambda part: (part.start, part.end, part.key)):
+        if part.start in last_at:
+            last_at.setdefault(part.end, part)
+    chain: list[Part] = []
+    found = last_at[max(last_at)]
+    while found is not None:
+        chain.append(found)
+        found = last_at[found.start]
+    return chain[::-1]
+
+
+def _part(key: str) -> Part:
+    start, size, _ = key.rpartition("/")[2].split("-")
+    return Part(int(start), int(start) + int(size), key)
 
 
 async def _what_arrives(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

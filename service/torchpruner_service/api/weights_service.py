@@ -40,7 +40,7 @@ async def attach_weights(
         )
     settings = state.settings
     staged = await stage(
-        request.stream(),
+        state.quotas.within(who, request.stream()),
         settings.scratch_dir,
         settings.max_upload_bytes,
         settings.upload_idle_timeout,
@@ -54,7 +54,7 @@ async def attach_weights(
             )
         await store_blob(state, who, staged)
         record = JobRecord(
-            id=f"attach-{model}-{content_id('attach', staged.digest)}",
+            id=f"attach-{model}-{content_id('attach', who.tenant, staged.digest)}",
             kind="attach",
             tenant=who.tenant,
             model=model,

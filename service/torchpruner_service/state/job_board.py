@@ -19,6 +19,7 @@ from rq.exceptions import NoSuchJobError
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
+from torchpruner_service.problems import Conflict
 from torchpruner_service.settings import Settings
 from torchpruner_service.state.job_record import QUEUE_OF, JobRecord, State
 from torchpruner_service.state.keys import Keys
@@ -29,6 +30,9 @@ ENTRY_POINT = "torchpruner_service.worker.horse.run_job"
 
 LISTED_JOBS = 500
 """How many of its newest jobs a tenant can list."""
+
+MAX_WATCHERS = 100
+"""How many webhooks may wait for one job."""
 
 # KEYS: hash, active. ARGV: id, score, number of states to replace, those, then field/value pairs.
 _SUBMIT = """
@@ -62,6 +66,58 @@ end
 return 1
 """
 
+# KEYS: hash. ARGV: tenant, webhooks as a JSON list. 1: waits too; 0: the job has ended or is unknown;
+# 2: too many webhooks wait already.
+_JOIN = """
+local state = redis.call('HGET', KEYS[1], 'state')
+if state ~= '"queued"' and state ~= '"running"' then return 0 end
+local watchers = cjson.decode(redis.call('HGET', KEYS[1], 'watchers') or '[]')
+local known = {}
+for _, each in ipairs(watchers) do known[cjson.encode(each)] = true end
+for _, each in ipairs(cjson.decode(ARGV[2])) do
+  if not known[cjson.encode(each)] then table.insert(watchers, each) end
+end
+if #watchers > %d then return 2 end
+if #watchers > 0 then redis.call('HSET', KEYS[1], 'watchers', cjson.encode(watchers)) end
+local function without(field)
+  local kept = {}
+  for _, each in ipairs(cjson.decode(redis.call('HGET', KEYS[1], field) or '[]')) do
+    if each ~= ARGV[1] then table.insert(kept, each) end
+  end
+  return kept
+end
+local tenants, left = without('tenants'), without('left')
+table.insert(tenants, ARGV[1])
+redis.call('HSET', KEYS[1], 'tenants', cjson.encode(tenants))
+redis.call('HSET', KEYS[1], 'left', #left > 0 and cjson.encode(left) or '[]')
+return 1
+"""
+
+# KEYS: hash, active. ARGV: tenant, id, ttl, then field/value pairs for the end of the job. 2: the
+# last tenant left and the job has ended; 1: others wait for it; 0: it had ended, or is unknown.
+_LEAVE = """
+local state = redis.call('HGET', KEYS[1], 'state')
+if state ~= '"queued"' and state ~= '"running"' then return 0 end
+local tenants, watchers = {}, {}
+for _, each in ipairs(cjson.decode(redis.call('HGET', KEYS[1], 'tenants') or '[]')) do
+  if each ~= ARGV[1] then table.insert(tenants, each) end
+end
+if #tenants == 0 then
+  redis.call('HSET', KEYS[1], unpack(ARGV, 4))
+  redis.call('ZREM', KEYS[2], ARGV[2])
+  redis.call('EXPIRE', KEYS[1], ARGV[3])
+  return 2
+end
+for _, each in ipairs(cjson.decode(redis.call('HGET', KEYS[1], 'watchers') or '[]')) do
+  if each.tenant ~= ARGV[1] then table.insert(watchers, each) end
+end
+local left = cjson.decode(redis.call('HGET', KEYS[1], 'left') or '[]')
+table.insert(left, ARGV[1])
+redis.call('HSET', KEYS[1], 'tenants', cjson.encode(tenants), 'left', cjson.encode(left),
+  'tenant', cjson.encode(tenants[1]), 'watchers', #watchers > 0 and cjson.encode(watchers) or '[]')
+return 1
+"""
+
 # KEYS: lease. ARGV: holder, seconds. True when the lease is this holder's now.
 _TAKE_LEASE = """
 local holder = redis.call('GET', KEYS[1])
@@ -86,6 +142,8 @@ class JobBoard:
         self.keys = Keys(settings.redis_prefix)
         self._submit = connection.register_script(_SUBMIT)
         self._change = connection.register_script(_CHANGE)
+        self._join = connection.register_script(_JOIN % MAX_WATCHERS)
+        self._leave = connection.register_script(_LEAVE)
         self._take = connection.register_script(_TAKE_LEASE)
         self._drop = connection.register_script(_DROP_LEASE)
 
@@ -143,13 +201,48 @@ class JobBoard:
     def fail(self, record: JobRecord, problem: dict[str, Any]) -> bool:
         return self._end(record, state="failed", stage="failed", problem=problem)
 
-    def cancel(self, record: JobRecord) -> bool:
-        """Cancel a job: a queued one never starts, a running one is stopped by its work-horse."""
-        changed = self._end(record, any_attempt=True, state="cancelled", stage="cancelled")
-        if changed:
+    def join(self, record: JobRecord) -> bool:
+        """Have the tenant and webhooks of ``record`` wait for a job that is there already.
+
+        ``False`` where it has ended. Raises ``Conflict`` where too many webhooks wait for it.
+        """
+        joined = self._join(
+            keys=[self.keys.job(record.id)], args=[record.tenant, json.dumps(record.watchers)]
+        )
+        if joined == 2:
+            raise Conflict(
+                f"{MAX_WATCHERS} webhooks wait for this job already; poll it, or follow its events",
+                slug="too-many-webhooks",
+                job=record.id,
+            )
+        current = self.get(record.id) if joined else None
+        if current is None:
+            return False
+        self._list(record)
+        self._note_request(current)
+        return True
+
+    def leave(self, record: JobRecord, tenant: str) -> bool:
+        """Take ``tenant`` from those who wait for a job; the last one to leave cancels it.
+
+        A queued job that is cancelled never starts, a running one is stopped by its work-horse.
+        Return whether the job was cancelled.
+        """
+        ended = {"state": "cancelled", "stage": "cancelled", "ended_at": time.time()}
+        pairs = _pairs({key: json.dumps(value) for key, value in ended.items()})
+        left = self._leave(
+            keys=[self.keys.job(record.id), self.keys.active],
+            args=[tenant, record.id, self.settings.result_ttl, *pairs],
+        )
+        if left == 1:
+            current = self.get(record.id)
+            if current is not None:
+                self._note_request(current)
+        elif left == 2:
+            self.objects.delete(layout.pending(record.id))
             with contextlib.suppress(NoSuchJobError):
                 self._rq_job(record).delete()
-        return changed
+        return bool(left == 2)
 
     def again(self, record: JobRecord, stage: str) -> bool:
         """Queue the next attempt of a job whose worker was lost."""
@@ -229,6 +322,13 @@ class JobBoard:
         if put:
             self._list(record)
         return bool(put)
+
+    def _note_request(self, record: JobRecord) -> None:
+        """Write the request of a job anew; it may have ended meanwhile, and must not come back."""
+        self.objects.put_json(layout.pending(record.id), record.to_request())
+        current = self.get(record.id)
+        if current is not None and current.ended:
+            self.objects.delete(layout.pending(record.id))
 
     def _list(self, record: JobRecord) -> None:
         key = self.keys.tenant_jobs(record.tenant)

@@ -18,6 +18,9 @@ ENDED: frozenset[str] = frozenset({"ready", "failed", "cancelled"})
 class JobRecord:
     """What Redis knows of a job.
 
+    A build is shared: ``tenant`` started it, ``tenants`` wait for it, those in ``left`` no longer do.
+    Every other job is for ``tenant`` alone.
+
     ``percent`` is of the whole job, 0 to 100. ``attempt`` counts from 1. ``request`` is what the
     worker needs; ``result`` and ``problem`` are set in ``ready`` and ``failed``. Times are Unix
     seconds.
@@ -40,7 +43,12 @@ class JobRecord:
     request_id: str = ""
     trace: dict[str, str] = field(default_factory=dict)
     watchers: list[dict[str, str]] = field(default_factory=list)
-    """Webhooks to call when the job ends."""
+    """Webhooks to call when the job ends, each with the tenant who asked for it."""
+    tenants: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.tenants = self.tenants or [self.tenant]
 
     @property
     def ended(self) -> bool:
@@ -62,7 +70,7 @@ class JobRecord:
     def to_request(self) -> dict[str, Any]:
         """What is needed to start the job again from nothing."""
         keep = ("id", "kind", "tenant", "model", "request", "queued_at", "attempt", "watchers")
-        return {key: getattr(self, key) for key in keep}
+        return {key: getattr(self, key) for key in (*keep, "tenants")}
 
     @classmethod
     def from_request(cls, data: Mapping[str, Any]) -> JobRecord:

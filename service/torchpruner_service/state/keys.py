@@ -48,24 +48,17 @@ class Keys:
         """String: counts of a model whose solved graph is stored, as JSON."""
         return f"{self.prefix}facts:{model}"
 
-    def models(self, tenant: str) -> str:
-        """Sorted set: the models of a tenant, by the time they were added."""
-        return f"{self.prefix}tenant:{tenant}:models"
-
-    def blobs(self, tenant: str) -> str:
-        """Hash: the blobs of a tenant and their sizes."""
-        return f"{self.prefix}tenant:{tenant}:blobs"
-
-    def artifacts(self, tenant: str) -> str:
-        return f"{self.prefix}tenant:{tenant}:artifacts"
+    def index(self, tenant: str, kind: str) -> str:
+        """Hash: a tenant's ``models``, ``blobs`` or ``artifacts`` as the object store has them."""
+        return f"{self.prefix}tenant:{tenant}:{kind}"
 
     def indexed(self, tenant: str) -> str:
-        """String with a life of an hour: the three above were read from the object store."""
+        """String: when the three indexes were last compared with the object store, in Unix seconds."""
         return f"{self.prefix}tenant:{tenant}:indexed"
 
-    def children(self, tenant: str, model: str) -> str:
-        """Set: models derived from this one, as this tenant sees it."""
-        return f"{self.prefix}tenant:{tenant}:children:{model}"
+    def indexing(self, tenant: str) -> str:
+        """String with a short life: one process compares a tenant's indexes with the store."""
+        return f"{self.prefix}tenant:{tenant}:indexing"
 
     def worker(self, name: str) -> str:
         """String with a short life: what a living worker can do."""

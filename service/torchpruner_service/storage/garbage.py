@@ -35,14 +35,18 @@ def collect(objects: Objects, *, upload_ttl: float, grace: float = GRACE_SECONDS
     """Remove everything without an owner that is older than ``grace`` seconds."""
     before = time.time() - grace
     owned: dict[str, set[str]] = {"models": set(), "blobs": set(), "artifacts": set()}
+    holdings = []
     for key in objects.keys("tenants/"):
-        _, _, kind, item = key.split("/")
-        owned.setdefault(kind, set()).add(item)
+        kind, item = key.split("/")[2:4]
+        if kind == "holdings":
+            holdings.append(key)
+        else:
+            owned.setdefault(kind, set()).add(item)
     blobs = set(owned["blobs"])
+    for key in holdings:
+        blobs.add(str((objects.get_json(key) or {}).get("blob")))
     for model in owned["models"]:
-        manifest = objects.get_json(layout.manifest(model)) or {}
-        attached = objects.get_json(layout.weights(str(manifest.get("root", model)))) or {}
-        blobs |= {str(found) for found in (manifest.get("blob"), attached.get("blob")) if found}
+        blobs.add(str((objects.get_json(layout.manifest(model)) or {}).get("blob")))
     uploads = _expired_uploads(objects, time.time() - upload_ttl)
     return Collected(
         blobs=_remove(objects, "blobs/", before, lambda parts: parts[2].split(".")[0] in blobs),
@@ -88,8 +92,8 @@ def _expired_uploads(objects: Objects, before: float) -> int:
     doomed = []
     for key, modified in objects.keys_with_times("uploads/"):
         if key.endswith("/facts.json") and modified < before:
-            doomed.append(key.split("/")[1])
-    for identifier in doomed:
-        for key in list(objects.keys(f"uploads/{identifier}/")):
+            doomed.append(key.removesuffix("facts.json"))
+    for folder in doomed:
+        for key in list(objects.keys(folder)):
             objects.delete(key)
     return len(doomed)

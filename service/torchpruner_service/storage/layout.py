@@ -2,9 +2,16 @@
 
 The store is the truth: Redis can lose everything and be rebuilt from these keys. A model's manifest
 and its pending job are written before an upload is acknowledged.
+
+``blobs/`` and ``models/`` hold what follows from uploaded bytes alone and are shared between tenants
+who have proven that they hold the bytes. Everything a tenant adds lies under ``tenants/<tenant>/``,
+``uploads/<tenant>/``, or under an id that the tenant's name is part of.
 """
 
 from __future__ import annotations
+
+WEIGHTS = "weights"
+"""The kind of holding that names the blob with a weightless model's weights."""
 
 
 def blob(digest: str) -> str:
@@ -32,13 +39,8 @@ def failure(model: str) -> str:
     return f"models/{model}/failure.json"
 
 
-def weights(model: str) -> str:
-    """Which blob gives a weightless model its weights."""
-    return f"models/{model}/weights.json"
-
-
 def artifact(identifier: str) -> str:
-    """A file made by a job."""
+    """A file made by a job for one tenant, who is part of the id."""
     return f"artifacts/{identifier}/content"
 
 
@@ -58,7 +60,23 @@ def owned_blob(tenant: str, digest: str) -> str:
 
 
 def owned_artifact(tenant: str, identifier: str) -> str:
+    """This tenant has asked for this file."""
     return f"tenants/{tenant}/artifacts/{identifier}"
+
+
+def all_holdings(tenant: str) -> str:
+    """The folder of everything else that this tenant added to its models."""
+    return f"tenants/{tenant}/holdings/"
+
+
+def holdings(tenant: str, model: str) -> str:
+    """The folder of everything else that this tenant added to this model."""
+    return f"{all_holdings(tenant)}{model}/"
+
+
+def holding(tenant: str, model: str, kind: str, item: str = "only") -> str:
+    """One thing that this tenant added to this model, such as its weights."""
+    return f"{holdings(tenant, model)}{kind}/{item}"
 
 
 def pending(job: str) -> str:
@@ -66,17 +84,23 @@ def pending(job: str) -> str:
     return f"pending/{job}.json"
 
 
-def upload(identifier: str) -> str:
+def uploads(tenant: str) -> str:
+    """The folder of a tenant's resumable uploads."""
+    return f"uploads/{tenant}/"
+
+
+def upload(tenant: str, identifier: str) -> str:
     """The facts of a resumable upload."""
-    return f"uploads/{identifier}/facts.json"
+    return f"{uploads(tenant)}{identifier}/facts.json"
 
 
-def upload_parts(identifier: str) -> str:
-    return f"uploads/{identifier}/parts/"
+def upload_parts(tenant: str, identifier: str) -> str:
+    return f"{uploads(tenant)}{identifier}/parts/"
 
 
-def upload_part(identifier: str, offset: int) -> str:
-    return f"{upload_parts(identifier)}{offset:020d}"
+def upload_part(tenant: str, identifier: str, offset: int, size: int, name: str) -> str:
+    """A part by where it starts and how long it is; ``name`` keeps two that arrive at once apart."""
+    return f"{upload_parts(tenant, identifier)}{offset:020d}-{size:020d}-{name}"
 
 
 def api_key(key: str) -> str:

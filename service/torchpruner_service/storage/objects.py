@@ -161,6 +161,12 @@ class Objects:
 
         return await anyio.to_thread.run_sync(listed)
 
+    async def akeys_with_times(self, prefix: str) -> list[tuple[str, float]]:
+        def listed() -> list[tuple[str, float]]:
+            return list(self.keys_with_times(prefix))
+
+        return await anyio.to_thread.run_sync(listed)
+
     async def astream(self, key: str, start: int, end: int) -> AsyncIterator[bytes | memoryview]:
         """Yield bytes ``[start, end)`` of an object in chunks of about a mebibyte."""
         if end <= start:

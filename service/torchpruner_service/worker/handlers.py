@@ -13,6 +13,7 @@ from typing import Any
 from torchpruner_core.analysis.solved_graph import SolvedGraph
 from torchpruner_service.problems import Conflict, InvalidUpload, NotFound, Problem
 from torchpruner_service.storage import layout
+from torchpruner_service.storage.layout import WEIGHTS
 from torchpruner_service.worker.artifact_writer import store_artifact
 from torchpruner_service.worker.context import HashedFile, JobContext
 
@@ -68,7 +69,8 @@ def onnx(context: JobContext) -> dict[str, Any]:
 
 
 def attach(context: JobContext) -> dict[str, Any]:
-    """Check that a file is a weightless model's own file with its weights, and remember it."""
+    """Check that a file is a weightless model's own file with its weights, and keep it for the
+    tenant who sent it."""
     request, model = context.record.request, context.record.model
     manifest = _manifest(context)
     context.stage("fetching", 5)
@@ -83,7 +85,7 @@ def attach(context: JobContext) -> dict[str, Any]:
             received=outcome["sha256"],
         )
     facts = {"blob": request["blob"], "format": "onnx"}
-    context.objects.put_json(layout.weights(model), facts)
+    context.objects.put_json(layout.holding(context.record.tenant, model, WEIGHTS), facts)
     return facts
 
 

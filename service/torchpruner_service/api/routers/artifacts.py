@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from torchpruner_service.api import schemas
-from torchpruner_service.api.access import State, Writer
+from torchpruner_service.api.access import Reader, State, Writer
 from torchpruner_service.api.answers import json_answer
 from torchpruner_service.api.artifacts_service import artifact_view, request_artifact
 from torchpruner_service.api.cut_results import result_of
@@ -107,9 +107,11 @@ async def show_artifact(state: State, artifact: OwnArtifact, wait: Wait = 0) -> 
     responses=problems(),
     summary="Follow an artifact being made, as server-sent events",
 )
-async def artifact_events(state: State, artifact: OwnArtifact) -> AsyncIterator[ServerSentEvent]:
+async def artifact_events(
+    state: State, who: Reader, artifact: OwnArtifact
+) -> AsyncIterator[ServerSentEvent]:
     shown = await artifact_view(state, artifact)
-    async for record in follow(state, shown["job"]):
+    async for record in follow(state, shown["job"], who.tenant):
         ended = record["ended_at"] is not None
         yield ServerSentEvent(data=record, event="end" if ended else "progress")
 
@@ -128,8 +130,8 @@ async def cancel_artifact(state: State, who: Writer, artifact: OwnArtifact) -> R
 
     shown = await artifact_view(state, artifact)
     record = await find_job(state, shown["job"])
-    if record is not None and not record.ended and record.tenant == who.tenant:
-        await anyio.to_thread.run_sync(state.board.cancel, record)
+    if record is not None and not record.ended:
+        await anyio.to_thread.run_sync(state.board.leave, record, who.tenant)
     return Response(status_code=204)
 
 

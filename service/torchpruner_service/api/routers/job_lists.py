@@ -13,10 +13,16 @@ from torchpruner_service.api.access import Reader, State, Writer
 from torchpruner_service.api.answers import json_answer
 from torchpruner_service.api.documented import problems
 from torchpruner_service.api.jobs_view import SHOWN, job_view
-from torchpruner_service.api.models_service import find_job, living_workers, waiting_message
+from torchpruner_service.api.models_service import (
+    find_job,
+    living_workers,
+    seen_by,
+    submit,
+    waiting_message,
+)
 from torchpruner_service.api.ownership import OwnJob
 from torchpruner_service.api.paging import Cursor, Limit, page
-from torchpruner_service.problems import Conflict, NotFound
+from torchpruner_service.problems import Conflict
 from torchpruner_service.state.job_record import JobRecord
 from torchpruner_service.state.redis_clients import REDIS_ERRORS, unavailable
 
@@ -50,6 +56,7 @@ async def list_jobs(
     except REDIS_ERRORS as error:
         raise unavailable(error) from error
     message = await waiting_message(state, "queued")
+    since = {entry.model: entry.added_at for entry in await state.catalog.models(who.tenant)}
 
     def show(record: JobRecord) -> dict[str, Any]:
         shown = {name: getattr(record, name) for name in SHOWN}
@@ -57,7 +64,9 @@ async def list_jobs(
 
     chosen = [
         record
-        for record in found
+        for record in (
+            seen_by(each, who.tenant, since[each.model]) for each in found if each.model in since
+        )
         if (job_state is None or record.state == job_state)
         and (kind is None or record.kind == kind)
         and (model is None or record.model == model)
@@ -75,26 +84,29 @@ async def list_jobs(
 async def retry_job(state: State, who: Writer, record: OwnJob) -> Response:
     """A model that could not be read, or that broke its sandbox, would do so again: that is a
     409."""
-    if record.tenant != who.tenant:
-        raise NotFound(f"there is no job {record.id}", slug="unknown-job", job=record.id)
-    retryable = record.state == "cancelled" or (
-        record.state == "failed" and bool((record.problem or {}).get("retryable"))
+    seen = seen_by(record, who.tenant, 0.0)
+    retryable = seen.state == "cancelled" or (
+        seen.state == "failed" and bool((seen.problem or {}).get("retryable"))
     )
     if not retryable:
-        why = (record.problem or {}).get("detail", "")
+        why = (seen.problem or {}).get("detail", "")
         raise Conflict(
-            f"the job is {record.state} and cannot be started again{': ' if why else ''}{why}",
+            f"the job is {seen.state} and cannot be started again{': ' if why else ''}{why}",
             slug="job-not-retryable",
             job=record.id,
-            state=record.state,
+            state=seen.state,
         )
-    request = {**record.to_request(), "attempt": 1, "queued_at": time.time()}
+    request = {
+        **record.to_request(),
+        "attempt": 1,
+        "queued_at": time.time(),
+        "tenant": who.tenant,
+        "tenants": [who.tenant],
+        "watchers": [each for each in record.watchers if each.get("tenant") == who.tenant],
+    }
     again = JobRecord.from_request(request)
-    try:
-        await anyio.to_thread.run_sync(state.board.submit, again, ("cancelled", "failed"))
-    except REDIS_ERRORS as error:
-        raise unavailable(error) from error
-    shown = await job_view(state, await find_job(state, record.id) or again)
+    await submit(state, again, ("cancelled", "failed"))
+    shown = await job_view(state, await find_job(state, record.id) or again, who.tenant)
     return json_answer(shown, 202, {"Location": f"/v1/jobs/{record.id}"})
 
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from torchpruner_service.api import schemas
-from torchpruner_service.api.access import State, Writer
+from torchpruner_service.api.access import Reader, State, Writer
 from torchpruner_service.api.answers import json_answer
 from torchpruner_service.api.cut_results import result_of
 from torchpruner_service.api.documented import problems
@@ -47,7 +47,7 @@ async def measure_latency(
     watchers = webhook_of(torchpruner_webhook, torchpruner_webhook_secret, state.settings)
     record = await request_latency(state, who, model, body, result_of(body.result), watchers)
     return json_answer(
-        await job_view(state, record),
+        await job_view(state, record, who.tenant),
         202,
         {"Location": f"/v1/jobs/{record.id}", "Retry-After": "1"},
     )
@@ -59,11 +59,11 @@ async def measure_latency(
     responses=problems(),
     summary="A job and its result",
 )
-async def show_job(state: State, record: OwnJob, wait: Wait = 0) -> Response:
+async def show_job(state: State, who: Reader, record: OwnJob, wait: Wait = 0) -> Response:
     if wait and not record.ended:
         await wait_for(state, record.id, wait)
         record = await find_job(state, record.id) or record
-    return json_answer(await job_view(state, record))
+    return json_answer(await job_view(state, record, who.tenant))
 
 
 @router.get(
@@ -72,8 +72,8 @@ async def show_job(state: State, record: OwnJob, wait: Wait = 0) -> Response:
     responses=problems(),
     summary="Follow a job as server-sent events",
 )
-async def job_events(state: State, record: OwnJob) -> AsyncIterator[ServerSentEvent]:
-    async for shown in follow(state, record.id):
+async def job_events(state: State, who: Reader, record: OwnJob) -> AsyncIterator[ServerSentEvent]:
+    async for shown in follow(state, record.id, who.tenant):
         ended = shown["ended_at"] is not None
         yield ServerSentEvent(data=shown, event="end" if ended else "progress")
 
@@ -86,8 +86,8 @@ async def job_events(state: State, record: OwnJob) -> AsyncIterator[ServerSentEv
     summary="Cancel a job",
 )
 async def cancel_job(state: State, who: Writer, record: OwnJob) -> Response:
-    """A job that has ended stays as it is. A job that another tenant started goes on for that
+    """A job that has ended stays as it is. A build that another tenant waits for goes on for that
     tenant."""
-    if not record.ended and record.tenant == who.tenant:
-        await anyio.to_thread.run_sync(state.board.cancel, record)
+    if not record.ended:
+        await anyio.to_thread.run_sync(state.board.leave, record, who.tenant)
     return Response(status_code=204)

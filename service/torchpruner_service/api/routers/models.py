@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-import anyio.to_thread
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
@@ -20,7 +19,6 @@ from torchpruner_service.api.paging import Cursor, Limit, page
 from torchpruner_service.api.path_ids import ModelId
 from torchpruner_service.api.receiving import UPLOAD_BODY, receive_model
 from torchpruner_service.api.webhook_request import webhook_of
-from torchpruner_service.state.redis_clients import REDIS_ERRORS, unavailable
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
@@ -137,16 +135,9 @@ async def head_model(state: State, who: Reader, model: ModelId) -> Response:
     summary="Remove a model; cancels its build",
 )
 async def delete_model(state: State, who: Writer, model: ModelId) -> Response:
-    """The model is gone from this tenant at once. A build in progress is stopped unless another
-    tenant waits for the same model."""
-    manifest = await models_service.manifest_of(state, who.tenant, model)
-    record = await models_service.find_job(state, models_service.build_job(model))
-    await state.catalog.remove_model(who.tenant, model, manifest.get("blob"))
-    if record is not None and not record.ended and record.tenant == who.tenant:
-        try:
-            await anyio.to_thread.run_sync(state.board.cancel, record)
-        except REDIS_ERRORS as error:
-            raise unavailable(error) from error
+    """The model is gone from this tenant at once, with its files and jobs. A build in progress is
+    stopped unless another tenant waits for the same model."""
+    await models_service.remove(state, who.tenant, model)
     return Response(status_code=204)
 
 
@@ -156,10 +147,12 @@ async def delete_model(state: State, who: Writer, model: ModelId) -> Response:
     responses=problems(),
     summary="Follow the build as server-sent events",
 )
-async def model_events(state: State, model: OwnModel) -> AsyncIterator[ServerSentEvent]:
+async def model_events(
+    state: State, who: Reader, model: OwnModel
+) -> AsyncIterator[ServerSentEvent]:
     """An event ``progress`` for each change, with the job as data, and one ``end`` when it has
     ended."""
-    async for record in follow(state, models_service.build_job(model)):
+    async for record in follow(state, models_service.build_job(model), who.tenant):
         yield ServerSentEvent(
             data=record, event="end" if record["ended_at"] is not None else "progress"
         )

@@ -46,4 +46,6 @@ async def add_weights(
     file; the model's id stays."""
     record = await attach_weights(request, state, who, model, content_digest)
     status = 200 if record.state == "ready" else 202
-    return json_answer(await job_view(state, record), status, {"Location": f"/v1/jobs/{record.id}"})
+    return json_answer(
+        await job_view(state, record, who.tenant), status, {"Location": f"/v1/jobs/{record.id}"}
+    )
