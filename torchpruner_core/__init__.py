@@ -60,14 +60,21 @@ _PUBLIC = {
     "init_function_module": "function_module",
 }
 
-_MODULES = ("errors", "function_module", "model_tools", "module_pruner", "operator")
+_MODULES = ("errors", "function_module", "importance", "model_tools", "module_pruner", "operator")
 
 __all__ = sorted([*_PUBLIC, *_MODULES])
 
 __getattr__, __dir__ = lazy_names(__name__, _PUBLIC, _MODULES)
 
 if TYPE_CHECKING:
-    from torchpruner_core import errors, function_module, model_tools, module_pruner, operator
+    from torchpruner_core import (
+        errors,
+        function_module,
+        importance,
+        model_tools,
+        module_pruner,
+        operator,
+    )
     from torchpruner_core.analysis.groups import Group
     from torchpruner_core.analysis.solved_graph import SolvedGraph
     from torchpruner_core.cut_dict import merge_cut_dict
