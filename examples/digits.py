@@ -47,7 +47,8 @@ def train(model: nn.Module, x: torch.Tensor, y: torch.Tensor, epochs: int, rate:
     for _ in range(epochs):
         for batch in torch.randperm(len(x)).split(64):
             optimizer.zero_grad()
-            nn.functional.cross_entropy(model(x[batch]), y[batch]).backward()
+            loss = nn.functional.cross_entropy(model(x[batch]), y[batch])
+            loss.backward()
             optimizer.step()
 
 

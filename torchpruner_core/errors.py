@@ -26,9 +26,12 @@
         ├── ContextMismatchError   a context is of another cut, another model or another turn
         ├── OptimizerStateError    a state tensor whose axes cannot be told
         ├── MergeError             two cuts overlap in a way their results alone cannot join
+        ├── StaleGraphError        a backward pass of a forward that ran before a cut
+        ├── VerificationError      ``verify=True``: the pruned model differs from the masked one
         └── UnknownObjectError     a model has no object of that name
 
-A ``ReplayError`` is raised before anything is changed, or after everything was put back.
+A ``ReplayError`` is raised before anything is changed, or after everything was put back; only a
+``StaleGraphError`` comes later, out of the ``backward()`` it is about.
 
 Each carries the names a person needs as attributes, and ``to_problem()`` gives them in the form of
 RFC 9457 (``application/problem+json``), with a ``type`` slug that does not change between versions.
@@ -213,6 +216,20 @@ class MergeError(ReplayError):
 
     slug = "merge-conflict"
     title = "The cuts cannot be merged"
+
+
+class StaleGraphError(ReplayError, RuntimeError):
+    """``backward()`` was called on a graph that was recorded before a cut changed its parameters."""
+
+    slug = "stale-graph"
+    title = "The backward pass belongs to a forward before the cut"
+
+
+class VerificationError(ReplayError):
+    """``verify=True`` was asked, and the pruned model does not give what the masked one gives."""
+
+    slug = "verification-failed"
+    title = "The pruned model differs from the masked one"
 
 
 class UnknownObjectError(ReplayError, LookupError):

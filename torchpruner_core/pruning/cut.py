@@ -90,6 +90,7 @@ def set_cut(
             _set(plan.local, change, journal, context)
     except BaseException:
         journal.rollback()
+        _refresh(model)
         raise
     _refresh(model)
     remember(root, context)
@@ -132,6 +133,7 @@ def recovery_cut(model: ModelT, cut_dict: Cut, param_context: CutContext) -> Mod
             journal.set_attribute(owner, change.path[-1], change.old)
     except BaseException:
         journal.rollback()
+        _refresh(model)
         raise
     _refresh(model)
     forget(root, context)
@@ -314,6 +316,7 @@ def _own(local: LocalModel, name: str, cut: CutResult, context: CutContext) -> C
 def _refresh(model: nn.Module) -> None:
     """Renew what is kept beside the parameters and knows their shapes."""
     refresh_wrappers(model)
+    torch.clear_autocast_cache()  # a cut within torch.autocast: copies of the weights as they were
     for module in model.modules():
         if isinstance(module, nn.RNNBase):
             module.flatten_parameters()  # one block of weights for cuDNN; nothing on a CPU

@@ -14,7 +14,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from torchpruner_core.pruning.tensors import slices
+from torchpruner_core.pruning.tensors.replacing import (
+    put_back,
+    renew_autograd,
+    replace_data,
+    version_of,
+)
 from torchpruner_core.pruning.tensors.targets import own_tensors
 
 STORES = ("_parameters", "_buffers", "_modules")
@@ -80,9 +85,7 @@ class Journal:
         self, tensor: torch.Tensor, data: torch.Tensor, grad: torch.Tensor | None
     ) -> None:
         """Give a tensor other values and another gradient."""
-        old_data, old_grad = tensor.data, tensor.grad if tensor.is_leaf else None
-        self._undo.append(lambda: slices.replace_data(tensor, old_data, old_grad))
-        slices.replace_data(tensor, data, grad)
+        self._undo.append(replace_data(tensor, data, grad))
 
     def overwrite(self, tensor: torch.Tensor) -> None:
         """Remember a tensor's values, which are about to be written over in place."""
@@ -134,12 +137,14 @@ class Snapshot:
             for value in attributes.values():
                 if isinstance(value, (list, dict)):
                     self._contents[id(value)] = (value, value.copy())
-        self._values: dict[int, tuple[torch.Tensor, ...]] = {}
+        self._values: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
+        self._versions: dict[int, int] = {}
         for each in self.modules:
             for _, tensor in own_tensors(each):
                 if id(tensor) not in self._values:
                     data = tensor.data
                     self._values[id(tensor)] = (tensor, data, data.clone())
+                    self._versions[id(tensor)] = version_of(tensor)
         self._grads: dict[int, torch.Tensor | None] = {
             key: entry[0].grad if entry[0].is_leaf else None for key, entry in self._values.items()
         }
@@ -163,21 +168,27 @@ class Snapshot:
                 module.__dict__[store].update(contents)
         with torch.no_grad():
             for key, (tensor, data, copy) in self._values.items():
-                slices.replace_data(tensor, data, self._grads[key])
                 data.copy_(copy)
+                put_back(tensor, data, self._grads[key], self._versions[key])
 
     def keep_identity(self) -> None:
-        """Put the old parameter objects back where new ones took their place, with the new values."""
+        """Put the old parameter objects back where new ones took their place, with the new values.
+
+        Those that got another shape with ``tensor.data = ...`` are made fit for the next backward.
+        """
+        for tensor, _, copy in self._values.values():
+            if tensor.shape != copy.shape:
+                renew_autograd(tensor)
         for module, stores in zip(self.modules, self._stores, strict=True):
             for name, old in stores["_parameters"].items():
                 new = module._parameters.get(name)
                 if old is not None and new is not None and new is not old:
-                    slices.replace_data(old, new.data, new.grad)
+                    replace_data(old, new.data, new.grad)
                     module._parameters[name] = old
             for name, old in stores["_buffers"].items():
                 buffer = module._buffers.get(name)
                 if old is not None and buffer is not None and buffer is not old:
-                    slices.replace_data(old, buffer.data, None)
+                    replace_data(old, buffer.data, None)
                     module._buffers[name] = old
 
     def original(self, tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None] | None:

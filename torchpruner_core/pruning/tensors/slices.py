@@ -1,6 +1,6 @@
 """Cutting one tensor along its axes, and putting the slices back.
 
-A cut tensor keeps its identity: ``tensor.data`` is replaced, so an optimizer's param groups, hooks,
+A cut tensor keeps its identity: its values are replaced, so an optimizer's param groups, hooks,
 a tied parameter's other name and a distributed wrapper go on pointing to the same object. The
 gradient is cut along. What is removed is kept axis by axis: the slices of axis ``i`` are taken after
 those of the axes before it are gone, so every element is kept once, and recovery walks the axes
@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from torchpruner_core.errors import CutMismatchError, UnsupportedModuleError
+from torchpruner_core.pruning.tensors.replacing import replace_data
 
 Axes = Sequence[Any]
 """One entry an axis: ``None`` or an empty list for an axis that stays, else the indices to remove."""
@@ -300,16 +301,6 @@ def recovery_zero_tensor(
             where = torch.from_numpy(indices).to(data.device)
             data.index_copy_(axis, where, torch.as_tensor(piece).to(data))
     return tensor
-
-
-def replace_data(tensor: torch.Tensor, data: torch.Tensor, grad: torch.Tensor | None) -> None:
-    """Give ``tensor`` other values and another gradient, keeping the object."""
-    if tensor.is_leaf:
-        # A gradient must have its tensor's shape at every moment, so it goes first and comes last.
-        tensor.grad = None
-    tensor.data = data
-    if grad is not None:
-        tensor.grad = grad
 
 
 def refuse_unsliceable(tensor: torch.Tensor, name: str = "the tensor") -> None:
