@@ -65,8 +65,9 @@ def merge_cut_dict(*cuts: Cut) -> CutResult:
 
     Indices are joined an axis at a time. Where two cuts change the same operator, disjoint cuts add
     their changes up, a cut that contains another counts once, and a partial overlap of groups is
-    counted from the joined indices. What the cuts save is not added up: the joined result has zeros
-    in its FLOPs and parameters; ``cut_analysis_many`` computes a joint cut with all of that.
+    counted from the joined indices. What the joined cut saves is counted anew while the graph of the
+    cuts is there, and is that of the larger where one contains the other; of cuts read from JSON it is
+    left at zero, since savings do not add up.
 
     Raises :class:`MergeError` where the cuts were made for different shapes, or overlap partly in an
     operator whose new constant cannot be told from the indices.
@@ -107,6 +108,7 @@ def _merge_two(a: CutResult, b: CutResult) -> CutResult:
                 name, key, operator[name][key], amount, relation, a, b, terminal
             )
     return CutResult(
+        **_savings(a, b, relation, {**iner, **terminal}),
         terminal=terminal,
         iner=iner,
         operator=operator,
@@ -122,6 +124,28 @@ def _merge_two(a: CutResult, b: CutResult) -> CutResult:
         outputs=_outputs(a, b, iner),
         shapes={**a.shapes, **b.shapes},
     )
+
+
+def _savings(
+    a: CutResult, b: CutResult, relation: str, cuts: Mapping[str, AxisCuts]
+) -> dict[str, Any]:
+    recount = a.recount or b.recount
+    counted = None if recount is None else recount(cuts)
+    if counted is None and relation in ("a", "b"):
+        larger = a if relation == "a" else b
+        counted = larger.params_removed, larger.flops_after
+    if counted is None:
+        return {"recount": recount}
+    params, flops = counted
+    return {
+        "recount": recount,
+        "params_before": a.params_before,
+        "params_removed": params,
+        "flops_before": a.flops_before,
+        "flops_after": flops,
+        "macs_before": a.macs_before,
+        "macs_after": flops // 2,
+    }
 
 
 def _either(a: tuple[str, ...], b: tuple[str, ...]) -> tuple[str, ...]:

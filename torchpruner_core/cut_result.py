@@ -8,7 +8,7 @@ alone, so that a client without torch or onnx can read one.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,6 +95,10 @@ class Choice:
         return cls(**{**data, "factors": tuple(data["factors"])})
 
 
+Recount = Callable[[Mapping[str, AxisCuts]], "tuple[int, int] | None"]
+"""Parameter elements removed and FLOPs left, from the cuts of all nodes; ``None``: not known."""
+
+
 @dataclass(frozen=True, eq=False)
 class CutResult(Mapping[str, Any]):
     """The smallest consistent cut that contains what was asked.
@@ -133,6 +137,8 @@ class CutResult(Mapping[str, Any]):
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    recount: Recount | None = field(default=None, repr=False, compare=False)
+    """Counts what this cut joined with another saves; goes neither to JSON nor into a copy."""
 
     KEYS = ("terminal", "iner", "operator")
 
@@ -206,7 +212,7 @@ class CutResult(Mapping[str, Any]):
             str(name): tuple(int(size) for size in shape)
             for name, shape in (plain.get("shapes") or {}).items()
         }
-        known = cls.__dataclass_fields__
+        known = cls.__dataclass_fields__.keys() - {"recount"}
         return cls(**{key: value for key, value in plain.items() if key in known})
 
     def to_json(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from torchpruner_core import running
@@ -112,6 +113,11 @@ class ONNXGraph:
         """The model as ONNX, with or without weights; raises ``GraphError`` before a build."""
         return self._built()[0]
 
+    @property
+    def node(self) -> OrderedDict[str, DataNode]:
+        """The same as ``nodes``: the manual writes ``graph.node['self.conv1.weight']``."""
+        return self.nodes
+
     def _built(self) -> tuple[Program, SolvedGraph]:
         if self._program is None or self._solved is None:
             raise GraphError("the graph is empty; call build_graph(inputs) first")
@@ -122,8 +128,11 @@ class ONNXGraph:
         self.operators = Operators(imported.operators)
         self.inputs = OrderedDict((node.name, node) for node in imported.inputs)
         self.outputs = OrderedDict((node.name, node) for node in imported.outputs)
+        stored = _Stored(self._built()[0], self.model)
         for node in self.nodes.values():
             node.graph = self
+            if node.is_terminal():
+                node.stored = partial(stored.read, node)
         for operator in self.operators.values():
             operator.device = self._device
         self.modules = self._make_modules()
@@ -131,7 +140,7 @@ class ONNXGraph:
     def _make_modules(self) -> OrderedDict[str, Module]:
         objects = _torch_objects(self.model)
         modules: OrderedDict[str, Module] = Modules()
-        for name in [*self.solved.modules, *(self_name(path) for path in objects)]:
+        for name in [*(self_name(path) for path in objects), *self.solved.modules]:
             if name not in modules:
                 modules[name] = Module(name, self, objects.get(name.partition(".")[2]))
         for name, module in modules.items():
@@ -207,6 +216,40 @@ def _feeds(nodes: Sequence[DataNode], inputs: Any) -> dict[str, Any]:
         else:
             feeds[node.value_name] = _array(value, node.dtype)
     return feeds
+
+
+class _Stored:
+    """The contents of stored tensors: a module's own, or those of the program's file."""
+
+    def __init__(self, program: Program, model: Any) -> None:
+        self._program = program
+        self._tensors = _torch_objects(model)
+
+    def read(self, node: DataNode) -> Any:
+        """Return a node's contents as a numpy array; ``None`` where they are not to be had (meta)."""
+        tensor = self._tensors.get(node.name.partition(".")[2])
+        if tensor is not None and hasattr(tensor, "detach"):
+            fits = not tensor.is_meta and tuple(tensor.shape) == node.shape
+            return _array(tensor, node.dtype).copy() if fits else None
+        return self._of_file.get(node.value_name)
+
+    @cached_property
+    def _of_file(self) -> dict[str, Any]:
+        import onnx
+
+        try:
+            graph = onnx.load_model_from_string(self._program.with_weights()).graph
+        except GraphError:
+            return {}
+        tensors = {tensor.name: tensor for tensor in graph.initializer}
+        tensors |= {
+            node.output[0]: attribute.t
+            for node in graph.node
+            if node.op_type == "Constant"
+            for attribute in node.attribute
+            if attribute.name == "value"
+        }
+        return {name: onnx.numpy_helper.to_array(tensor) for name, tensor in tensors.items()}
 
 
 def _numbers(inputs: Any) -> list[Any]:

@@ -8,7 +8,7 @@ one of its factors' indices. Which one is the choice that ``granularity`` decide
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -86,10 +86,13 @@ class Closure:
 
     def params_removed(self, removal: Removal) -> int:
         """Return how many parameter elements ``removal`` takes away."""
+        return self.params_without(self._left(removal))
+
+    def params_without(self, left: Mapping[int, int]) -> int:
+        """Return how many parameter elements go where ``left`` slices of some classes are left."""
         length = self.coupling.class_length
-        left = self._left(removal)
         total = 0
-        positions = {p for c in removal.classes for p in self.parameters_of_class.get(c, ())}
+        positions = {p for c in left for p in self.parameters_of_class.get(c, ())}
         for position in positions:
             before = after = 1
             for owner in self.parameters[position]:

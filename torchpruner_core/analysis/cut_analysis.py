@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -62,10 +63,18 @@ def _name_fields(graph: GraphData, error: CutError, asked: Sequence[CutRequest])
         members = [graph.axis_owner[a] for a in axes[starts[owner] : starts[owner + 1]]]
         if members:
             name, dim = next(((n, d) for n, d, _, end in members if end), members[0][:2])
-            error.detail = f"{error.detail} (axis {dim} of {name})"
+            error.detail = f"{error.detail} (axis {dim} of {_described(graph, name)})"
             error.args = (error.detail,)
             error.fields.update(node=name, dim=dim)
     error.fields.setdefault("requested", [request.to_dict() for request in asked])
+
+
+def _described(graph: GraphData, name: str) -> str:
+    """Name a tensor for a person: one that is only numbered by what computes it."""
+    node = graph.nodes[name]
+    if node.kind != "intermediate" or node.producer is None:
+        return name
+    return f"what {node.producer} computes, of the shape {list(node.shape)}"
 
 
 def _result(graph: GraphData, asked: Sequence[CutRequest], removal: Removal) -> CutResult:
@@ -99,7 +108,29 @@ def _result(graph: GraphData, asked: Sequence[CutRequest], removal: Removal) -> 
         inputs=tuple(graph.spec(name) for name in graph.inputs),
         outputs=tuple(_cut_spec(graph, name, iner.get(name)) for name in graph.outputs),
         shapes={name: graph.nodes[name].shape for name in (*terminal, *iner)},
+        recount=_Recount(graph),
     )
+
+
+class _Recount:
+    """Counts for a graph that it does not keep alive; a copy or a pickle of it is ``None``."""
+
+    def __init__(self, graph: GraphData) -> None:
+        self._graph = weakref.ref(graph)
+
+    def __call__(self, cuts: Mapping[str, AxisCuts]) -> tuple[int, int] | None:
+        graph = self._graph()
+        if graph is None:
+            return None
+        gone: dict[int, Indices] = {}
+        for name, axes in cuts.items():
+            for owner, indices in zip(graph.classes_of(name), axes, strict=True):
+                if indices is not None:
+                    gone[owner] = indices
+        return graph.params_change(gone), graph.flops() + graph.flops_change(gone)
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        return type(None), ()
 
 
 def _cuts(

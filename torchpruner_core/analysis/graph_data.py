@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
@@ -160,6 +160,11 @@ class GraphData:
     def operator_names(self) -> list[str]:
         """The operators' names by position."""
         return list(self.operators)
+
+    def params_change(self, gone: Mapping[int, Indices]) -> int:
+        """Return how many parameter elements go with the indices that go from each class."""
+        left = {owner: int(self.coupling.class_length[owner]) - len(gone[owner]) for owner in gone}
+        return self.closure.params_without(left)
 
     def flops_change(self, gone: dict[int, Indices]) -> int:
         coupling = self.coupling

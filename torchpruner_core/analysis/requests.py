@@ -10,6 +10,9 @@ import numpy as np
 from torchpruner_core.cut_result import CutRequest, Indices
 from torchpruner_core.errors import CutError, CutIndexError
 
+COMPUTED_FROM = (("_orig",), ("_g", "_v"))
+"""What ``torch.nn.utils``' older ``spectral_norm`` and ``prune``, and ``weight_norm`` append to a name."""
+
 
 def checked_indices(index: Any, node: str, dim: int, size: int) -> Indices:
     """Return the indices of one axis sorted; raises ``CutIndexError`` for what is none."""
@@ -76,8 +79,24 @@ def read_requests(requests: Any) -> Iterator[CutRequest]:
 
 
 def near_names(name: object, names: Iterable[str]) -> str:
-    """Return ``" (did you mean ...?)"``, or nothing where no name is near."""
+    """Return ``" (did you mean ...?)"``, or nothing where no name is near.
+
+    Of a weight that a normalisation or parametrization computes, the tensors it is computed from
+    are named: they are what is stored.
+    """
     from difflib import get_close_matches
 
-    close = get_close_matches(str(name), list(names), n=3, cutoff=0.6)
+    known = list(names)
+    module, _, attribute = str(name).rpartition(".")
+    prefix = f"{module}.parametrizations.{attribute}."
+    sources = sorted(other for other in known if module and other.startswith(prefix))
+    for ends in COMPUTED_FROM:
+        stored = [f"{module}.{attribute}{end}" for end in ends]
+        sources = sources or [other for other in stored if other in known]
+    if sources:
+        return (
+            f": it is computed from {' and '.join(sources)} as the model runs; cut "
+            f"{'that' if len(sources) == 1 else 'one of those'}"
+        )
+    close = get_close_matches(str(name), known, n=3, cutoff=0.6)
     return f" (did you mean {', '.join(close)}?)" if close else ""

@@ -16,7 +16,7 @@ from torchpruner_core.cut_result import CutRequest, CutResult
 from torchpruner_core.errors import CutError, CutIndexError, ProtectedIOError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SolvedGraph(GraphData):
     """The nodes, operators, modules and coupling of one model, and the questions people ask of it.
 
@@ -87,3 +87,9 @@ class SolvedGraph(GraphData):
     def from_bytes(cls, data: bytes) -> SolvedGraph:
         """Read :meth:`to_bytes`; raises ``InvalidModelError`` for anything else."""
         return load(data, cls)
+
+    def __repr__(self) -> str:
+        return (
+            f"SolvedGraph({len(self.modules)} modules, {len(self.operators)} operators, "
+            f"{self.params():,} parameters, {self.flops():,} FLOPs)"
+        )

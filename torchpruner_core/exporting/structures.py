@@ -120,12 +120,16 @@ def flatten_outputs(result: Any) -> list[Any]:
 
 @contextlib.contextmanager
 def plain_outputs(model: Any) -> Iterator[None]:
-    """Let a model return a list of tensors where it returns a container that exporters refuse."""
+    """Let a model return a list of tensors where it returns what exporters refuse.
+
+    That are containers they do not know, and numbers, flags or ``None`` beside the tensors.
+    """
+    import torch
     from torch.utils._pytree import tree_leaves
 
     def flatten(module: Any, args: Any, result: Any) -> Any:
-        unknown = any(True for leaf in tree_leaves(result) for _ in _children(leaf))
-        return flatten_outputs(result) if unknown else None
+        plain = all(isinstance(leaf, torch.Tensor) for leaf in tree_leaves(result))
+        return None if plain else flatten_outputs(result)
 
     handle = model.register_forward_hook(flatten)
     try:

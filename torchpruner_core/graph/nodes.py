@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -28,7 +28,7 @@ class DataNode:
     """One tensor: a graph input, a parameter, a buffer, a constant or an operator's output.
 
     ``in_operator`` is the operator that computes it (``None`` for a terminal node and a graph
-    input), ``out_operators`` those that read it. ``data`` is a numpy array once it was filled.
+    input), ``out_operators`` those that read it.
     """
 
     def __init__(
@@ -41,7 +41,9 @@ class DataNode:
         self.kind: NodeKind = kind
         self.module = ""
         self.alias_of: str | None = None
-        self.data: NDArray[Any] | None = None
+        self._data: NDArray[Any] | None = None
+        self.stored: Callable[[], NDArray[Any] | None] | None = None
+        """Reads a stored tensor's contents, the first time somebody asks for :attr:`data`."""
         self.graph: HasSolved | None = None
         self.in_operator: OperatorRecord | None = None
         self.out_operators: list[OperatorRecord] = []
@@ -49,6 +51,17 @@ class DataNode:
         self.is_shaped = True
         """Whether the rank is known; a sequence has none, and ``shape`` is ``()``."""
         self._is_output = False
+
+    @property
+    def data(self) -> NDArray[Any] | None:
+        """The contents: of a stored tensor always, of others once the graph was run, else ``None``."""
+        if self._data is None and self.stored is not None:
+            self._data = self.stored()
+        return self._data
+
+    @data.setter
+    def data(self, value: NDArray[Any] | None) -> None:
+        self._data = value
 
     def axis(self, dim: int) -> int:
         """Return the number of one of this tensor's axes among all axes of the graph."""
@@ -116,7 +129,7 @@ class OperatorRecord:
     """One operator as a file states it: its attributes, what it reads and what it computes.
 
     ``name`` is ``'<module>.<Type>'``; ``params`` maps attribute names to Python values; ``in_data``
-    holds ``None`` where an optional input is left out. ``protocal`` is ``'onnx'``.
+    holds ``None`` where an optional input is left out, up to the last that the operator's schema has.
     """
 
     name: str
@@ -129,7 +142,9 @@ class OperatorRecord:
     values: Values
     proto: Any
 
+    protocol: ClassVar[str] = "onnx"
     protocal: ClassVar[str] = "onnx"
+    """The manual's spelling of :attr:`protocol`."""
     device = "CPU"
     is_constant = False
     """Whether what it computes follows from constants and shapes alone, whatever the input."""
@@ -187,5 +202,6 @@ class OperatorRecord:
 
     def __repr__(self) -> str:
         ins = ", ".join("" if node is None else f"%{node.name}" for node in self.in_data)
+        ins = ins.rstrip(", ")
         outs = ", ".join(f"%{node.name}" for node in self.out_data)
         return f"{outs} = {self.type}({ins})  # {self.name}"

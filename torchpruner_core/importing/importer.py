@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 from torchpruner_core.analysis.records import NodeKind
@@ -23,12 +24,14 @@ from torchpruner_core.graph.origin import Origin
 from torchpruner_core.graph.values import Values, attributes, tensor_value
 from torchpruner_core.importing.shapes import infer_shapes
 from torchpruner_core.operators import operator_register
+from torchpruner_core.operators.alone import stated_inputs
 from torchpruner_core.operators.base import OperatorNode
 
 if TYPE_CHECKING:
     import onnx
 
-InputSpecs = Mapping[str, TensorSpec] | Sequence[TensorSpec] | None
+InputSpecs = Mapping[str, Any] | Sequence[Any] | None
+"""By name or in order: a ``TensorSpec``, a plain shape such as ``[1, 3, 224, 224]``, or an array."""
 
 MAY_HOLD_GRAPHS = (0, 5, 10)
 """``AttributeProto.type``: not stated (files of the first format), ``GRAPH``, ``GRAPHS``."""
@@ -139,17 +142,43 @@ def _by_name(open_inputs: Sequence[Any], inputs: InputSpecs) -> dict[str, Tensor
     if inputs is None:
         return {}
     if isinstance(inputs, Mapping):
-        pairs = list(inputs.items())
-    elif len(inputs) > len(names):
+        pairs = [(name, _spec(name, value)) for name, value in inputs.items()]
+        return _known(pairs, names)
+    if len(inputs) and all(isinstance(size, int) for size in inputs):
+        inputs = (inputs,)  # one plain shape
+    inputs = [_spec("", value) for value in inputs]
+    if len(inputs) > len(names):
         raise InputSpecError(
             f"{len(inputs)} inputs were given, and the model takes {len(names)}: {', '.join(names)}",
             expected=names,
             received=len(inputs),
         )
-    elif any(spec.name for spec in inputs):
-        pairs = [(spec.name, spec) for spec in inputs]
+    if any(spec.name for spec in inputs):
+        return _known([(spec.name, spec) for spec in inputs], names)
+    return dict(zip(names, inputs, strict=False))
+
+
+def _spec(name: str, value: Any) -> TensorSpec:
+    """Return a shape as a spec; a plain one leaves the dtype to the file (an empty name)."""
+    if isinstance(value, TensorSpec):
+        return value
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        sizes, dtype = value.shape, str(value.dtype).removeprefix("torch.")
     else:
-        pairs = list(zip(names, inputs, strict=False))
+        sizes, dtype = value, ""
+    try:
+        if isinstance(sizes, str | bytes | Mapping):
+            raise TypeError
+        return TensorSpec(name, tuple(index(size) for size in sizes), dtype)
+    except TypeError:
+        raise InputSpecError(
+            f"the shape of an input is a list of integers such as [1, 3, 224, 224], not {value!r:.80}",
+            input=name,
+            received=repr(value)[:80],
+        ) from None
+
+
+def _known(pairs: Sequence[tuple[str, TensorSpec]], names: Sequence[str]) -> dict[str, TensorSpec]:
     unknown = [name for name, _ in pairs if name not in names]
     if unknown:
         raise InputSpecError(
@@ -183,6 +212,7 @@ class _Importer:
         self.values = Values(self._stored, self.producers, opsets=list(model.opset_import))
         self.by_value: dict[str, DataNode] = {}
         self.graph = ImportedGraph(model, origin=self.origin, values=self.values)
+        self.inputs_of_type: dict[tuple[str, str], int] = {}
         self.node_names = naming.Names()
         self.operator_names = naming.Names()
         self.known_paths = naming.prefixes(
@@ -321,6 +351,7 @@ class _Importer:
             op_type, outputs = "Split", self._split_outputs(node, params)
         in_data = [self._read(value, node, k) for k, value in enumerate(node.input)]
         in_data += [self._read(value, node, len(in_data)) for value in captured(node)]
+        in_data += [None] * (self._stated_inputs(node) - len(in_data))
         module = self.scopes.path(node)
         module_name = naming.self_name(module)
         name = self.operator_names.unique(f"{module_name}.{op_type}")
@@ -354,6 +385,16 @@ class _Importer:
             out.in_operator = operator
         operator.position = len(self.graph.operators)
         self.graph.operators[name] = operator
+
+    def _stated_inputs(self, node: Any) -> int:
+        """Return how many inputs the operator's schema has, optional ones counted, if it has an end.
+
+        A convolution's bias is ``in_data[2]``, ``None`` where there is none.
+        """
+        key = (node.op_type, node.domain)
+        if key not in self.inputs_of_type:
+            self.inputs_of_type[key] = stated_inputs(node, self.model.opset_import)
+        return self.inputs_of_type[key]
 
     def _is_constant(self, node: DataNode | None) -> bool:
         if node is None or node.kind == "constant":

@@ -160,7 +160,7 @@ def _freeze_inner_constants(graph: ImportedGraph, ties: Ties) -> None:
 def _modules(graph: ImportedGraph) -> dict[str, ModuleInfo]:
     types = graph.origin.module_types
     parts: dict[str, tuple[str, str]] = {}
-    for path in sorted(graph.module_paths, key=_depth_first):
+    for path in _in_order(graph):
         parts[self_name(path)] = (types.get(path, "Module"), path)
     for node in graph.nodes.values():
         if node.kind in ("parameter", "buffer"):
@@ -186,8 +186,24 @@ def _modules(graph: ImportedGraph) -> dict[str, ModuleInfo]:
     }
 
 
-def _depth_first(path: str) -> list[tuple[int, str]]:
-    """Sort key: parents before children, numbers by value."""
-    return [
-        (int(part), "") if part.isdigit() else (1 << 30, part) for part in path.split(".") if part
-    ]
+def _in_order(graph: ImportedGraph) -> list[str]:
+    """Return the paths of all modules, parents before children, siblings as the model has them.
+
+    That is the order of registration where the program knows it, else that of the first use.
+    """
+    used = (op.module for op in graph.operators.values())
+    seen = (p for p in (*graph.origin.module_types, *used) if p in graph.module_paths)
+    children: dict[str, dict[str, None]] = {}
+    for path in (*seen, *sorted(graph.module_paths)):
+        while path:
+            parent = path.rpartition(".")[0]
+            children.setdefault(parent, {}).setdefault(path)
+            path = parent
+    found: list[str] = []
+    pending = [""]
+    while pending:
+        path = pending.pop()
+        if path in graph.module_paths or not path:
+            found.append(path)
+        pending.extend(reversed(children.get(path, {})))
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from torchpruner_core.errors import GraphError, InvalidModelError
@@ -35,6 +36,21 @@ def infer_outputs(operator: OperatorRecord) -> list[tuple[Shape, str]]:
             )
         result.append((shape, dtype))
     return result
+
+
+def stated_inputs(node: Any, opsets: Iterable[Any]) -> int:
+    """Return how many inputs ``node``'s schema states; 0 where there is none, or any number."""
+    import onnx
+
+    domain = node.domain if node.domain != "ai.onnx" else ""
+    versions = (entry.version for entry in opsets if entry.domain in (domain, node.domain))
+    try:
+        schema = onnx.defs.get_schema(node.op_type, next(versions, 1), domain)
+    except onnx.defs.SchemaError:
+        return 0
+    last = schema.inputs[-1] if schema.inputs else None
+    variadic = onnx.defs.OpSchema.FormalParameterOption.Variadic
+    return 0 if last is None or last.option == variadic else len(schema.inputs)
 
 
 def infer_node(

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torchpruner_core.coupling.ties import Ties
+from torchpruner_core.errors import CutIndexError
 from torchpruner_core.graph.mask import Mask
 from torchpruner_core.graph.nodes import DataNode, OperatorRecord
 from torchpruner_core.operators.alone import infer_outputs, run_operator
@@ -116,6 +117,13 @@ class OperatorNode(OperatorRecord):
         ``CutError`` where this operator cannot follow.
         """
         self.rank(node)
+        if not mask:
+            raise CutIndexError(
+                f"the mask on {node.name} removes nothing, so {self.name} has nothing to follow; set "
+                "indices with Mask(node.size()).set_mask([0, 1], dim)",
+                node=node.name,
+                operator=self.name,
+            )
         return analyse_alone([*self.in_data, *self.out_data], self.declare, node, mask)
 
     def fill_shape(self) -> None:

@@ -33,7 +33,12 @@ from torchpruner_core.pruning.forward.corrections import (
 )
 from torchpruner_core.pruning.forward.literals import Change, find_changes
 from torchpruner_core.pruning.forward.rehearsal import Stage
-from torchpruner_core.pruning.model_config import adopted, follow_config, state_shapes
+from torchpruner_core.pruning.model_config import (
+    adopted,
+    follow_config,
+    state_shapes,
+    warn_of_stale_config,
+)
 from torchpruner_core.pruning.module_pruners.base import BasePruner
 from torchpruner_core.pruning.tensors import slices
 from torchpruner_core.pruning.tensors.journal import AttributeChange, Journal, get_attribute
@@ -94,6 +99,7 @@ def set_cut(
         raise
     _refresh(model)
     remember(root, context)
+    warn_of_stale_config(root)
     return model, context
 
 

@@ -12,6 +12,7 @@ import copy
 import itertools
 import re
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -80,6 +81,22 @@ def follow_config(
             if changes is not None:
                 return changes
     return []
+
+
+def warn_of_stale_config(root: nn.Module) -> None:
+    """Warn where a model's config builds other shapes than the model has: nothing loads it then."""
+    config: Any = getattr(root, "config", None)
+    if not hasattr(config, "to_dict") or not hasattr(root, "save_pretrained"):
+        return
+    built = _present_shapes(root, config)
+    if built is not None and _mismatches(built, state_shapes(root)):
+        warnings.warn(
+            f"no {type(config).__name__} describes this {type(root).__name__} after the cut, so "
+            "from_pretrained cannot load what save_pretrained writes; save the cut beside the weights "
+            "(result.to_json() and model.state_dict()), and load both into a fresh model with "
+            "torchpruner_core.load_pruned(model, result, state_dict)",
+            stacklevel=4,
+        )
 
 
 _shapes_of: dict[tuple[type, str], Shapes | None] = {}

@@ -61,6 +61,7 @@ class VerifyReport:
     output_shapes: Shapes
     pruned_output_shapes: Shapes
     renormalises: tuple[str, ...] = ()
+    touches_outputs: tuple[str, ...] = ()
     changed_by_recovery: tuple[str, ...] = ()
     reason: str = ""
 
@@ -74,12 +75,7 @@ class VerifyReport:
         lines = [
             f"{verdict}: largest difference {self.max_abs_difference:.3g}, relative "
             f"{self.max_rel_difference:.3g} (tolerance {self.tolerance:g}), against the {self.reference}",
-            f"masking moved the outputs by {self.effect:.3g}, relative"
-            + (
-                ""
-                if self.effect > self.tolerance
-                else ": too little to prove much; try other inputs"
-            ),
+            f"masking moved the outputs by {self.effect:.3g}, relative" + self._judgement(),
             "outputs "
             + ", ".join(map(str, self.output_shapes))
             + " -> "
@@ -94,6 +90,16 @@ class VerifyReport:
         if self.reason:
             lines.append(self.reason)
         return "\n".join(lines)
+
+    def _judgement(self) -> str:
+        if self.effect > self.tolerance:
+            return ""
+        if self.touches_outputs:
+            return (
+                f": the cut removes slices of {', '.join(self.touches_outputs)} itself, and what is "
+                "left of the outputs need not depend on them"
+            )
+        return ": too little to prove much; try other inputs"
 
 
 def verify_cut(
@@ -159,6 +165,7 @@ def verify_cut(
         output_shapes=tuple(tuple(x.shape) for x in original),
         pruned_output_shapes=tuple(tuple(x.shape) for x in received),
         renormalises=tuple(cut.renormalises),
+        touches_outputs=tuple(cut.touches_outputs),
         changed_by_recovery=tuple(changed),
         reason=reason,
     )
