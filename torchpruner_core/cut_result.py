@@ -271,8 +271,16 @@ def decode_indices(value: Any) -> Indices:
 
 
 def _encode_cuts(cuts: Mapping[str, AxisCuts]) -> dict[str, list[Any]]:
+    # One array serves every tensor of a group: written once, however many lose it.
+    written: dict[int, list[int] | dict[str, Any]] = {}
+
+    def encode(indices: Indices) -> list[int] | dict[str, Any]:
+        if id(indices) not in written:
+            written[id(indices)] = encode_indices(indices)
+        return written[id(indices)]
+
     return {
-        name: [None if indices is None else encode_indices(indices) for indices in axes]
+        name: [None if indices is None else encode(indices) for indices in axes]
         for name, axes in cuts.items()
     }
 

@@ -154,10 +154,13 @@ def problem_of(error: BaseException) -> dict[str, Any]:
 
 def jsonable(value: Any) -> Any:
     """Return ``value`` as plain JSON types, whatever an error's fields hold."""
-    if value is None or isinstance(value, (bool, int, float, str)):
+    if isinstance(value, str):
+        # A lone surrogate, which JSON can send, is no text that UTF-8 can answer with.
+        return value.encode("utf-8", "backslashreplace").decode()
+    if value is None or isinstance(value, (bool, int, float)):
         return value
     if isinstance(value, dict):
-        return {str(key): jsonable(item) for key, item in value.items()}
+        return {jsonable(str(key)): jsonable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [jsonable(item) for item in value]
     if hasattr(value, "tolist"):

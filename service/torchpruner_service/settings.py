@@ -56,6 +56,8 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(default=16 * GIB, gt=0)
     max_body_bytes: int = Field(default=64 * MIB, gt=0)
     """Of a JSON request; a long cut list is the largest."""
+    max_answer_bytes: int = Field(default=128 * MIB, gt=0)
+    """Of a cut analysis, about."""
     max_tensor_bytes: int = Field(default=8 * GIB, gt=0)
     """Of one declared input: shape x dtype."""
     max_unpacked_bytes: int = Field(default=32 * GIB, gt=0)

@@ -42,10 +42,9 @@ def checked_indices(index: Any, node: str, dim: int, size: int) -> Indices:
     outside = [i for i in plain if not 0 <= i < size]
     if outside:
         raise refuse(f"index {outside[0]} is out of range")
-    array = np.unique(np.array(plain, dtype=np.int64))
+    array, counts = np.unique(np.array(plain, dtype=np.int64), return_counts=True)
     if len(array) != len(plain):
-        repeated = sorted({i for i in plain if plain.count(i) > 1}) if len(plain) < 10_000 else []
-        raise refuse(f"index holds {repeated[:5] or 'some entries'} more than once")
+        raise refuse(f"index holds {array[counts > 1][:5].tolist()} more than once")
     return array
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
+import anyio
 from fastapi import Request
 
 from torchpruner_service.api.catalog import Catalog
@@ -15,6 +16,8 @@ from torchpruner_service.settings import Settings
 from torchpruner_service.state.job_board import JobBoard
 from torchpruner_service.state.keys import Keys
 from torchpruner_service.storage.objects import Objects
+
+ANALYSES_AT_ONCE = 4
 
 
 @dataclass(slots=True)
@@ -28,6 +31,10 @@ class AppState:
     key_ring: KeyRing
     catalog: Catalog
     quotas: Quotas
+    analyses: anyio.CapacityLimiter = field(
+        default_factory=lambda: anyio.CapacityLimiter(ANALYSES_AT_ONCE)
+    )
+    """Large cut analyses at once: each may hold an answer of ``max_answer_bytes``."""
 
 
 def app_state(request: Request) -> AppState:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import anyio.to_thread
+
 from torchpruner_core.cut_result import CutResult
-from torchpruner_core.errors import CutError
 from torchpruner_service.api.app_state import AppState
+from torchpruner_service.api.cut_results import fitting_result
 from torchpruner_service.api.models_service import (
     find_job,
     graph_of,
@@ -15,11 +17,12 @@ from torchpruner_service.api.models_service import (
     waiting_message,
     weights_source,
 )
+from torchpruner_service.api.schemas import Result
 from torchpruner_service.auth.api_keys import Principal
 from torchpruner_service.identity import artifact_id
 from torchpruner_service.observability.logs import current_request_id
 from torchpruner_service.observability.tracing import current_trace
-from torchpruner_service.problems import Conflict, NotFound
+from torchpruner_service.problems import NotFound
 from torchpruner_service.state.job_record import JobRecord, Kind
 from torchpruner_service.storage import layout
 
@@ -30,18 +33,21 @@ async def request_artifact(
     model: str,
     kind: Kind,
     form: str,
-    result: CutResult | None,
+    body: Result | None,
     watchers: list[dict[str, str]],
 ) -> dict[str, Any]:
     """Have a file made unless it is made or being made; return its view.
 
-    Raises a ``Conflict`` where the model has no weights here, or ``result`` does not fit it.
+    Raises a ``Conflict`` where the model has no weights here, or the result in ``body`` does not
+    fit it, and ``QuotaExceeded``.
     """
-    request = await source_request(state, who.tenant, model, result)
+    request, result = await source_request(state, who.tenant, model, body)
     identifier = artifact_id(who.tenant, f"{kind}/{form}", model, request["blob"], result)
     job = job_of(identifier, kind)
     # What it will take is not known yet; no more than what it is made from, or little more.
     size = await state.objects.asize(layout.blob(request["blob"])) or 0
+    if not await state.catalog.owns_artifact(who.tenant, identifier):
+        await state.quotas.check_bytes(who, size)
     await state.catalog.add_artifact(who.tenant, identifier, model, size)
     if not await state.objects.aexists(layout.artifact_facts(identifier)):
         await submit(
@@ -61,30 +67,17 @@ async def request_artifact(
 
 
 async def source_request(
-    state: AppState, tenant: str, model: str, result: CutResult | None
-) -> dict[str, Any]:
-    """What a worker needs to make something of a model with its weights."""
+    state: AppState, tenant: str, model: str, body: Result | None
+) -> tuple[dict[str, Any], CutResult | None]:
+    """What a worker needs to make something of a model with its weights, and the cut that a client
+    sent as the engine has it."""
     manifest = await manifest_of(state, tenant, model)
     cached = await graph_of(state, tenant, model)
-    if result is not None:
-        check_fits(cached.graph.derive, result, model)
+    result = await anyio.to_thread.run_sync(fitting_result, cached.graph, body, model)
     blob, form = await weights_source(state, tenant, manifest)
     cuts = [*manifest.get("cuts", []), *([result.to_dict()] if result is not None else [])]
-    return {"blob": blob, "source_format": form, "inputs": manifest["inputs"], "cuts": cuts}
-
-
-def check_fits(derive: Any, result: CutResult, model: str) -> None:
-    """Raise a ``Conflict`` where ``result`` is not a consistent cut of the model."""
-    try:
-        derive(result)
-    except CutError as error:
-        raise Conflict(
-            f"the result does not fit this model: {error.detail}",
-            slug="cut-mismatch",
-            title="The cut does not fit the model",
-            model=model,
-            cause=error.to_problem(),
-        ) from error
+    request = {"blob": blob, "source_format": form, "inputs": manifest["inputs"], "cuts": cuts}
+    return request, result
 
 
 def job_of(artifact: str, kind: str) -> str:

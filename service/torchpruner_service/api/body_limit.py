@@ -29,7 +29,7 @@ class BodyLimit:
             return
         headers = dict(scope["headers"])
         announced = headers.get(b"content-length", b"0")
-        if announced.isdigit() and int(announced) > self._limit:
+        if announced.isdigit() and (len(announced) > 18 or int(announced) > self._limit):
             await self._refusal(scope)(scope, receive, send)
             return
         received = 0

@@ -13,7 +13,7 @@ from torchpruner_service.observability.metrics import BYTES_OUT
 from torchpruner_service.problems import MEDIA_TYPE
 from torchpruner_service.storage.objects import Objects
 
-_RANGE = re.compile(r"^bytes=(\d*)-(\d*)$")
+_RANGE = re.compile(r"bytes=([0-9]*)-([0-9]*)")
 
 
 def download(
@@ -66,18 +66,24 @@ async def _counted(
 
 def _span(header: str, size: int) -> tuple[int, int] | str | None:
     """Return ``(start, end)``, ``"unsatisfiable"``, or ``None`` for what is to be ignored."""
-    match = _RANGE.match(header.strip())
+    match = _RANGE.fullmatch(header.strip())
     if match is None or not (match[1] or match[2]):
         # Several ranges, or another unit: a server may answer with the whole.
         return None
     if not match[1]:
-        length = min(size, int(match[2]))
+        length = min(size, _number(match[2]))
         return (size - length, size) if length else "unsatisfiable"
-    start = int(match[1])
-    end = min(size, int(match[2]) + 1) if match[2] else size
-    if match[2] and int(match[2]) < start:
+    start = _number(match[1])
+    end = min(size, _number(match[2]) + 1) if match[2] else size
+    if match[2] and _number(match[2]) < start:
         return None
     return (start, end) if start < size else "unsatisfiable"
+
+
+def _number(digits: str) -> int:
+    """A position in a file; one of more digits than any has is past every end."""
+    digits = digits.lstrip("0") or "0"
+    return int(digits) if len(digits) <= 18 else 10**18
 
 
 def _matches(header: str | None, etag: str) -> bool:

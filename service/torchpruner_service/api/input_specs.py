@@ -18,7 +18,8 @@ DTYPES = {
 }  # fmt: skip
 
 _SHORT = re.compile(
-    r"^(?:(?P<name>.{1,200}?):)?(?P<shape>\d+(?:[x,]\d+)*|scalar)(?::(?P<dtype>[a-z0-9]+))?$"
+    r"(?:(?P<name>.{1,200}?):)?(?P<shape>[0-9]{1,18}(?:[x,][0-9]{1,18})*|scalar)"
+    r"(?::(?P<dtype>[a-z0-9]{1,20}))?"
 )
 _LIST = TypeAdapter(list[InputSpec])
 
@@ -77,12 +78,12 @@ def check_sizes(specs: Sequence[TensorSpec], limit: int) -> None:
 
 
 def _parse_short(text: str) -> InputSpec:
-    match = _SHORT.match(text)
+    match = _SHORT.fullmatch(text)
     if match is None:
         raise InvalidRequest(
-            f"input {text!r} does not read as NAME:SHAPE:DTYPE, like x:1x3x224x224:float32",
+            f"input {text[:200]!a} does not read as NAME:SHAPE:DTYPE, like x:1x3x224x224:float32",
             slug="invalid-inputs",
-            received=text,
+            received=ascii(text[:200])[1:-1],
         )
     shape = match["shape"]
     sizes = [] if shape == "scalar" else [int(size) for size in re.split("[x,]", shape)]
@@ -90,5 +91,6 @@ def _parse_short(text: str) -> InputSpec:
         return InputSpec(name=match["name"] or "", shape=sizes, dtype=match["dtype"] or "float32")
     except ValidationError as error:
         raise InvalidRequest(
-            f"input {text!r}: {error.errors(include_url=False)[0]['msg']}", slug="invalid-inputs"
+            f"input {text[:200]!a}: {error.errors(include_url=False)[0]['msg']}",
+            slug="invalid-inputs",
         ) from error

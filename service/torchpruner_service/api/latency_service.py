@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 
-from torchpruner_core.cut_result import CutResult
 from torchpruner_service.api.app_state import AppState
 from torchpruner_service.api.artifacts_service import source_request
 from torchpruner_service.api.models_service import find_job, submit
@@ -21,11 +20,10 @@ async def request_latency(
     who: Principal,
     model: str,
     body: Latency,
-    result: CutResult | None,
     watchers: list[dict[str, str]],
 ) -> JobRecord:
-    """Queue a measurement of ``model`` and of what ``result`` leaves of it; return the job."""
-    request = await source_request(state, who.tenant, model, result)
+    """Queue a measurement of ``model`` and of what the body's result leaves of it; return the job."""
+    request, _ = await source_request(state, who.tenant, model, body.result)
     record = JobRecord(
         id=f"latency-{model}-{short(secrets.token_bytes(20))}",
         kind="latency",

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from torchpruner_service.observability.metrics import REQUEST_SECONDS, REQUESTS
 from torchpruner_service.observability.tracing import request_span
 
-_REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _QUIET = {"/healthz", "/readyz", "/metrics"}
 
 log = structlog.get_logger("torchpruner_service.access")
@@ -35,7 +35,7 @@ class Observed:
             for key, value in scope["headers"]
         }
         given = headers.get("x-request-id", "")
-        identifier = given if _REQUEST_ID.match(given) else secrets.token_hex(8)
+        identifier = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
         scope.setdefault("state", {})["request_id"] = identifier
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=identifier)

@@ -10,16 +10,18 @@ from typing import Any
 
 import anyio.to_thread
 
-from torchpruner_core.cut_result import CutResult, TensorSpec
+from torchpruner_core.cut_result import TensorSpec
 from torchpruner_service.api.app_state import AppState
 from torchpruner_service.api.catalog import Entry, unknown_model
+from torchpruner_service.api.cut_results import fitting_result
 from torchpruner_service.api.graph_cache import CachedGraph
 from torchpruner_service.api.quotas import QuotaExceeded
+from torchpruner_service.api.schemas import Derive
 from torchpruner_service.auth.api_keys import Principal
 from torchpruner_service.identity import derived_model_id, engine_version, model_id
 from torchpruner_service.observability.logs import current_request_id
 from torchpruner_service.observability.tracing import current_trace
-from torchpruner_service.problems import Conflict
+from torchpruner_service.problems import Conflict, InvalidRequest
 from torchpruner_service.state.job_record import JobRecord, State
 from torchpruner_service.state.redis_clients import REDIS_ERRORS, unavailable
 from torchpruner_service.storage import layout
@@ -344,11 +346,14 @@ async def not_ready(state: AppState, tenant: str, model: str) -> Conflict:
 
 
 async def derive(
-    state: AppState, principal: Principal, parent: str, result: CutResult, name: str | None
+    state: AppState, principal: Principal, parent: str, body: Derive
 ) -> dict[str, Any]:
-    """Register what is left of ``parent`` after ``result``: its graph is sliced, not rebuilt."""
+    """Register what is left of ``parent`` after a cut: its graph is sliced, not rebuilt."""
     manifest = await manifest_of(state, principal.tenant, parent)
     cached = await graph_of(state, principal.tenant, parent)
+    result = await anyio.to_thread.run_sync(fitting_result, cached.graph, body.result, parent)
+    if result is None:
+        raise InvalidRequest("there is no result, so there is nothing to derive")
     identifier = derived_model_id(parent, result)
     if not await state.catalog.owns_model(principal.tenant, identifier):
         await state.quotas.check_models(principal)
@@ -389,7 +394,7 @@ async def derive(
         identifier,
         root=root_of(manifest),
         blob=manifest.get("blob"),
-        name=name,
+        name=body.name,
     )
     return await view(state, principal.tenant, identifier)
 

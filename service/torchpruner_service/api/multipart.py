@@ -11,6 +11,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from torchpruner_service.problems import InvalidRequest
 
 MAX_FIELD = 64 * 1024
+MAX_PARTS = 20
 FILE_FIELD = "file"
 
 
@@ -31,18 +32,23 @@ class MultipartFile:
         self._value = bytearray()
         self._key = bytearray()
         self._text = bytearray()
-        self._parser = MultipartParser(
-            boundary,
-            {
-                "on_part_begin": self._begin,
-                "on_header_field": lambda data, a, b: self._key.extend(data[a:b]),
-                "on_header_value": lambda data, a, b: self._text.extend(data[a:b]),
-                "on_header_end": self._header_end,
-                "on_headers_finished": self._headers_finished,
-                "on_part_data": self._data,
-                "on_part_end": self._end,
-            },
-        )
+        self._parts = 0
+        self._header_bytes = 0
+        try:
+            self._parser = MultipartParser(
+                boundary,
+                {
+                    "on_part_begin": self._begin,
+                    "on_header_field": lambda data, a, b: self._keep(self._key, data[a:b]),
+                    "on_header_value": lambda data, a, b: self._keep(self._text, data[a:b]),
+                    "on_header_end": self._header_end,
+                    "on_headers_finished": self._headers_finished,
+                    "on_part_data": self._data,
+                    "on_part_end": self._end,
+                },
+            )
+        except FormParserError as error:
+            raise InvalidRequest(f"the multipart boundary does not do: {error}") from error
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
@@ -61,8 +67,17 @@ class MultipartFile:
             raise InvalidRequest(f"the multipart body has no part called {FILE_FIELD!r}")
 
     def _begin(self) -> None:
-        self._header, self._name = [], ""
+        self._parts += 1
+        if self._parts > MAX_PARTS:
+            raise InvalidRequest(f"the multipart body has more than {MAX_PARTS} parts")
+        self._header, self._name, self._header_bytes = [], "", 0
         self._value.clear()
+
+    def _keep(self, into: bytearray, piece: bytes) -> None:
+        self._header_bytes += len(piece)
+        if self._header_bytes > MAX_FIELD:
+            raise InvalidRequest(f"the headers of a part are longer than {MAX_FIELD} bytes")
+        into.extend(piece)
 
     def _header_end(self) -> None:
         self._header.append((self._key.decode("latin-1"), self._text.decode("latin-1")))

@@ -9,19 +9,19 @@ from fastapi import Depends, Path
 
 from torchpruner_service.problems import NotFound
 
-_MODEL = re.compile(r"^m[a-z2-7]{26}$")
-_ARTIFACT = re.compile(r"^a[a-z2-7]{26}$")
-_UPLOAD = re.compile(r"^u[a-z2-7]{26}$")
-_JOB = re.compile(r"^[a-z]{1,10}-[a-z2-7]{27}(-[a-z2-7]{26})?$")
-_DIGEST = re.compile(r"^[0-9a-f]{64}$")
+_MODEL = re.compile(r"m[a-z2-7]{26}")
+_ARTIFACT = re.compile(r"a[a-z2-7]{26}")
+_UPLOAD = re.compile(r"u[a-z2-7]{26}")
+_JOB = re.compile(r"[a-z]{1,10}-[a-z2-7]{27}(-[a-z2-7]{26})?")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def _checked(pattern: re.Pattern[str], text: str, kind: str, where: str) -> str:
-    if not pattern.match(text):
+    if not pattern.fullmatch(text):
         raise NotFound(
-            f"there is no {kind} {text[:100]!r}; {where}",
+            f"there is no {kind} {text[:100]!a}; {where}",
             slug=f"unknown-{kind}",
-            received=text[:100],
+            received=ascii(text[:100])[1:-1],
         )
     return text
 

@@ -221,7 +221,7 @@ def check_inputs_given(form: str, specs: list[TensorSpec]) -> None:
 def _announced_length(request: Request, limit: int) -> int:
     """How many bytes the body is said to have; 0 where that is not said."""
     text = request.headers.get("content-length", "")
-    length = int(text) if text.isdigit() else 0
+    length = int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0
     if length > limit:
         raise TooLarge(f"the file has {length} bytes; this service takes {limit}", limit=limit)
     return length

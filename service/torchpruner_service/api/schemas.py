@@ -136,16 +136,18 @@ class CutMany(Body):
 
 
 class Result(BaseModel):
-    """A CutResult, as an analysis returned it. The manual's plain three-key form works too."""
+    """A CutResult, as an analysis returned it; all of it, since it is applied as it is or not at all.
+    The manual's plain form works too, and may leave out ``iner`` and ``operator``."""
 
     model_config = ConfigDict(
         extra="allow",
         json_schema_extra={
             "examples": [
                 {
-                    "terminal": {"self.conv1.weight": [[0, 1], None, None, None]},
-                    "iner": {},
-                    "operator": {},
+                    "terminal": {
+                        "self.conv1.weight": [[0, 1], None, None, None],
+                        "self.bn1.weight": [[0, 1]],
+                    }
                 }
             ]
         },
@@ -156,9 +158,7 @@ class Result(BaseModel):
 
 
 _RESULT_EXAMPLE: dict[str, Any] = {
-    "terminal": {"self.conv1.weight": [[0, 1], None, None, None], "self.bn1.weight": [[0, 1]]},
-    "iner": {},
-    "operator": {},
+    "terminal": {"self.conv1.weight": [[0, 1], None, None, None], "self.bn1.weight": [[0, 1]]}
 }
 
 

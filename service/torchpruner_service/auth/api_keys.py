@@ -23,8 +23,8 @@ SCOPES = ("read", "write", "admin")
 CACHE_SECONDS = 3.0
 """How long a revoked key may still work in a process that has seen it."""
 
-_KEY = re.compile(r"^tp_([a-z0-9]{12})_([a-z0-9]{40})$")
-_TENANT = re.compile(r"^[a-z0-9][a-z0-9-]{0,62}$")
+_KEY = re.compile(r"tp_([a-z0-9]{12})_([a-z0-9]{40})")
+_TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def create_key(
         raise InvalidRequest(
             f"scopes are {', '.join(SCOPES)}, not {', '.join(unknown) or 'nothing'}"
         )
-    if not _TENANT.match(tenant):
+    if not _TENANT.fullmatch(tenant):
         raise InvalidRequest("a tenant's name has lower-case letters, digits and dashes, up to 63")
     identifier, secret = _random(12), _random(40)
     key = ApiKey(
@@ -131,7 +131,7 @@ class KeyRing:
     async def check(self, text: str) -> Principal:
         """Return who holds the key ``text``. Raises ``Unauthorized``, always with the same
         words."""
-        match = _KEY.match(text)
+        match = _KEY.fullmatch(text)
         if match is None:
             raise _refused()
         identifier, secret = match.groups()

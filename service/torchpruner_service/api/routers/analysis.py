@@ -13,7 +13,7 @@ from torchpruner_core.cut_result import CutResult
 from torchpruner_service.api import graph_views, schemas
 from torchpruner_service.api.access import Reader, State
 from torchpruner_service.api.answers import json_answer
-from torchpruner_service.api.cut_results import requests_of
+from torchpruner_service.api.cut_results import check_answer, requests_of
 from torchpruner_service.api.deprecation import deprecated
 from torchpruner_service.api.documented import problems
 from torchpruner_service.api.models_service import graph_of
@@ -28,8 +28,9 @@ Prefix = Annotated[
 ]
 Type = Annotated[str | None, Query(max_length=200, description="Only this type")]
 
-SMALL = 20_000
-"""Slices up to which a cut is answered in the event loop: switching threads would cost as much."""
+SMALL, FEW = 20_000, 4
+"""Slices and cuts up to which an answer is made in the event loop: switching threads would cost as
+much."""
 
 
 @router.get(
@@ -193,25 +194,24 @@ async def cut_analysis(
     """The smallest consistent cut that contains every slice asked for, and what it saves. Nothing
     is changed: replay the result on your own model, ask for pruned weights, or derive a model from
     it."""
-    cached = await graph_of(state, who.tenant, model)
-    requests = requests_of(body)
+    graph = (await graph_of(state, who.tenant, model)).graph
 
-    def analyse() -> CutResult:
+    def analyse() -> Response:
+        requests = requests_of(graph, body)
         with CUT_SECONDS.time():
-            return cached.graph.cut_analysis_many(
+            result = graph.cut_analysis_many(
                 requests, granularity=body.granularity, protect_io=body.protect_io
             )
+        check_answer(result, state.settings.max_answer_bytes)
+        answer = {"model": model, **result.to_dict()}
+        if flops:
+            answer["flops_by_module"] = _module_flops(graph, result)
+        return json_answer(answer)
 
-    if len(cached.graph.coupling.component) <= SMALL and len(requests) <= 4:
-        result = analyse()
-    else:
-        result = await anyio.to_thread.run_sync(analyse)
-    answer = {"model": model, **result.to_dict()}
-    if flops:
-        answer["flops_by_module"] = await anyio.to_thread.run_sync(
-            _module_flops, cached.graph, result
-        )
-    return json_answer(answer)
+    small = isinstance(body, schemas.CutOne) or len(body.cuts) <= FEW
+    if len(graph.coupling.component) <= SMALL and small and not flops:
+        return analyse()
+    return await anyio.to_thread.run_sync(analyse, limiter=state.analyses)
 
 
 def _module_flops(graph: SolvedGraph, result: CutResult) -> dict[str, dict[str, int]]:

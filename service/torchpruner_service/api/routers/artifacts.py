@@ -13,7 +13,6 @@ from torchpruner_service.api import schemas
 from torchpruner_service.api.access import Reader, State, Writer
 from torchpruner_service.api.answers import json_answer
 from torchpruner_service.api.artifacts_service import artifact_view, request_artifact
-from torchpruner_service.api.cut_results import result_of
 from torchpruner_service.api.documented import problems
 from torchpruner_service.api.downloads import download
 from torchpruner_service.api.following import follow, wait_for
@@ -56,9 +55,7 @@ async def pruned_weights(
     names that ``load_state_dict(strict=True)`` asks for. The same request gives the same artifact
     and the same bytes."""
     watchers = webhook_of(torchpruner_webhook, torchpruner_webhook_secret, state.settings)
-    shown = await request_artifact(
-        state, who, model, "weights", body.format, result_of(body.result), watchers
-    )
+    shown = await request_artifact(state, who, model, "weights", body.format, body.result, watchers)
     return _accepted(shown)
 
 
@@ -81,9 +78,7 @@ async def pruned_onnx(
     torchpruner_webhook_secret: WebhookSecret = None,
 ) -> Response:
     watchers = webhook_of(torchpruner_webhook, torchpruner_webhook_secret, state.settings)
-    shown = await request_artifact(
-        state, who, model, "onnx", "onnx", result_of(body.result), watchers
-    )
+    shown = await request_artifact(state, who, model, "onnx", "onnx", body.result, watchers)
     return _accepted(shown)
 
 

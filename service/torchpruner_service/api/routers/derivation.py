@@ -7,11 +7,9 @@ from fastapi import APIRouter, Response
 from torchpruner_service.api import models_service, schemas
 from torchpruner_service.api.access import Reader, State, Writer
 from torchpruner_service.api.answers import json_answer
-from torchpruner_service.api.cut_results import result_of
 from torchpruner_service.api.documented import problems
 from torchpruner_service.api.lineage import lineage_of
 from torchpruner_service.api.path_ids import ModelId
-from torchpruner_service.problems import InvalidRequest
 
 router = APIRouter(prefix="/v1/models", tags=["derivation"])
 
@@ -26,10 +24,7 @@ router = APIRouter(prefix="/v1/models", tags=["derivation"])
 async def derive_model(state: State, who: Writer, model: ModelId, body: schemas.Derive) -> Response:
     """A model of its own, ready at once: the solved graph is sliced, not rebuilt. The same parent
     and cut are the same model, so several clients that prune in step see one lineage."""
-    result = result_of(body.result)
-    if result is None or not result.terminal:
-        raise InvalidRequest("the result removes nothing, so there is nothing to derive")
-    shown = await models_service.derive(state, who, model, result, body.name)
+    shown = await models_service.derive(state, who, model, body)
     return json_answer(shown, 201, {"Location": f"/v1/models/{shown['id']}"})
 
 

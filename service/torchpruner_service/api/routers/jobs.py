@@ -11,7 +11,6 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from torchpruner_service.api import schemas
 from torchpruner_service.api.access import Reader, State, Writer
 from torchpruner_service.api.answers import json_answer
-from torchpruner_service.api.cut_results import result_of
 from torchpruner_service.api.documented import problems
 from torchpruner_service.api.following import follow, wait_for
 from torchpruner_service.api.jobs_view import job_view
@@ -45,7 +44,7 @@ async def measure_latency(
     on the worker's device, runs interleaved. FLOPs that fall without time falling are common:
     measure."""
     watchers = webhook_of(torchpruner_webhook, torchpruner_webhook_secret, state.settings)
-    record = await request_latency(state, who, model, body, result_of(body.result), watchers)
+    record = await request_latency(state, who, model, body, watchers)
     return json_answer(
         await job_view(state, record, who.tenant),
         202,
