@@ -46,6 +46,8 @@ _PUBLIC = {
     "CutMismatchError": "errors",
     "LiteralInForwardError": "errors",
     "CutContext": "pruning.context",
+    "recover": "recovery.recover",
+    "Recovery": "recovery.recover",
     "module_pruner_reg": "module_pruner",
     "get_object": "model_tools",
     "set_object": "model_tools",
@@ -117,3 +119,4 @@ if TYPE_CHECKING:
     from torchpruner_core.pruning.optimizer import recovery_optimizer, set_cut_optimizer
     from torchpruner_core.pruning.oracle import VerifyReport, verify_cut
     from torchpruner_core.pruning.zero import recovery_zero, set_zero
+    from torchpruner_core.recovery.recover import Recovery, recover

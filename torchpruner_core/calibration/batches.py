@@ -21,7 +21,7 @@ Forward = Callable[[nn.Module, Any], Any]
 """How a batch goes through the model: ``lambda model, batch: model(batch[0])``."""
 
 Progress = Callable[[int, "int | None"], Any]
-"""Told after each batch how many are done, and of how many; it returns ``False`` to stop."""
+"""Told after each batch how many are done, and of how many if that is known; it returns ``False`` to stop."""
 
 Source = Iterable[Any] | Callable[[], Iterable[Any]]
 
@@ -70,6 +70,8 @@ class Batches:
         self.source = source
         self.forward = forward or call
         self.progress = progress
+        self.passes = 1
+        self._done = 0
         self.device = device_of(model)
         if self.device.type == "meta":
             raise BatchError(
@@ -89,24 +91,25 @@ class Batches:
         """
         source = self.source() if callable(self.source) else self.source
         total = len(source) if isinstance(source, Sized) else None
-        done = 0
+        empty = True
         for number, batch in enumerate(source):
             moved = tree_map(self._moved, batch)
             self._check(moved, number)
             yield moved
-            done += 1
-            self.report(done, total)
-        if not done:
+            empty = False
+            self._done += 1
+            self._report(total)
+        if empty:
             raise BatchError(
                 "there was no batch: an empty list, or an iterator that was read before; give a list, a "
                 "DataLoader, or a function that returns a new iterator each time"
             )
 
-    def report(self, done: int, total: int | None) -> None:
-        """Tell ``progress``; raises ``CalibrationCancelledError`` where it returns ``False``."""
-        if self.progress is not None and self.progress(done, total) is False:
+    def _report(self, total: int | None) -> None:
+        total = None if total is None else total * self.passes
+        if self.progress is not None and self.progress(self._done, total) is False:
             of = "" if total is None else f" of {total}"
-            raise CalibrationCancelledError(f"stopped by progress after {done}{of} batches")
+            raise CalibrationCancelledError(f"stopped by progress after {self._done}{of} batches")
 
     def run(self, model: nn.Module, batch: Any) -> Any:
         """Return what ``model`` makes of ``batch``; raises ``BatchError`` where it takes no such batch."""

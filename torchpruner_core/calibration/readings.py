@@ -47,6 +47,11 @@ class Block:
         """The features of the tensor read that this block meets."""
         return slice(self.first, self.first + self.sizes[0])
 
+    @property
+    def elements(self) -> int:
+        """How many elements the view has."""
+        return prod(self.sizes)
+
     def of(self, parameter: torch.Tensor) -> torch.Tensor:
         """Return the view of ``parameter``, shape ``sizes``; writing to it writes to the parameter."""
         start = parameter.storage_offset() + self.offset

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 import weakref
 from collections import deque
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import nn
 
 from torchpruner_core.cut_dict import fingerprint
@@ -28,6 +30,30 @@ class TensorRecord:
     after: tuple[int, ...]
 
 
+@dataclass
+class Repair:
+    """The values of a tensor before a recovery gave it others, and the mark of those it got.
+
+    A tensor that was trained since has another mark: it keeps what it has learnt.
+    """
+
+    before: torch.Tensor
+    after: str
+
+    @classmethod
+    def of(cls, tensor: torch.Tensor, before: torch.Tensor, earlier: Repair | None) -> Repair:
+        """Note a repair; one of a tensor that was repaired before goes back to the first values."""
+        if earlier is not None and earlier.after == mark(before):
+            before = earlier.before
+        return cls(before, mark(tensor))
+
+
+def mark(tensor: torch.Tensor) -> str:
+    """Return a digest of a tensor's values, bit for bit."""
+    data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    return hashlib.sha256(data.numpy().tobytes()).hexdigest()
+
+
 @dataclass(repr=False)
 class CutContext:
     """What ``set_cut`` or ``set_zero`` removed. Opaque; it can be pickled."""
@@ -38,6 +64,7 @@ class CutContext:
     attributes: list[AttributeChange] = field(default_factory=list)
     custom: dict[str, Any] = field(default_factory=dict)
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    repairs: dict[str, Repair] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return (
@@ -169,6 +196,12 @@ def check_context(local: LocalModel, cut: CutResult, context: Any, kind: str) ->
     return context
 
 
+def context_in_force(root: nn.Module, cut: str) -> CutContext | None:
+    """Return the newest context of the cut with that fingerprint that ``set_cut`` applied to ``root``."""
+    found = [c for c in _applied.get(root, ()) if c.kind == "cut" and c.cut == cut]
+    return found[-1] if found else None
+
+
 def is_in_force(root: nn.Module, cut: str) -> bool:
     """Tell whether ``set_cut`` has applied the cut with that fingerprint to ``root``."""
-    return any(c.kind == "cut" and c.cut == cut for c in _applied.get(root, ()))
+    return context_in_force(root, cut) is not None

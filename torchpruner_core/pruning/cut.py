@@ -23,6 +23,7 @@ from torchpruner_core.pruning.context import (
     TensorRecord,
     check_context,
     forget,
+    mark,
     remember,
 )
 from torchpruner_core.pruning.forward.corrections import (
@@ -121,6 +122,7 @@ def recovery_cut(model: ModelT, cut_dict: Cut, param_context: CutContext) -> Mod
     }
     journal = Journal()
     try:
+        _take_repairs_back(local, context, journal)
         for name, (pruner_class, user_context) in context.custom.items():
             if pruner_class.recovery_cut is not BasePruner.recovery_cut:
                 _recover_custom(local, name, pruner_class, user_context, cut, context, journal)
@@ -144,6 +146,16 @@ def recovery_cut(model: ModelT, cut_dict: Cut, param_context: CutContext) -> Mod
     _refresh(model)
     forget(root, context)
     return model
+
+
+def _take_repairs_back(local: LocalModel, context: CutContext, journal: Journal) -> None:
+    """Give tensors that a recovery repaired, and nothing changed since, their values of before."""
+    with torch.no_grad():
+        for name, repair in context.repairs.items():
+            tensor = local.tensors.get(name)
+            if tensor is not None and mark(tensor) == repair.after:
+                journal.overwrite(tensor)
+                tensor.detach().copy_(repair.before)
 
 
 def _found(root: nn.Module, changes: list[Change]) -> list[AttributeChange]:

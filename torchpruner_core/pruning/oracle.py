@@ -119,9 +119,9 @@ def verify_cut(
     """
     cut = read_cut(result)
     args, kwargs = _arguments(inputs)
-    subject = _copied(unwrap(model)).eval()
+    subject = copied(unwrap(model)).eval()
     randomise_norms(subject, seed)
-    pruned = _copied(subject)
+    pruned = copied(subject)
     before = _everything(pruned)
     reason = ""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -136,7 +136,7 @@ def verify_cut(
             reference, reason = _masked_by_onnx(subject, cut, inputs)
             name = "masked ONNX model" if reference is not None else "nothing"
         else:
-            reference = _run(set_zero(_copied(subject), cut)[0], args, kwargs, seed)
+            reference = _run(set_zero(copied(subject), cut)[0], args, kwargs, seed)
         expected = None if reference is None else less_cut_outputs(cut, reference)
     wanted = [tuple(x.shape) for x in less_cut_outputs(cut, original)]
     shapes_match = not failure and wanted == [tuple(x.shape) for x in received]
@@ -171,7 +171,7 @@ def verify_cut(
     )
 
 
-def _copied(model: nn.Module) -> nn.Module:
+def copied(model: nn.Module) -> nn.Module:
     """Return a deep copy; torch refuses to copy what a hook computed, such as a masked weight."""
     memo: dict[int, Any] = {}
     for module in model.modules():
