@@ -41,7 +41,8 @@ def growth_figures() -> Iterator[Figure]:
             f"growth: {layers} layers",
             1e3 * time.median,
             "ms",
-            f"{count:,} slices, {peak / 2**20:.1f} MiB at the peak",
+            f"{count:,} slices, {peak / 2**20:.1f} MiB at the peak, "
+            f"{len(graph.to_bytes()) / 2**10:.0f} KiB stored",
         )
     yield Figure.at_most(
         "growth: exponent of time over slices", exponent(slices, seconds), LINEAR, "", "1 is linear"
