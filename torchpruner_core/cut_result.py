@@ -30,19 +30,33 @@ SHORT_RUN = 8
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """The name, shape and dtype (numpy's name: ``'float32'``) of one graph input or output."""
+    """The name, shape and dtype (numpy's name: ``'float32'``) of one graph input or output.
+
+    ``value``, flat, is what an input always holds (a sampling rate, a mode): conditions that follow
+    from it are decided when the graph is built, and an analysis holds for that value only.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: str = "float32"
+    value: tuple[int | float | bool, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        return {"name": self.name, "shape": list(self.shape), "dtype": self.dtype}
+        found = {"name": self.name, "shape": list(self.shape), "dtype": self.dtype}
+        return found if self.value is None else {**found, "value": list(self.value)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TensorSpec:
         shape = tuple(int(size) for size in data["shape"])
-        return cls(str(data["name"]), shape, str(data.get("dtype", "float32")))
+        value = data.get("value")
+        fixed = None if value is None else tuple(_number(item) for item in value)
+        return cls(str(data["name"]), shape, str(data.get("dtype", "float32")), fixed)
+
+
+def _number(item: Any) -> int | float | bool:
+    if not isinstance(item, int | float):
+        raise ValueError(f"an input's value is a list of numbers, not {item!r}")
+    return item
 
 
 @dataclass(frozen=True, slots=True)

@@ -182,4 +182,5 @@ class GraphData:
     def spec(self, name: str) -> TensorSpec:
         """Return the name, shape and dtype of a node."""
         node = self.nodes[name]
-        return TensorSpec(name, node.shape, node.dtype)
+        fixed = self.metadata.get("values", {}).get(name)
+        return TensorSpec(name, node.shape, node.dtype, None if fixed is None else tuple(fixed))

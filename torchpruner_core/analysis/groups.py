@@ -87,8 +87,9 @@ class _TerminalAxes:
         self.names = [name for name, node in graph.nodes.items() if node.kind in TERMINAL_KINDS]
         rank = [len(graph.nodes[name].shape) for name in self.names]
         self.first = np.array([graph.first_axis[name] for name in self.names], dtype=np.int64)
-        self.node = np.repeat(np.arange(len(rank)), rank)
-        self.dim = np.arange(len(self.node)) - np.repeat(np.cumsum(rank) - rank, rank)
+        self.node = np.repeat(np.arange(len(rank)), np.array(rank, dtype=np.int64))
+        before = np.cumsum(np.array([0, *rank[:-1]], dtype=np.int64))[: len(rank)]
+        self.dim = np.arange(len(self.node)) - before[self.node]
         owner = graph.coupling.axis_class[self.first[self.node] + self.dim]
         is_stored = np.array([graph.nodes[name].kind != "constant" for name in self.names], bool)
         self.stored = np.zeros(len(graph.coupling.class_length), dtype=np.bool_)

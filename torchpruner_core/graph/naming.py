@@ -7,6 +7,7 @@ paths; the graph prefixes them with ``self``, as the manual does.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Set
 from typing import Any
 
@@ -21,12 +22,93 @@ ROLES: dict[str, dict[int, str]] = {
     "BatchNormalization": {1: "weight", 2: "bias", 3: "running_mean", 4: "running_var"},
     "InstanceNormalization": {1: "weight", 2: "bias"},
     "LayerNormalization": {1: "weight", 2: "bias"},
+    "RMSNormalization": {1: "weight"},
+    "SimplifiedLayerNormalization": {1: "weight"},
     "GroupNormalization": {1: "weight", 2: "bias"},
     "PRelu": {1: "weight"},
+    "MatMul": {0: "weight", 1: "weight"},
+    "Gemm": {0: "weight", 1: "weight", 2: "bias"},
+    "Add": {0: "bias", 1: "bias"},
+    "Mul": {0: "weight", 1: "weight"},
+    "Gather": {0: "weight"},
+    "LSTM": {1: "weight_ih", 2: "weight_hh", 3: "bias"},
+    "GRU": {1: "weight_ih", 2: "weight_hh", 3: "bias"},
+    "RNN": {1: "weight_ih", 2: "weight_hh", 3: "bias"},
+    "ConvInteger": {1: "weight"},
+    "MatMulInteger": {0: "weight", 1: "weight"},
+    "QLinearConv": {3: "weight", 8: "bias"},
+    "QLinearMatMul": {0: "weight", 3: "weight"},
+    "FusedConv": {1: "weight", 2: "bias"},
+    "FusedMatMul": {1: "weight"},
+    "FusedGemm": {1: "weight", 2: "bias"},
+    "BiasGelu": {1: "bias"},
+    "FastGelu": {1: "bias"},
+    "SkipLayerNormalization": {2: "weight", 3: "bias"},
+    "SkipSimplifiedLayerNormalization": {2: "weight"},
+    "EmbedLayerNormalization": {
+        2: "word_embedding",
+        3: "position_embedding",
+        4: "segment_embedding",
+        5: "weight",
+        6: "bias",
+    },
+    "Attention": {1: "weight", 2: "bias"},
+    "QAttention": {1: "weight", 2: "bias"},
+    "MatMulNBits": {1: "weight"},
+    "MatMulBnb4": {1: "weight"},
+    "MatMulIntegerToFloat": {1: "weight", 6: "bias"},
+    "DynamicQuantizeMatMul": {1: "weight", 4: "bias"},
+    "DynamicQuantizeLSTM": {1: "weight_ih", 2: "weight_hh", 3: "bias"},
+    "QGemm": {3: "weight", 6: "bias"},
+    "GatherBlockQuantized": {0: "weight"},
 }
 """What PyTorch calls an operator's stored inputs, for files whose exporter lost the names."""
 
 BUFFER_ROLES = {("BatchNormalization", 3), ("BatchNormalization", 4)}
+
+SETTINGS: dict[str, tuple[int, ...]] = {
+    "Resize": (1, 2, 3),
+    "Upsample": (1,),
+    "Range": (0, 1, 2),
+    "OneHot": (1, 2),
+    "Pad": (1, 2),
+    "Clip": (1, 2),
+    "NonMaxSuppression": (2, 3, 4),
+    **dict.fromkeys(("LSTM", "GRU", "RNN", "DynamicQuantizeLSTM"), (4, 5, 6)),
+}
+"""Inputs that set an operator up: what is stored for them is no parameter."""
+
+SCALES: dict[str, tuple[int, ...]] = {
+    "QuantizeLinear": (1, 2),
+    "DequantizeLinear": (1, 2),
+    "QLinearConv": (1, 2, 4, 5, 6, 7),
+    "QLinearMatMul": (1, 2, 4, 5, 6, 7),
+    "ConvInteger": (2, 3),
+    "MatMulInteger": (2, 3),
+    "MatMulIntegerToFloat": (2, 3, 4, 5),
+    "DynamicQuantizeMatMul": (2, 3),
+    "DynamicQuantizeLSTM": (8, 9, 10, 11),
+    "MatMulNBits": (2, 3),
+    "MatMulBnb4": (2,),
+    "QAttention": (3, 4, 6, 7),
+    "QGemm": (1, 2, 4, 5, 7, 8),
+    "GatherBlockQuantized": (2, 3),
+}
+"""Scales and zero points of quantised tensors: stored beside the weights, and no parameters."""
+
+PASSED_ON = frozenset(
+    {
+        *("Identity", "Transpose", "Reshape", "Cast", "DequantizeLinear", "QuantizeLinear"),
+        *("Squeeze", "Unsqueeze", "Flatten", "CastLike", "Expand"),
+    }
+)
+"""Operators behind which a stored tensor is the same parameter: what reads their output says its role."""
+
+
+_GENERATED = re.compile(
+    r"::|^\d+$|^_?val_|^lifted_tensor|(^|/)_?[Cc]onst(ant)?(_\w+)?(\.\d+)?(:\d+)?$|^const_fold_opt__"
+    r"|ReadVariableOp|^p2o\.|^auto\.|^(Add|Mul|MatMul|Gemm|Conv|Transpose|Reshape)_\d+"
+)
 
 
 def self_name(path: str) -> str:
@@ -40,7 +122,19 @@ def self_name(path: str) -> str:
 
 def is_generated(name: str) -> bool:
     """Return whether an exporter made ``name`` up (``onnx::Conv_193``, ``val_7``, ``42``)."""
-    return "::" in name or name.isdigit() or name.startswith(("val_", "lifted_tensor", "_val_"))
+    return _GENERATED.search(name) is not None
+
+
+def dotted(name: str) -> str:
+    """Return a stored tensor's name as a dotted path; TensorFlow's converter writes slashes.
+
+    >>> dotted("model/dense/kernel:0"), dotted("conv1.weight")
+    ('model.dense.kernel', 'conv1.weight')
+    """
+    if "/" not in name:
+        return name
+    plain = name[: -len(":0")] if name.endswith(":0") else name
+    return ".".join(part for part in plain.split("/") if part)
 
 
 def prefixes(paths: Iterable[str]) -> set[str]:
@@ -73,10 +167,11 @@ def module_path(node: Any, known: Set[str]) -> str:
             return path
         if entry.key == SCOPES_KEY:
             return innermost_scope(entry.value)
-    if not node.name.startswith("/"):
+    if "/" not in node.name:
         return ""
     path = ""
-    for part in node.name.split("/")[1:-1]:
+    parts = node.name.split("/")[:-1]
+    for part in parts[1:] if not parts[0] else parts:
         joined = f"{path}.{part}" if path else part
         if joined in known:
             path = joined

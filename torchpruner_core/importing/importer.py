@@ -9,19 +9,26 @@ a parameter of its own, a ``SplitToSequence`` with constant ``SequenceAt`` a ``S
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from operator import index
+from functools import cached_property
+from math import prod
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from torchpruner_core.analysis.records import NodeKind
-from torchpruner_core.cut_result import TensorSpec
-from torchpruner_core.errors import InputSpecError, InvalidModelError, UnsupportedModelError
+from torchpruner_core.errors import InputSpecError, InvalidModelError
 from torchpruner_core.graph import naming
-from torchpruner_core.graph.dtypes import dtype_name
+from torchpruner_core.graph.dtypes import np_dtype
 from torchpruner_core.graph.nodes import DataNode, OperatorRecord
 from torchpruner_core.graph.origin import Origin
 from torchpruner_core.graph.values import Values, attributes, tensor_value
+from torchpruner_core.importing.bodies import bodies_of, captured, flatten, is_flattened
+from torchpruner_core.importing.folding import Decision, fold_conditions
+from torchpruner_core.importing.input_shapes import InputSpecs, set_input_shapes
+from torchpruner_core.importing.parsing import parse
 from torchpruner_core.importing.shapes import infer_shapes
 from torchpruner_core.operators import operator_register
 from torchpruner_core.operators.alone import stated_inputs
@@ -30,13 +37,15 @@ from torchpruner_core.operators.base import OperatorNode
 if TYPE_CHECKING:
     import onnx
 
-InputSpecs = Mapping[str, Any] | Sequence[Any] | None
-"""By name or in order: a ``TensorSpec``, a plain shape such as ``[1, 3, 224, 224]``, or an array."""
-
-MAY_HOLD_GRAPHS = (0, 5, 10)
-"""``AttributeProto.type``: not stated (files of the first format), ``GRAPH``, ``GRAPHS``."""
+    from torchpruner_core.cut_result import TensorSpec
 
 SHAPE_OPERATORS = ("Shape", "Size")
+
+QUANTISED = frozenset(
+    {"int8", "uint8", "int4", "uint4", "int2", "uint2", "int16", "uint16", "int32"}
+    | {"float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float4_e2m1fn"}
+)
+"""What quantised weights and biases are stored in."""
 
 
 @dataclass(slots=True)
@@ -51,6 +60,12 @@ class ImportedGraph:
     origin: Origin = field(default_factory=Origin)
     module_paths: set[str] = field(default_factory=set)
     values: Values | None = None
+    decided: tuple[Decision, ...] = ()
+    """Which branches took the place of their ``If``."""
+    fixed: dict[str, NDArray[Any]] = field(default_factory=dict)
+    """Inputs whose value the caller gave."""
+    notes: list[str] = field(default_factory=list)
+    """What the file has lost that a person may miss, a sentence each."""
 
 
 def read_graph(weightless: bytes, inputs: InputSpecs = None) -> ImportedGraph:
@@ -59,159 +74,46 @@ def read_graph(weightless: bytes, inputs: InputSpecs = None) -> ImportedGraph:
     Raises ``InvalidModelError``, ``InputSpecError`` or ``UnsupportedModelError``.
     """
     model = parse(weightless)
-    _set_input_shapes(model, inputs)
-    return _Importer(model).run()
+    given = set_input_shapes(model, inputs)
+    fixed = {name: _fixed(name, spec) for name, spec in given.items() if spec.value is not None}
+    decided = fold_conditions(model, fixed)
+    graph = _Importer(model, fixed).run()
+    graph.decided = decided
+    return graph
 
 
-def parse(data: bytes) -> onnx.ModelProto:
-    """Return a checked model with its functions inlined; raises ``InvalidModelError``."""
-    import onnx
-
+def _fixed(name: str, spec: TensorSpec) -> NDArray[Any]:
     try:
-        model = onnx.load_model_from_string(data)
-    except Exception as error:
-        raise InvalidModelError(f"the file is not a valid ONNX model: {error}") from error
-    for tensor in model.graph.initializer:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            raise UnsupportedModelError(
-                f"the tensor {tensor.name!r} is stored outside the file; save the model as one file "
-                "(onnx.save without external data), or upload it without its weights"
-            )
-    if not model.graph.output:
-        raise InvalidModelError("the ONNX model has no outputs")
-    for node in model.graph.node:
-        for text in (node.op_type, node.domain, node.name, *node.input, *node.output):
-            if not isinstance(text, str):
-                raise InvalidModelError(f"the file holds a name that is not UTF-8 text: {text!r}")
-    if model.functions:
-        import onnx.inliner
-
-        try:
-            model = onnx.inliner.inline_local_functions(model)
-        except Exception as error:
-            raise InvalidModelError(f"the model's functions cannot be inlined: {error}") from error
-    del model.graph.value_info[:]
-    return model
-
-
-def _set_input_shapes(model: onnx.ModelProto, inputs: InputSpecs) -> None:
-    import onnx
-
-    stored = {tensor.name for tensor in model.graph.initializer}
-    open_inputs = [info for info in model.graph.input if info.name not in stored]
-    named = _by_name(open_inputs, inputs)
-    for info in open_inputs:
-        spec = named.get(info.name)
-        tensor = info.type.tensor_type
-        if spec is not None:
-            declared = [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
-            if tensor.HasField("shape") and not _fits(declared, spec.shape):
-                raise InputSpecError(
-                    f"input {info.name!r} has the shape {_shown(declared)} in the file, and "
-                    f"{list(spec.shape)} was given",
-                    input=info.name,
-                    expected=_shown(declared),
-                    received=list(spec.shape),
-                )
-            if spec.dtype and tensor.elem_type and spec.dtype != dtype_name(tensor.elem_type):
-                raise InputSpecError(
-                    f"input {info.name!r} has the dtype {dtype_name(tensor.elem_type)} in the file, "
-                    f"and {spec.dtype} was given",
-                    input=info.name,
-                    expected=dtype_name(tensor.elem_type),
-                    received=spec.dtype,
-                )
-            shape = onnx.helper.make_tensor_type_proto(tensor.elem_type, list(spec.shape))
-            info.type.CopyFrom(shape)
-        elif info.type.HasField("tensor_type"):
-            for dim in tensor.shape.dim:
-                if not dim.HasField("dim_value") or dim.dim_value < 0:
-                    declared = [
-                        d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim
-                    ]
-                    raise InputSpecError(
-                        f"input {info.name!r} has dynamic dimensions, {_shown(declared)}; give its "
-                        "shape",
-                        input=info.name,
-                        expected=_shown(declared),
-                    )
-
-
-def _by_name(open_inputs: Sequence[Any], inputs: InputSpecs) -> dict[str, TensorSpec]:
-    names = [info.name for info in open_inputs]
-    if inputs is None:
-        return {}
-    if isinstance(inputs, Mapping):
-        pairs = [(name, _spec(name, value)) for name, value in inputs.items()]
-        return _known(pairs, names)
-    if len(inputs) and all(isinstance(size, int) for size in inputs):
-        inputs = (inputs,)  # one plain shape
-    inputs = [_spec("", value) for value in inputs]
-    if len(inputs) > len(names):
+        return np.array(spec.value, dtype=np_dtype(spec.dtype or "int64")).reshape(spec.shape)
+    except (ValueError, TypeError, OverflowError) as error:
         raise InputSpecError(
-            f"{len(inputs)} inputs were given, and the model takes {len(names)}: {', '.join(names)}",
-            expected=names,
-            received=len(inputs),
-        )
-    if any(spec.name for spec in inputs):
-        return _known([(spec.name, spec) for spec in inputs], names)
-    return dict(zip(names, inputs, strict=False))
-
-
-def _spec(name: str, value: Any) -> TensorSpec:
-    """Return a shape as a spec; a plain one leaves the dtype to the file (an empty name)."""
-    if isinstance(value, TensorSpec):
-        return value
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
-        sizes, dtype = value.shape, str(value.dtype).removeprefix("torch.")
-    else:
-        sizes, dtype = value, ""
-    try:
-        if isinstance(sizes, str | bytes | Mapping):
-            raise TypeError
-        return TensorSpec(name, tuple(index(size) for size in sizes), dtype)
-    except TypeError:
-        raise InputSpecError(
-            f"the shape of an input is a list of integers such as [1, 3, 224, 224], not {value!r:.80}",
+            f"the value given for input {name!r} does not fit its shape {list(spec.shape)} and "
+            f"dtype {spec.dtype}: {error}",
             input=name,
-            received=repr(value)[:80],
-        ) from None
-
-
-def _known(pairs: Sequence[tuple[str, TensorSpec]], names: Sequence[str]) -> dict[str, TensorSpec]:
-    unknown = [name for name, _ in pairs if name not in names]
-    if unknown:
-        raise InputSpecError(
-            f"the model has no input called {unknown[0]!r}; its inputs are {', '.join(names)}",
-            expected=names,
-            received=unknown,
-        )
-    return dict(pairs)
-
-
-def _fits(declared: Sequence[int | None], shape: Sequence[int]) -> bool:
-    return len(declared) == len(shape) and all(
-        d is None or d == 0 or d == n for d, n in zip(declared, shape, strict=True)
-    )
-
-
-def _shown(declared: Sequence[int | None]) -> str:
-    return "[" + ", ".join("?" if d is None else str(d) for d in declared) + "]"
+        ) from error
 
 
 class _Importer:
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, fixed: Mapping[str, NDArray[Any]]) -> None:
         self.model = model
+        self.program = list(flatten(model.graph))
         metadata = {entry.key: entry.value for entry in model.metadata_props}
         self.origin = Origin.from_metadata(metadata)
         self.parameters = frozenset(self.origin.parameters)
         self.buffers = frozenset(self.origin.buffers)
         self.initializers = {tensor.name: tensor for tensor in model.graph.initializer}
-        self.producers = {o: n for n in model.graph.node for o in n.output if o}
+        self.producers = {o: n for n in self.program for o in n.output if o}
         self.same_storage = self._identities()
         self.values = Values(self._stored, self.producers, opsets=list(model.opset_import))
         self.by_value: dict[str, DataNode] = {}
-        self.graph = ImportedGraph(model, origin=self.origin, values=self.values)
+        self.graph = ImportedGraph(model, origin=self.origin, values=self.values, fixed=dict(fixed))
+        self.body_inputs = {
+            info.name
+            for node in self.program
+            if is_flattened(node)
+            for body in bodies_of(node)
+            for info in body.input
+        }
         self.inputs_of_type: dict[tuple[str, str], int] = {}
         self.node_names = naming.Names()
         self.operator_names = naming.Names()
@@ -227,8 +129,10 @@ class _Importer:
         """Return parameters that the exporter stored once because their values were equal."""
         stated = self.parameters | self.buffers
         found: dict[str, str] = {}
-        for node in self.model.graph.node:
-            if node.op_type == "Identity" and node.input[0] in {*self.initializers, *found}:
+        for node in self.program:
+            if node.op_type == "Identity" and (
+                node.input[0] in self.initializers or node.input[0] in found
+            ):
                 name = node.output[0]
                 if name in stated or (not stated and not node.name.startswith("/") and "." in name):
                     found[name] = found.get(node.input[0], node.input[0])
@@ -241,6 +145,8 @@ class _Importer:
         return None if naming.is_generated(value) else value.rpartition(".")[0]
 
     def _stored(self, name: str) -> Any:
+        if name in self.graph.fixed:
+            return self.graph.fixed[name]
         tensor = self.initializers.get(self.same_storage.get(name, name))
         return None if tensor is None else tensor_value(tensor)
 
@@ -254,8 +160,8 @@ class _Importer:
         self.output_names = {info.name for info in self.model.graph.output}
         for name in self.output_names - set(self.by_value):
             self.node_names.unique(name)
-        self.scopes = naming.Scopes(self.model.graph.node, self.known_paths, self._owner)
-        for position, node in enumerate(self.model.graph.node):
+        self.scopes = naming.Scopes(self.program, self.known_paths, self._owner)
+        for position, node in enumerate(self.program):
             self._operator(position, node)
         for info in self.model.graph.output:
             found = self.by_value.get(info.name) or self._terminal(info.name, None, 0)
@@ -301,29 +207,66 @@ class _Importer:
             return value, "buffer"
         if value in self.parameters:
             return value, "parameter"
-        role = naming.ROLES.get(user.op_type, {}).get(position) if user is not None else None
+        if self.origin.parameters or self.origin.buffers or user is None:
+            dtype = self.shapes[value][1]
+            is_own = self.origin.parameters or self.origin.buffers
+            real = dtype.startswith(("float", "bfloat"))
+            return value, "parameter" if real and not is_own else "constant"
+        return self._identify_foreign(value, user, position)
+
+    def _identify_foreign(self, value: str, user: Any, position: int) -> tuple[str, NodeKind]:
+        """Tell a parameter by what reads it, in a file whose exporter did not say which are."""
+        reader, place, quantised = self._reader(value, user, position)
+        role = naming.ROLES.get(reader.op_type, {}).get(place)
         shape, dtype = self.shapes[value]
-        if (
-            self.origin.parameters
-            or self.origin.buffers
-            or not dtype.startswith(("float", "bfloat"))
-        ):
-            return value, "constant"
-        kind: NodeKind = "parameter"
-        if user is not None and (user.op_type, position) in naming.BUFFER_ROLES:
-            kind = "buffer"
-        if naming.is_generated(value):
-            module = self.scopes.path(user) if user is not None else ""
-            if role is None or not module or not shape:
-                return value, "constant" if not role else kind
-            return f"{module}.{role}", kind
-        return value, kind
+        count = prod(shape or ())
+        generated = naming.is_generated(value)
+        name = naming.dotted(value)
+        is_scale = position in naming.SCALES.get(user.op_type, ())
+        if generated:
+            module = self.scopes.path(reader)
+            if module and role is not None and not is_scale and shape:
+                name = f"{module}.{role}"
+            elif module:
+                name = f"{module}.{name}"
+        if place in naming.SETTINGS.get(reader.op_type, ()) or (not shape and generated):
+            return name, "constant"
+        if is_scale:
+            return name, "buffer" if count > 1 else "constant"
+        if not dtype.startswith(("float", "bfloat")):
+            holds_weight = quantised or (role is not None and reader.op_type in naming.SCALES)
+            return name, "parameter" if holds_weight and dtype in QUANTISED else "constant"
+        if (reader.op_type, place) in naming.BUFFER_ROLES:
+            return name, "buffer"
+        if generated and count == 1 and (role is None or reader.op_type in ("Add", "Mul")):
+            return name, "constant"
+        return name, "parameter"
+
+    def _reader(self, value: str, user: Any, position: int) -> tuple[Any, int, bool]:
+        """Return what reads a stored tensor as data, at which input, and whether it is dequantised."""
+        quantised = False
+        while user.op_type in naming.PASSED_ON and position == 0:
+            quantised |= user.op_type == "DequantizeLinear"
+            found = self.readers.get(user.output[0])
+            if found is None:
+                break
+            user, position = found
+        return user, position, quantised
+
+    @cached_property
+    def readers(self) -> dict[str, tuple[Any, int]]:
+        """The first operator that reads each value, and at which input."""
+        found: dict[str, tuple[Any, int]] = {}
+        for node in self.program:
+            for position, name in enumerate(node.input):
+                found.setdefault(name, (node, position))
+        return found
 
     def _sequences(self) -> dict[str, dict[int, str]]:
         """Return, for each sequence that is only read at constant positions, position -> value."""
-        made = {n.output[0] for n in self.model.graph.node if n.op_type == "SplitToSequence"}
+        made = {n.output[0] for n in self.program if n.op_type == "SplitToSequence"}
         found: dict[str, dict[int, str]] = {name: {} for name in made}
-        for node in self.model.graph.node:
+        for node in self.program:
             for name in node.input:
                 if name not in found:
                     continue
@@ -350,7 +293,7 @@ class _Importer:
         if op_type == "SplitToSequence" and node.output[0] in self.sequences:
             op_type, outputs = "Split", self._split_outputs(node, params)
         in_data = [self._read(value, node, k) for k, value in enumerate(node.input)]
-        in_data += [self._read(value, node, len(in_data)) for value in captured(node)]
+        in_data += [self._read(value, node, len(in_data)) for value in self._inner(node)]
         in_data += [None] * (self._stated_inputs(node) - len(in_data))
         module = self.scopes.path(node)
         module_name = naming.self_name(module)
@@ -378,7 +321,8 @@ class _Importer:
             if read is not None:
                 read.out_operators.append(operator)
         operator.is_constant = node.op_type in SHAPE_OPERATORS or (
-            not node.op_type.startswith(("Random", "Bernoulli", "Multinomial"))
+            not is_flattened(node)
+            and not node.op_type.startswith(("Random", "Bernoulli", "Multinomial"))
             and all(map(self._is_constant, in_data[:1] if op_type == "CastLike" else in_data))
         )
         for out in out_data:
@@ -395,6 +339,13 @@ class _Importer:
         if key not in self.inputs_of_type:
             self.inputs_of_type[key] = stated_inputs(node, self.model.opset_import)
         return self.inputs_of_type[key]
+
+    def _inner(self, node: Any) -> list[str]:
+        """Return the values inside of an operator's bodies that it passes on, or reads from outside."""
+        if not is_flattened(node):
+            return captured(node) if node.attribute else []
+        ports = ("input", "output")
+        return [i.name for body in bodies_of(node) for port in ports for i in getattr(body, port)]
 
     def _is_constant(self, node: DataNode | None) -> bool:
         if node is None or node.kind == "constant":
@@ -430,6 +381,9 @@ class _Importer:
         if not value:
             return None
         found = self.by_value.get(value) or self._terminal(value, user, position)
+        if found is None and value in self.body_inputs:
+            found = self._node(value, self.node_names.number(), "intermediate")
+            found.module = naming.self_name(self.scopes.path(user))
         if found is None:
             raise InvalidModelError(
                 f"the operator {user.name or user.op_type!r} reads {value!r}, which nothing before "
@@ -461,21 +415,3 @@ class _Importer:
                 self.graph.nodes[node.name] = node
             if node is not original:
                 node.alias_of = original.name
-
-
-def captured(node: Any) -> list[str]:
-    """Return the outer values that an operator's subgraphs read."""
-    found: dict[str, None] = {}
-    for attribute in node.attribute:
-        if attribute.type not in MAY_HOLD_GRAPHS:
-            continue
-        graphs = [attribute.g] if attribute.HasField("g") else list(attribute.graphs)
-        for graph in graphs:
-            inner = {i.name for i in graph.input} | {t.name for t in graph.initializer}
-            for child in graph.node:
-                for name in (*child.input, *captured(child)):
-                    if name and name not in inner:
-                        found[name] = None
-                inner.update(child.output)
-            found.update({o.name: None for o in graph.output if o.name not in inner})
-    return list(found)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from torchpruner_core.errors import InvalidModelError
 from torchpruner_core.graph.dtypes import UNKNOWN, Shape, dtype_name, is_complete, read_type
 from torchpruner_core.graph.values import Values, attributes
+from torchpruner_core.importing.bodies import all_graphs, flatten, has_graphs, is_flattened
+from torchpruner_core.importing.body_shapes import visit
 from torchpruner_core.importing.custom_shapes import custom_types
 from torchpruner_core.operators.alone import infer_node
 
@@ -25,58 +27,114 @@ def infer_shapes(model: onnx.ModelProto, values: Values) -> dict[str, tuple[Shap
     """
     import onnx
 
-    try:
-        inferred = onnx.shape_inference.infer_shapes(
-            _with_known_operands(model, values), data_prop=True
-        )
-    except Exception as error:
-        raise InvalidModelError(
-            f"the shapes of the model do not fit together: {str(error).splitlines()[0][:300]}; "
-            "check the input shapes"
-        ) from error
+    nested = has_graphs(model)
+    inferred = _infer_whole(model, values)
     found: dict[str, tuple[Shape | None, str]] = {}
     types: dict[str, Any] = {}
-    for info in (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output):
-        types[info.name] = info.type
-        found[info.name] = read_type(info.type)
+    for graph in all_graphs(inferred.graph) if nested else (inferred.graph,):
+        for info in (*graph.input, *graph.value_info, *graph.output):
+            types[info.name] = info.type
+            found[info.name] = read_type(info.type)
     for tensor in model.graph.initializer:
         found[tensor.name] = tuple(tensor.dims), dtype_name(tensor.data_type)
     # An output's declared shape may say less than its operator does.
     declared = {info.name for info in model.graph.output}
     asked = [
         node
-        for node in model.graph.node
-        if not declared.isdisjoint(node.output)
+        for node in (flatten(model.graph) if nested else model.graph.node)
+        if is_flattened(node)
+        or not declared.isdisjoint(node.output)
         or not all(is_complete(found.get(name)) for name in node.output if name)
     ]
     read = {name for node in asked for name in node.input}
     for tensor in model.graph.initializer:
-        if tensor.name in read:
+        if nested or tensor.name in read:
             element, dims = tensor.data_type, list(tensor.dims)
             types[tensor.name] = onnx.helper.make_tensor_type_proto(element, dims)
     shapes = values.shapes
     shapes.update({name: shape for name, (shape, _) in found.items()})
     values.dtypes.update({name: dtype for name, (_, dtype) in found.items()})
-    parts: dict[str, list[Shape]] = {}
-    versions = {entry.domain: entry.version for entry in model.opset_import}
-    for node in asked:
+    asking = _Asking(model, values, found, types)
+    if nested:
+        visit(model.graph.node, asking)
+    else:
+        for node in asked:
+            asking.ask(node)
+    return found
+
+
+def _infer_whole(model: onnx.ModelProto, values: Values) -> onnx.ModelProto:
+    """Return ``model`` with the types that ONNX's own inference finds in one pass."""
+    import onnx
+
+    known = _with_known_operands(model, values)
+    try:
+        return onnx.shape_inference.infer_shapes(known, data_prop=True)
+    except Exception as error:
+        # Files are wrong about their own outputs more often than about their operators.
+        open_ended = onnx.ModelProto()
+        open_ended.CopyFrom(known)
+        for info in open_ended.graph.output:
+            if info.type.HasField("tensor_type"):
+                info.type.tensor_type.ClearField("shape")
+        try:
+            return onnx.shape_inference.infer_shapes(open_ended, data_prop=True)
+        except Exception:
+            raise InvalidModelError(
+                f"the shapes of the model do not fit together: {str(error).splitlines()[0][:300]}; "
+                "check the input shapes"
+            ) from error
+
+
+class _Asking:
+    """Operators asked one by one, where the pass over the whole model left their outputs open."""
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        values: Values,
+        found: dict[str, tuple[Shape | None, str]],
+        types: dict[str, Any],
+    ) -> None:
+        self.values, self.found, self.types = values, found, types
+        self.parts: dict[str, list[Shape]] = {}
+        self.versions = {entry.domain: entry.version for entry in model.opset_import}
+        self.tolerant = False
+        """Whether shapes that do not fit are left open: in a branch that need not run for these inputs."""
+
+    def learn(self, name: str) -> None:
+        """Take the type that a border of control flow says."""
+        if name in self.types:
+            self.found[name] = read_type(self.types[name])
+            self.values.shapes[name], self.values.dtypes[name] = self.found[name]
+
+    def ask(self, node: Any) -> None:
+        import onnx
+
+        values, found, types = self.values, self.found, self.types
+        shapes = values.shapes
         if node.op_type == "SplitToSequence":
-            parts[node.output[0]] = _sequence_parts(node, values)
-        inferred_types = _infer_node(node, types, values, versions)
-        if node.op_type == "SequenceAt" and parts.get(node.input[0]):
+            self.parts[node.output[0]] = _sequence_parts(node, values)
+        try:
+            inferred_types = _infer_node(node, types, values, self.versions)
+        except InvalidModelError:
+            if not self.tolerant:
+                raise
+            inferred_types = {}
+        parts = self.parts.get(node.input[0]) if node.op_type == "SequenceAt" else None
+        if parts:
             at = values.known(node.input[1])
-            if at is not None and int(at) < len(parts[node.input[0]]):
+            if at is not None and int(at) < len(parts):
                 element = inferred_types[node.output[0]].tensor_type.elem_type
-                shape = parts[node.input[0]][int(at)]
-                typed = onnx.helper.make_tensor_type_proto(element, list(shape))
+                typed = onnx.helper.make_tensor_type_proto(element, list(parts[int(at)]))
                 inferred_types = {node.output[0]: typed}
         if node.op_type in ("ConstantOfShape", "Expand"):
             _use_partial_shape(node, inferred_types, values)
         for name, type_proto in inferred_types.items():
             shape_and_dtype = read_type(type_proto)
-            if is_complete(found.get(name)):
+            if name in types and is_complete(found.get(name)):
                 continue
-            if shape_and_dtype[0] is not None or name not in found:
+            if name not in types or shape_and_dtype[0] is not None or name not in found:
                 types[name] = type_proto
                 found[name] = shape_and_dtype
                 shapes[name] = shape_and_dtype[0]
@@ -90,7 +148,6 @@ def infer_shapes(model: onnx.ModelProto, values: Values) -> dict[str, tuple[Shap
                     types[name] = onnx.helper.make_tensor_type_proto(
                         onnx.helper.np_dtype_to_tensor_dtype(value.dtype), list(value.shape)
                     )
-    return found
 
 
 def _use_partial_shape(node: Any, types: dict[str, Any], values: Values) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import prod
 from pathlib import Path
+from typing import Any
 
 from torchpruner_core.analysis.modules import with_costs
 from torchpruner_core.analysis.records import ModuleInfo, NodeInfo, OperatorInfo
@@ -14,7 +15,8 @@ from torchpruner_core.coupling.ties import Ties
 from torchpruner_core.errors import GraphError, TorchPrunerError
 from torchpruner_core.graph.naming import self_name
 from torchpruner_core.importing.formats import read_model
-from torchpruner_core.importing.importer import ImportedGraph, InputSpecs, read_graph
+from torchpruner_core.importing.importer import ImportedGraph, read_graph
+from torchpruner_core.importing.input_shapes import InputSpecs
 from torchpruner_core.importing.wire import Buffer, strip_weights
 from torchpruner_core.importing.zeros import declare_inexact_sums
 
@@ -88,8 +90,18 @@ def solve_graph(graph: ImportedGraph) -> SolvedGraph:
         inputs=tuple(node.name for node in graph.inputs),
         outputs=tuple(dict.fromkeys(node.name for node in graph.outputs)),
         coupling=coupling,
-        metadata={"opset": {entry.domain: entry.version for entry in graph.model.opset_import}},
+        metadata=_metadata(graph),
     )
+
+
+def _metadata(graph: ImportedGraph) -> dict[str, Any]:
+    found: dict[str, Any] = {"opset": {e.domain: e.version for e in graph.model.opset_import}}
+    if graph.fixed:
+        names = {node.value_name: node.name for node in graph.inputs}
+        found["values"] = {names[k]: v.ravel().tolist() for k, v in graph.fixed.items()}
+    if graph.notes:
+        found["notes"] = list(graph.notes)
+    return found
 
 
 def declare(graph: ImportedGraph) -> Ties:

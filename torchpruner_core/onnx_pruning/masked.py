@@ -7,6 +7,7 @@ other operators run at full size, as in the original.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torchpruner_core.cut_dict import Cut, read_cut
 from torchpruner_core.cut_result import CutResult
 from torchpruner_core.graph.dtypes import np_dtype
 from torchpruner_core.graph.nodes import DataNode
+from torchpruner_core.importing.bodies import bodies_of, is_flattened
 from torchpruner_core.onnx_pruning.rewrite import new_constants
 from torchpruner_core.onnx_pruning.sliced import (
     OpenModel,
@@ -67,8 +69,19 @@ class _Masker:
                     onnx.numpy_helper.to_array(tensor), self.opened.cuts[tensor.name]
                 )
                 tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
-        outputs = {info.name for info in model.graph.output}
-        for node in model.graph.node:
+        self._mask_graph(model.graph, by_value)
+        model.graph.initializer.extend(self.initializers)
+        data: bytes = model.SerializeToString()
+        return data
+
+    def _mask_graph(self, graph: Any, by_value: Mapping[str, DataNode]) -> None:
+        """Mask what the nodes of ``graph`` compute, and what the bodies in it do."""
+        before, self.nodes = self.nodes, []
+        is_body = graph is not self.opened.model.graph
+        outputs = set() if is_body else {info.name for info in graph.output}
+        for node in graph.node:
+            for body in bodies_of(node) if is_flattened(node) else ():
+                self._mask_graph(body, by_value)
             operator = next((self.by_output[o] for o in node.output if o in self.by_output), None)
             if operator is not None and operator.name in self.result.renormalises:
                 self._wrap(node, operator)
@@ -79,12 +92,13 @@ class _Masker:
                 tensor_node = by_value.get(name)
                 if name in self.masked and tensor_node is not None and name not in outputs:
                     self._mask(name, tensor_node)
+        if is_body:
+            for info in graph.output:
+                info.name = self.renamed.get(info.name, info.name)
         nodes = [self._copy(node) for node in self.nodes]
-        del model.graph.node[:]
-        model.graph.node.extend(nodes)
-        model.graph.initializer.extend(self.initializers)
-        data: bytes = model.SerializeToString()
-        return data
+        del graph.node[:]
+        graph.node.extend(nodes)
+        self.nodes = before
 
     def _copy(self, node: Any) -> Any:
         copy = type(node)()

@@ -15,6 +15,7 @@ from torchpruner_core.cut_result import CutResult, TensorSpec
 from torchpruner_core.errors import GraphError
 from torchpruner_core.graph.dtypes import np_dtype
 from torchpruner_core.graph.nodes import DataNode
+from torchpruner_core.importing.bodies import flatten, graphs_of
 from torchpruner_core.importing.importer import SHAPE_OPERATORS, read_graph
 from torchpruner_core.importing.wire import strip_weights
 from torchpruner_core.onnx_pruning.rewrite import new_constants
@@ -75,7 +76,7 @@ def _cut_constants(opened: OpenModel) -> None:
         if node.value_name in opened.cuts or _reads_cut(opened, op)
     ]
     separate_equals(opened)
-    for node in opened.model.graph.node:
+    for node in flatten(opened.model.graph):
         if node.op_type == "Constant" and node.output[0] in opened.cuts:
             computed.append(node.output[0])
     values = constant_values(opened, list(dict.fromkeys(computed)))
@@ -97,7 +98,7 @@ def _replace_value(opened: OpenModel, name: str, value: Any) -> None:
 
     model = opened.model
     opened.replaced[name] = value
-    for node in model.graph.node:
+    for node in flatten(model.graph):
         for position, output in enumerate(node.output):
             if output == name:
                 node.output[position] = f"{name}#unused"
@@ -115,7 +116,7 @@ def _cut_initializers(opened: OpenModel) -> None:
     }
     constants = {
         n.output[0].removesuffix("#unused")
-        for n in opened.model.graph.node
+        for n in flatten(opened.model.graph)
         if n.op_type == "Constant"
     }
     for tensor in opened.model.graph.initializer:
@@ -131,7 +132,7 @@ def _cut_initializers(opened: OpenModel) -> None:
 def _rewrite_operators(opened: OpenModel, result: CutResult) -> None:
     import onnx
 
-    by_output = {o: node for node in opened.model.graph.node for o in node.output}
+    by_output = {o: node for node in flatten(opened.model.graph) for o in node.output}
     for operator in opened.graph.operators.values():
         if operator.is_constant:
             continue
@@ -210,26 +211,26 @@ def _is_measured(node: DataNode, values: Values) -> bool:
 
 
 def _drop_unused(model: onnx.ModelProto) -> None:
-    """Drop nodes and initializers that nothing reads any more."""
-    wanted = {info.name for info in model.graph.output}
-    kept = []
-    for node in reversed(model.graph.node):
-        if any(output in wanted for output in node.output):
-            kept.append(node)
-            wanted.update(node.input)
-            wanted.update(_inner_reads(node))
-    nodes = [_copy(node) for node in reversed(kept)]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
+    """Drop nodes and initializers that nothing reads any more, those of bodies included."""
+    wanted = _drop_unused_nodes(model.graph)
     for position in reversed(range(len(model.graph.initializer))):
         if model.graph.initializer[position].name not in wanted:
             del model.graph.initializer[position]
 
 
-def _inner_reads(node: Any) -> set[str]:
-    from torchpruner_core.importing.importer import captured
-
-    return set(captured(node))
+def _drop_unused_nodes(graph: Any) -> set[str]:
+    """Drop from a graph the nodes that nothing reads; return the names that the others read."""
+    wanted = {info.name for info in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if any(output in wanted for output in node.output):
+            kept.append(_copy(node))
+            for body in graphs_of(kept[-1]):
+                wanted.update(_drop_unused_nodes(body))
+            wanted.update(node.input)
+    del graph.node[:]
+    graph.node.extend(reversed(kept))
+    return wanted
 
 
 def _copy(message: Any) -> Any:

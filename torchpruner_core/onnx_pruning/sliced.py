@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 from torchpruner_core.cut_result import AxisCuts, CutResult, TensorSpec
 from torchpruner_core.errors import CutError, GraphError
 from torchpruner_core.graph.nodes import DataNode
-from torchpruner_core.importing.importer import ImportedGraph, parse, read_graph
+from torchpruner_core.importing.bodies import all_graphs, flatten
+from torchpruner_core.importing.folding import apply_decisions
+from torchpruner_core.importing.importer import ImportedGraph, read_graph
+from torchpruner_core.importing.parsing import parse
 from torchpruner_core.importing.wire import strip_weights
 
 if TYPE_CHECKING:
@@ -59,7 +62,7 @@ class OpenModel:
         graph = self.model.graph
         if not self._taken:
             self._taken.update(tensor.name for tensor in graph.initializer)
-            self._taken.update(output for node in graph.node for output in node.output)
+            self._taken.update(output for node in flatten(graph) for output in node.output)
         candidates = (f"{name}_{k}" if k else name for k in count())
         found = next(candidate for candidate in candidates if candidate not in self._taken)
         self._taken.add(found)
@@ -73,9 +76,10 @@ class OpenModel:
 def open_model(data: bytes, result: CutResult) -> OpenModel:
     """Return ``data`` opened for ``result``; raises ``CutError`` where they do not belong together."""
     # By order: the result may come from another export of the model, with other names.
-    inputs = [TensorSpec("", spec.shape, spec.dtype) for spec in result.inputs]
+    inputs = [TensorSpec("", spec.shape, spec.dtype, spec.value) for spec in result.inputs]
     graph = read_graph(strip_weights(data), inputs or None)
     model = parse(data)
+    apply_decisions(model, graph.decided)
     cuts: dict[str, AxisCuts] = {}
     for name, axes in (*result.terminal.items(), *result.iner.items()):
         node = graph.nodes.get(name)
@@ -100,7 +104,7 @@ def separate_equals(opened: OpenModel) -> None:
     stored = opened.stored()
     terminals = {node.value_name for node in opened.graph.nodes.values() if node.is_terminal()}
     source: dict[str, str] = {}
-    identities = [node for node in opened.model.graph.node if node.op_type == "Identity"]
+    identities = [node for node in flatten(opened.model.graph) if node.op_type == "Identity"]
     for node in identities:
         source[node.output[0]] = source.get(node.input[0], node.input[0])
     for node in identities:
@@ -115,8 +119,8 @@ def separate_equals(opened: OpenModel) -> None:
 
 def set_shapes(model: onnx.ModelProto, opened: OpenModel) -> None:
     """Write the shapes after the cut into the model's declared inputs and outputs."""
-    nodes = {node.value_name: node for node in (*opened.graph.inputs, *opened.graph.outputs)}
-    for info in (*model.graph.input, *model.graph.output):
+    nodes = {node.value_name: node for node in opened.graph.nodes.values()}
+    for info in (i for graph in all_graphs(model.graph) for i in (*graph.input, *graph.output)):
         node = nodes.get(info.name)
         if node is None or info.name not in opened.cuts:
             continue
@@ -155,7 +159,7 @@ def constant_values(opened: OpenModel, names: list[str]) -> dict[str, Array]:
     missing = [name for name in names if name not in found]
     if not missing:
         return found
-    producers = {o: node for node in opened.model.graph.node for o in node.output}
+    producers = {o: node for node in flatten(opened.model.graph) for o in node.output}
     stored = opened.stored()
     needed: dict[int, Any] = {}
     weights: dict[str, Any] = {}
@@ -175,7 +179,7 @@ def constant_values(opened: OpenModel, names: list[str]) -> dict[str, Array]:
         elif node is not None and id(node) not in needed:
             needed[id(node)] = node
             pending += [i for i in node.input if i]
-    order = [node for node in opened.model.graph.node if id(node) in needed]
+    order = list({id(node): node for node in producers.values() if id(node) in needed}.values())
     outputs = [onnx.ValueInfoProto(name=name) for name in missing]
     graph = onnx.helper.make_graph(order, "constants", [], outputs, list(weights.values()))
     small = onnx.helper.make_model(graph, opset_imports=list(opened.model.opset_import))

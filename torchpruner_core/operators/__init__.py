@@ -3,6 +3,7 @@
 from torchpruner_core.graph.mask import Mask
 from torchpruner_core.operators import (  # noqa: F401  (imported to register their operators)
     attention,
+    control_flow,
     convolution,
     elementwise,
     indexing,

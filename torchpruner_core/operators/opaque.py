@@ -14,7 +14,7 @@ from torchpruner_core.operators.registry import operator_register
 
 REASONS: dict[str, tuple[str, ...]] = {
     "what its subgraph does with an axis is not read": (
-        *("If", "Loop", "Scan", "SequenceMap", "ai.onnx.preview::FlexAttention"),
+        *("SequenceMap", "ai.onnx.preview::FlexAttention"),
     ),
     "how large its result is depends on data": (*("NonMaxSuppression", "NonZero", "Unique"),),
     "its values are made from a shape or a length": (

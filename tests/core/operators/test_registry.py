@@ -96,48 +96,6 @@ def test_an_operator_of_a_users_own_domain_can_be_registered(caplog):
         operator_register._classes.pop("Doubled")
 
 
-@pytest.mark.parametrize("body", ["If", "Loop", "Scan"])
-def test_subgraphs_are_opaque_and_named(body):
-    h = onnx.helper
-    value = h.make_tensor_value_info("o", onnx.TensorProto.FLOAT, [2, 4])
-    if body == "If":
-        branch = h.make_graph([node("Relu", "h", "o")], "b", [], [value])
-        flow = node("If", "c", "z", then_branch=branch, else_branch=branch)
-    elif body == "Loop":
-        inputs = [
-            h.make_tensor_value_info("i", onnx.TensorProto.INT64, []),
-            h.make_tensor_value_info("k", onnx.TensorProto.BOOL, []),
-            h.make_tensor_value_info("s", onnx.TensorProto.FLOAT, [2, 4]),
-        ]
-        loop = h.make_graph(
-            [node("Identity", "k", "k2"), node("Add", "s h", "o")],
-            "b",
-            inputs,
-            [h.make_tensor_value_info("k2", onnx.TensorProto.BOOL, []), value],
-        )
-        flow = node("Loop", "n c h", "z", body=loop)
-    else:
-        row = h.make_tensor_value_info("s", onnx.TensorProto.FLOAT, [4])
-        step = h.make_graph(
-            [node("Relu", "s", "o")],
-            "b",
-            [row],
-            [h.make_tensor_value_info("o", onnx.TensorProto.FLOAT, [4])],
-        )
-        flow = node("Scan", "h", "z", body=step, num_scan_inputs=1)
-    data = model(
-        [node("MatMul", "x w", "h"), flow, node("MatMul", "z v", "y"), node("MatMul", "x u", "t")],
-        {"x": (2, 3), "c": ((), bool)},
-        ["y", "t"],
-        {"w": (3, 4), "v": (4, 5), "u": (3, 5), "n": np.int64(2)},
-        shapes={"y": (2, 5)},
-    )
-    graph = solve_onnx(data)
-    with pytest.raises(OpaqueAxisError, match=f"self.{body}"):
-        graph.cut_analysis("self.w", [0], 1)
-    assert graph.cut_analysis("self.u", [0], 1).outputs[1].shape == (2, 4)
-
-
 def test_sequences_and_what_comes_out_of_them_are_opaque_not_fatal():
     data = model(
         [

@@ -1,0 +1,114 @@
+"""A file's bytes to a checked model in the one form that the importer reads.
+
+Functions are inlined, what bodies store is stored in the main graph, and numbers that a foreign
+exporter wrote into ``Constant`` operators are initializers as any other.
+"""
+
+from __future__ import annotations
+
+import re
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from torchpruner_core.errors import InvalidModelError, UnsupportedModelError
+from torchpruner_core.graph.origin import METADATA_KEY
+from torchpruner_core.importing.bodies import all_graphs, has_graphs, settle
+
+if TYPE_CHECKING:
+    import onnx
+
+WEIGHT_TYPES = frozenset({1, 2, 3, 10, 11, 16, 17, 18, 19, 20, 21, 22, 23})
+"""Element types that weights are stored in: floating-point numbers, and integers of 8 and 4 bits."""
+
+_TORCH_LITERALS = r"(^|/)Constant(_\d+)?_output_\d+$|^_?val_\d+$"
+"""Values of ``Constant`` operators in which PyTorch's exporters write a ``forward()``'s own numbers."""
+
+
+def parse(data: bytes) -> onnx.ModelProto:
+    """Return a checked model in the importer's form; raises ``InvalidModelError``.
+
+    The form depends on names and shapes alone, so that a file gives the same one with its weights
+    and without them.
+    """
+    import onnx
+
+    try:
+        model = onnx.load_model_from_string(data)
+    except Exception as error:
+        raise InvalidModelError(f"the file is not a valid ONNX model: {error}") from error
+    for tensor in model.graph.initializer:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            raise UnsupportedModelError(
+                f"the tensor {tensor.name!r} is stored outside the file; give the folder that holds "
+                "both (a path, or a zip of them), save the model as one file (onnx.save without "
+                "external data), or upload it without its weights"
+            )
+    if not model.graph.output:
+        raise InvalidModelError("the ONNX model has no outputs")
+    for node in model.graph.node:
+        for text in (node.op_type, node.domain, node.name, *node.input, *node.output):
+            if not isinstance(text, str):
+                raise InvalidModelError(f"the file holds a name that is not UTF-8 text: {text!r}")
+    if model.functions:
+        import onnx.inliner
+
+        try:
+            model = onnx.inliner.inline_local_functions(model)
+        except Exception as error:
+            raise InvalidModelError(f"the model's functions cannot be inlined: {error}") from error
+    del model.graph.value_info[:]
+    _one_opset(model)
+    if not any(entry.key == METADATA_KEY for entry in model.metadata_props):
+        _lift_constants(model)
+    if has_graphs(model):
+        settle(model)
+    return model
+
+
+def _one_opset(model: onnx.ModelProto) -> None:
+    """Drop repeated entries of one domain, which merged files have."""
+    import onnx
+
+    versions: dict[str, int] = {}
+    for entry in model.opset_import:
+        domain = "" if entry.domain == "ai.onnx" else entry.domain
+        if versions.setdefault(domain, entry.version) != entry.version:
+            raise InvalidModelError(
+                f"the file asks for two versions of the operator set {domain or 'ai.onnx'!r}, "
+                f"{versions[domain]} and {entry.version}"
+            )
+    if len(versions) != len(model.opset_import):
+        del model.opset_import[:]
+        model.opset_import.extend(onnx.helper.make_opsetid(d, v) for d, v in versions.items())
+
+
+def _lift_constants(model: onnx.ModelProto) -> None:
+    """Store the weights among ``Constant`` operators as initializers, each under its value's name."""
+    literals = re.compile(_TORCH_LITERALS if model.producer_name.startswith("pytorch") else "(?!)")
+    for graph in all_graphs(model.graph):
+        lifted = {
+            k: None if literals.search("".join(node.output)) else _weight(node)
+            for k, node in enumerate(graph.node)
+        }
+        if not any(tensor is not None for tensor in lifted.values()):
+            continue
+        kept = []
+        for k, node in enumerate(graph.node):
+            tensor = lifted[k]
+            if tensor is None:
+                kept.append(type(node)())
+                kept[-1].CopyFrom(node)
+                continue
+            stored = graph.initializer.add()
+            stored.CopyFrom(tensor)
+            stored.name = node.output[0]
+        del graph.node[:]
+        graph.node.extend(kept)
+
+
+def _weight(node: Any) -> Any:
+    """Return the tensor of a ``Constant`` that holds several numbers of a weight's type."""
+    if node.op_type != "Constant" or len(node.attribute) != 1 or node.attribute[0].name != "value":
+        return None
+    tensor = node.attribute[0].t
+    return tensor if tensor.data_type in WEIGHT_TYPES and prod(tensor.dims) > 1 else None
