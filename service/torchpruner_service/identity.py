@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -30,6 +31,15 @@ def engine_version() -> str:
     except PackageNotFoundError:
         release = "0"
     return f"{release}+{GRAPH_REVISION}.{FORMAT}"
+
+
+def newer(engine: str, than: str) -> bool:
+    """Whether an engine's version comes after another's."""
+
+    def numbers(text: str) -> list[int]:
+        return [int(part) for part in re.findall(r"\d+", text)]
+
+    return numbers(engine) > numbers(than)
 
 
 def short(digest: bytes) -> str:

@@ -52,6 +52,10 @@ class Settings(BaseSettings):
     quota_bytes: int = Field(default=0, ge=0)
     webhook_secret: SecretStr = SecretStr("")
     webhook_allow_private: bool = False
+    webhook_timeout: float = Field(default=10.0, gt=0)
+    """Of one call in all, from the look-up of the name to the answer's status."""
+    tenant_hooks: int = Field(default=4, gt=0)
+    """Webhooks of one tenant that are called at once."""
 
     max_upload_bytes: int = Field(default=16 * GIB, gt=0)
     max_body_bytes: int = Field(default=64 * MIB, gt=0)
@@ -70,6 +74,9 @@ class Settings(BaseSettings):
     workers: int = Field(default=1, ge=0)
     """Worker processes that ``serve`` starts."""
     job_timeout: int = Field(default=600, gt=0)
+    tenant_jobs: int = Field(default=0, ge=0)
+    """Jobs of one tenant that run at once in each queue; tenants take turns. 0: all workers but one
+    where keys are asked for, else all."""
     job_attempts: int = Field(default=3, gt=0)
     """Tries of a job whose worker was lost. A model that crashes its sandbox is never retried."""
     lease_seconds: float = Field(default=10.0, gt=0)

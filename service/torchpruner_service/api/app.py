@@ -30,6 +30,7 @@ from torchpruner_service.api.routers import (
     uploads,
     weights,
 )
+from torchpruner_service.api.webhook_delivery import deliver_webhooks
 from torchpruner_service.auth.api_keys import KeyRing
 from torchpruner_service.identity import engine_version
 from torchpruner_service.settings import Settings
@@ -50,13 +51,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         state = _state(settings)
         app.state.pruner = state
-        watching = asyncio.create_task(_look_for_stuck_jobs(state))
+        background = [
+            asyncio.create_task(_look_for_stuck_jobs(state)),
+            asyncio.create_task(deliver_webhooks(state)),
+        ]
         try:
             yield
         finally:
-            watching.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await watching
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
             await state.redis.aclose()
 
     app = FastAPI(

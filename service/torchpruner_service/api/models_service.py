@@ -23,13 +23,20 @@ from torchpruner_service.observability.logs import current_request_id
 from torchpruner_service.observability.tracing import current_trace
 from torchpruner_service.problems import Conflict, InvalidRequest
 from torchpruner_service.state.job_record import JobRecord, State
+from torchpruner_service.state.living_workers import living
 from torchpruner_service.state.redis_clients import REDIS_ERRORS, unavailable
+from torchpruner_service.state.worker_kind import may_differ
 from torchpruner_service.storage import layout
 
 NO_WORKER = (
     "no worker is running, so nothing will happen until one starts: run `torchpruner-service "
     "worker` "
     "with the same REDIS_URL and STORAGE_URL"
+)
+
+OTHER_WORKERS = (
+    "no worker of this service's version ({own}) is running, only of {others}, so nothing will happen "
+    "until one starts: bring workers and API processes to one version"
 )
 
 
@@ -122,7 +129,7 @@ async def submit(
     def put() -> bool:
         known = state.board.get(record.id)
         again = restart
-        if known is not None and known.state == "failed" and (known.problem or {}).get("retryable"):
+        if known is not None and may_be_tried_again(state, known):
             again = ("failed",)
         if state.board.submit(record, again):
             return True
@@ -133,6 +140,19 @@ async def submit(
         return await anyio.to_thread.run_sync(put)
     except REDIS_ERRORS as error:
         raise unavailable(error) from error
+
+
+def may_be_tried_again(state: AppState, record: JobRecord) -> bool:
+    """Whether a failed job need not fail again: the model was not at fault, or only the limits of
+    other workers than those that live now were. Blocking."""
+    problem = record.problem or {}
+    if record.state != "failed":
+        return False
+    return bool(problem.get("retryable")) or any(
+        may_differ(problem, facts["kind"])
+        for facts in living(state.board.connection, state.keys)
+        if facts["engine"] == engine_version() and "kind" in facts
+    )
 
 
 async def find_job(state: AppState, job: str) -> JobRecord | None:
@@ -282,7 +302,13 @@ async def waiting_message(state: AppState, job_state: str) -> str | None:
     """What to tell someone who waits for a job that nobody can run."""
     if job_state not in {"queued", "running"}:
         return None
-    return None if await living_workers(state) else NO_WORKER
+    workers = await living_workers(state)
+    if any(facts["engine"] == engine_version() for facts in workers):
+        return None
+    if workers:
+        others = ", ".join(sorted({str(facts["engine"]) for facts in workers}))
+        return OTHER_WORKERS.format(own=engine_version(), others=others)
+    return NO_WORKER
 
 
 async def graph_of(state: AppState, tenant: str, model: str) -> CachedGraph:

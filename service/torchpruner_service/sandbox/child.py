@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from torchpruner_service.sandbox.frames import FrameWriter
 
 MAX_DETAIL = 2000
 UNCONFINED = "sandbox-unavailable"
+OUT_OF_FILES = (errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT)
 OUT_OF_MEMORY = ("not enough memory", "allocate memory", "bad_alloc", "Failed to allocate")
 
 
@@ -59,14 +62,21 @@ def describe(error: BaseException) -> dict[str, Any]:
         text = text[:MAX_DETAIL] + " ..."
     if isinstance(error, Problem):
         return error.to_dict()
-    if isinstance(error, MemoryError) or any(
-        words in text or words in cause for words in OUT_OF_MEMORY
-    ):
+    # Exporters wrap what they meet: a limit that was hit is somewhere behind.
+    behind = list(_chain(error))
+    if any(_lacks_memory(each) for each in behind):
         return {
             "type": "memory-limit",
             "title": "The model needs more memory than a job may use",
             "status": 422,
             "detail": f"{text} Use a smaller input, or raise TORCHPRUNER_SANDBOX_MEMORY.",
+        }
+    if any(isinstance(each, OSError) and each.errno in OUT_OF_FILES for each in behind):
+        return {
+            "type": "disk-limit",
+            "title": "The model needs more temporary files than a job may use",
+            "status": 422,
+            "detail": f"{text}; raise TORCHPRUNER_SANDBOX_FILES or TORCHPRUNER_SANDBOX_FILE_BYTES.",
         }
     if isinstance(error, TorchPrunerError):
         problem = {**jsonable(error.to_problem()), "status": 422}
@@ -88,6 +98,24 @@ def describe(error: BaseException) -> dict[str, Any]:
         "status": 422,
         "detail": f"{type(error).__name__}: {text}",
     }
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and those that led to it."""
+    seen: set[int] = set()
+    found: BaseException | None = error
+    while found is not None and id(found) not in seen:
+        seen.add(id(found))
+        yield found
+        found = found.__cause__ or found.__context__
+
+
+def _lacks_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError):
+        return True
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    return any(words in str(error) for words in OUT_OF_MEMORY)
 
 
 def _last_line(error: BaseException) -> str:

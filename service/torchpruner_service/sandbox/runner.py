@@ -255,8 +255,8 @@ def _crashed(code: int) -> dict[str, Any]:
     return {
         "type": "model-crashed",
         "title": "The model crashed the process that read it",
-        "detail": f"reading or exporting the model ended with {name}; it is not tried again. "
-        "Check that the model loads and exports on your machine with the same inputs.",
+        "detail": f"reading or exporting the model ended with {name}; workers like this one do not "
+        "try it again. Check that the model loads and exports on your machine with the same inputs.",
         "signal": name,
     }
 
@@ -267,7 +267,8 @@ def _too_slow(seconds: float) -> dict[str, Any]:
         "title": "The model took longer than a job may",
         "detail": "reading or exporting the model did not end in the time a job may use"
         + (f" ({seconds:.0f} s)" if seconds else "")
-        + "; it is not tried again. Use a smaller input, or raise the service's job timeout.",
+        + "; it is not tried again within the same limits. Use a smaller input, or raise "
+        "TORCHPRUNER_JOB_TIMEOUT and TORCHPRUNER_SANDBOX_CPU_SECONDS, then upload it again.",
     }
 
 
@@ -275,8 +276,8 @@ def _too_big(limit: int) -> dict[str, Any]:
     return {
         "type": "memory-limit",
         "title": "The model needs more memory than a job may use",
-        "detail": f"the job used more than {limit >> 20} MiB; it is not tried again. "
-        "Use a smaller input, or raise TORCHPRUNER_SANDBOX_MEMORY.",
+        "detail": f"the job used more than {limit >> 20} MiB; it is not tried again within the same limits. "
+        "Use a smaller input, or raise TORCHPRUNER_SANDBOX_MEMORY, then upload it again.",
     }
 
 
@@ -284,7 +285,8 @@ def _too_much_disk(limit: int) -> dict[str, Any]:
     return {
         "type": "disk-limit",
         "title": "The model needs more disk than a job may use",
-        "detail": f"the job wrote more than {limit >> 20} MiB of temporary files; it is not tried again",
+        "detail": f"the job wrote more than {limit >> 20} MiB of temporary files; it is not tried again "
+        "within the same limits. Raise TORCHPRUNER_SANDBOX_FILE_BYTES, then upload it again.",
     }
 
 

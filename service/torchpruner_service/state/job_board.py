@@ -11,18 +11,22 @@ import contextlib
 import json
 import time
 from collections.abc import Iterable
+from dataclasses import replace as changed_copy
 from typing import Any
 
 import redis
-from rq import Queue
 from rq.exceptions import NoSuchJobError
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
+from torchpruner_service.identity import engine_version
 from torchpruner_service.problems import Conflict
 from torchpruner_service.settings import Settings
+from torchpruner_service.state.fair_queue import FairQueue, line_of
+from torchpruner_service.state.hook_line import CALL_WATCHERS, HOOKS
 from torchpruner_service.state.job_record import QUEUE_OF, JobRecord, State
 from torchpruner_service.state.keys import Keys
+from torchpruner_service.state.turns import Taken, Turns
 from torchpruner_service.storage import layout
 from torchpruner_service.storage.objects import Objects
 
@@ -52,8 +56,11 @@ redis.call('ZADD', KEYS[2], ARGV[2], ARGV[1])
 return 1
 """
 
-# KEYS: hash, active. ARGV: id, attempt ('' for any), ended (0/1), ttl, then field/value pairs.
-_CHANGE = """
+# KEYS: hash, active, the webhooks' line. ARGV: id, attempt ('' for any), ended (0/1), ttl, then
+# field/value pairs.
+_CHANGE = (
+    CALL_WATCHERS
+    + """
 local state = redis.call('HGET', KEYS[1], 'state')
 if not state then return 0 end
 if state == '"ready"' or state == '"failed"' or state == '"cancelled"' then return 0 end
@@ -62,9 +69,11 @@ redis.call('HSET', KEYS[1], unpack(ARGV, 5))
 if ARGV[3] == '1' then
   redis.call('ZREM', KEYS[2], ARGV[1])
   redis.call('EXPIRE', KEYS[1], ARGV[4])
+  call_watchers(KEYS[1], KEYS[3])
 end
 return 1
 """
+)
 
 # KEYS: hash. ARGV: tenant, webhooks as a JSON list. 1: waits too; 0: the job has ended or is unknown;
 # 2: too many webhooks wait already.
@@ -140,6 +149,7 @@ class JobBoard:
         self.objects = objects
         self.settings = settings
         self.keys = Keys(settings.redis_prefix)
+        self.turns = Turns(connection, self.keys)
         self._submit = connection.register_script(_SUBMIT)
         self._change = connection.register_script(_CHANGE)
         self._join = connection.register_script(_JOIN % MAX_WATCHERS)
@@ -160,9 +170,22 @@ class JobBoard:
         replaced = [json.dumps(state) for state in replace]
         if known is not None and json.dumps(known.state) not in replaced:
             return False
+        record.engine = record.engine or engine_version()
         self.objects.put_json(layout.pending(record.id), record.to_request())
         if not self._put(record, replaced):
             return False
+        self.enqueue(record)
+        return True
+
+    def adopt(self, record: JobRecord) -> bool:
+        """Queue a job, which waits for workers of an older engine, for those of this one."""
+        left_line, item = line(record), rq_id(record)
+        if not self._update(record, engine=engine_version()):
+            return False
+        record.engine = engine_version()
+        self.objects.put_json(layout.pending(record.id), record.to_request())
+        self.turns.withdraw(left_line, record.lane, item)
+        self.connection.lrem(self._queue(record).key, 1, item)
         self.enqueue(record)
         return True
 
@@ -247,6 +270,8 @@ class JobBoard:
     def again(self, record: JobRecord, stage: str) -> bool:
         """Queue the next attempt of a job whose worker was lost."""
         previous = record.attempt
+        record.engine = record.engine or engine_version()
+        record.lane = record.lane or record.tenant
         if not self._update(
             record,
             state="queued",
@@ -254,6 +279,8 @@ class JobBoard:
             percent=0.0,
             attempt=previous + 1,
             started_at=None,
+            engine=record.engine,
+            lane=record.lane,
         ):
             return False
         record.attempt, record.state = previous + 1, "queued"
@@ -261,10 +288,20 @@ class JobBoard:
         self.enqueue(record)
         return True
 
-    def take_lease(self, job: str, holder: str) -> bool:
+    def take_lease(self, record: JobRecord, holder: str) -> bool:
         """Claim or renew the right to run a job; it lapses by itself after ``lease_seconds``."""
-        milliseconds = int(self.settings.lease_seconds * 1000)
-        return bool(self._take(keys=[self.keys.lease(job)], args=[holder, milliseconds]))
+        seconds = self.settings.lease_seconds
+        args = [holder, int(seconds * 1000)]
+        if not self._take(keys=[self.keys.lease(record.id)], args=args):
+            return False
+        self.turns.keep(_taken(record), seconds)
+        return True
+
+    def end_turn(self, record: JobRecord, item: str | None = None) -> None:
+        """Say that an attempt (RQ's id of it is ``item``) no longer runs, so that its tenant's next
+        job may."""
+        taken = _taken(record)
+        self.turns.done(taken if item is None else changed_copy(taken, item=item))
 
     def drop_lease(self, job: str, holder: str) -> None:
         self._drop(keys=[self.keys.lease(job)], args=[holder])
@@ -297,8 +334,7 @@ class JobBoard:
             return False
         if status in {JobStatus.FAILED, JobStatus.FINISHED, JobStatus.STOPPED, JobStatus.CANCELED}:
             return False
-        position = self.connection.lpos(self._queue(record).key, rq_id(record))
-        return position is not None
+        return self.turns.waits(line(record), record.lane, rq_id(record))
 
     def queue_depths(self) -> dict[str, int]:
         depths: dict[str, int] = {}
@@ -306,14 +342,21 @@ class JobBoard:
             depths[name] = int(self.connection.llen(self.keys.waiting(name)))
         return depths
 
-    def _queue(self, record: JobRecord) -> Queue:
-        name = self.keys.queue(QUEUE_OF[record.kind])
-        return Queue(name, connection=self.connection, serializer=JSONSerializer)
+    def queue(self, name: str) -> FairQueue:
+        """RQ's queue of that name."""
+        return FairQueue(
+            self.keys.queue(name), connection=self.connection, serializer=JSONSerializer
+        )
+
+    def _queue(self, record: JobRecord) -> FairQueue:
+        queue = self.queue(QUEUE_OF[record.kind])
+        return queue.for_lane(self.turns, line(record), record.lane)
 
     def _rq_job(self, record: JobRecord) -> Job:
         return Job.fetch(rq_id(record), connection=self.connection, serializer=JSONSerializer)
 
     def _put(self, record: JobRecord, replaced: list[str]) -> bool:
+        record.engine, record.lane = record.engine or engine_version(), record.tenant
         pairs = _pairs(record.to_hash())
         put = self._submit(
             keys=[self.keys.job(record.id), self.keys.active],
@@ -345,7 +388,7 @@ class JobBoard:
         attempt = "" if any_attempt else json.dumps(record.attempt)
         return bool(
             self._change(
-                keys=[self.keys.job(record.id), self.keys.active],
+                keys=[self.keys.job(record.id), self.keys.active, self.keys.line(HOOKS)],
                 args=[record.id, attempt, int(ended), self.settings.result_ttl, *pairs],
             )
         )
@@ -359,6 +402,15 @@ class JobBoard:
                 setattr(record, key, value)
             self.objects.delete(layout.pending(record.id))
         return changed
+
+
+def line(record: JobRecord) -> str:
+    """The line that a job waits in."""
+    return line_of(QUEUE_OF[record.kind], record.engine)
+
+
+def _taken(record: JobRecord) -> Taken:
+    return Taken(line(record), record.lane, rq_id(record))
 
 
 def rq_id(record: JobRecord) -> str:

@@ -42,6 +42,10 @@ class JobRecord:
     result: dict[str, Any] | None = None
     request_id: str = ""
     trace: dict[str, str] = field(default_factory=dict)
+    engine: str = ""
+    """Workers of this engine's version alone take the job; empty is whoever queues it."""
+    lane: str = ""
+    """The tenant whose turn it is when the job is taken."""
     watchers: list[dict[str, str]] = field(default_factory=list)
     """Webhooks to call when the job ends, each with the tenant who asked for it."""
     tenants: list[str] = field(default_factory=list)
@@ -69,8 +73,11 @@ class JobRecord:
 
     def to_request(self) -> dict[str, Any]:
         """What is needed to start the job again from nothing."""
-        keep = ("id", "kind", "tenant", "model", "request", "queued_at", "attempt", "watchers")
-        return {key: getattr(self, key) for key in (*keep, "tenants")}
+        keep = (
+            "id", "kind", "tenant", "model", "request", "queued_at", "attempt", "watchers", "tenants",
+            "engine",
+        )  # fmt: skip
+        return {key: getattr(self, key) for key in keep}
 
     @classmethod
     def from_request(cls, data: Mapping[str, Any]) -> JobRecord:

@@ -23,6 +23,10 @@ class Keys:
         """List, kept by RQ: the jobs that wait in a queue. Autoscalers read its length."""
         return f"rq:queue:{self.queue(name)}"
 
+    def line(self, name: str) -> str:
+        """Sorted set, and keys that begin so: what waits for its tenants' turns."""
+        return f"{self.prefix}line:{name}"
+
     def lease(self, job: str) -> str:
         """String with a short life: a work-horse is on this job now."""
         return f"{self.prefix}lease:{job}"

@@ -10,13 +10,18 @@ from __future__ import annotations
 import logging
 import time
 
+from torchpruner_service.identity import engine_version, newer
 from torchpruner_service.problems import Problem
 from torchpruner_service.state.job_board import JobBoard
 from torchpruner_service.state.job_record import JobRecord
+from torchpruner_service.state.living_workers import living
 
 INTERVAL = 2.0
 RESTORE_SECONDS = 30
 """How often pending jobs are compared with Redis, which may have lost its last second, or all."""
+
+ADOPT_SECONDS = 30.0
+"""How long an older version must be without workers before its jobs are taken over."""
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +32,7 @@ class Reconciler:
     def __init__(self, board: JobBoard) -> None:
         self._board = board
         self._suspects: dict[str, tuple[int, float]] = {}
+        self._alone_since: dict[str, float] = {}
 
     def step(self) -> int:
         """Look once; return how many jobs were started again."""
@@ -65,7 +71,7 @@ class Reconciler:
             return False
         if record.state == "queued" and board.waits_in_queue(record):
             self._suspects.pop(job, None)
-            return False
+            return self._adopt(record)
         # Between "taken from the queue" and "lease taken" nobody holds the job for a moment.
         attempt, since = self._suspects.get(job, (0, 0.0))
         if attempt != record.attempt:
@@ -76,6 +82,24 @@ class Reconciler:
             return False
         self._suspects.pop(job, None)
         return self._start_again(record)
+
+    def _adopt(self, record: JobRecord) -> bool:
+        """Take over a job of an older engine none of whose workers is left.
+
+        One of a newer engine waits for it: what this one made would stay under the newer one's ids.
+        """
+        own = engine_version()
+        if record.engine == own or newer(record.engine, own):
+            return False
+        board = self._board
+        if any(facts["engine"] == record.engine for facts in living(board.connection, board.keys)):
+            self._alone_since.pop(record.engine, None)
+            return False
+        since = self._alone_since.setdefault(record.engine, time.monotonic())
+        if time.monotonic() - since < ADOPT_SECONDS:
+            return False
+        log.warning("job of an older version taken over", extra={"job": record.id})
+        return board.adopt(record)
 
     def _start_again(self, record: JobRecord) -> bool:
         if record.state == "running" and record.attempt >= self._board.settings.job_attempts:

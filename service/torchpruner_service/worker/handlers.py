@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from torchpruner_core.analysis.solved_graph import SolvedGraph
+from torchpruner_service.identity import engine_version
 from torchpruner_service.problems import Conflict, InvalidUpload, NotFound, Problem
+from torchpruner_service.state.worker_kind import may_differ, own_kind
 from torchpruner_service.storage import layout
 from torchpruner_service.storage.layout import WEIGHTS
 from torchpruner_service.worker.artifact_writer import store_artifact
@@ -26,12 +28,16 @@ def build(context: JobContext) -> dict[str, Any]:
     """Turn an uploaded file into a solved graph."""
     model = context.record.model
     stored = context.objects.get_json(layout.failure(model))
-    if stored is not None:
+    if stored is not None and not may_differ(stored, own_kind(context.settings)):
         raise KnownFailure(stored)
     facts = context.objects.get_json(layout.facts(model))
     data = context.objects.get(layout.solved(model))
     if facts is None or data is None:
         manifest = _manifest(context)
+        if manifest["engine"] != engine_version():
+            # Taken over from an older version, none of whose workers is left.
+            manifest["engine"] = engine_version()
+            context.objects.put_json(layout.manifest(model), manifest)
         context.stage("fetching", 1)
         source = context.blob_file(manifest["blob"])
         graph = bytearray()
@@ -54,6 +60,8 @@ def build(context: JobContext) -> dict[str, Any]:
         facts = facts_of(check_graph(data), bool(facts.get("weightless")))
         context.objects.put(layout.solved(model), data)
         context.objects.put_json(layout.facts(model), facts)
+        if stored is not None:
+            context.objects.delete(layout.failure(model))
     context.board.connection.set(context.board.keys.graph(model), data)
     return facts
 

@@ -14,19 +14,20 @@ from pathlib import Path
 
 import structlog
 
+from torchpruner_service.identity import engine_version
 from torchpruner_service.observability.tracing import flush_traces, job_span
 from torchpruner_service.problems import Problem, StorageFull, Unavailable, problem_of
 from torchpruner_service.sandbox.runner import SandboxGone, TaskCancelled
 from torchpruner_service.settings import Settings
-from torchpruner_service.state.job_board import JobBoard
+from torchpruner_service.state.job_board import JobBoard, rq_id
 from torchpruner_service.state.job_record import JobRecord
 from torchpruner_service.state.redis_clients import REDIS_ERRORS, retrying_client
+from torchpruner_service.state.worker_kind import noted, own_kind
 from torchpruner_service.storage import layout
 from torchpruner_service.storage.objects import Objects
 from torchpruner_service.worker.context import JobContext
 from torchpruner_service.worker.handlers import HANDLERS
 from torchpruner_service.worker.totals import count_job
-from torchpruner_service.worker.webhooks import call_watchers
 
 NURSERY = "TORCHPRUNER_NURSERY_SOCKET"
 
@@ -48,6 +49,9 @@ def run_job(job: str, attempt: int) -> None:
     board = JobBoard(connection, Objects(settings.effective_storage_url), settings)
     record = board.get(job)
     if record is None or record.ended or record.attempt != attempt:
+        return
+    if record.engine != engine_version():
+        log.warning("a job of another engine's version", job=job, engine=record.engine)
         return
     lease = Lease(board, record, f"{os.environ.get('RQ_WORKER_ID', 'worker')}:{os.getpid()}")
     if not lease.take():
@@ -94,9 +98,6 @@ def _attempt(
     seconds = time.monotonic() - started
     count_job(board, record, seconds, context.stages)
     log.info("job ended", state=record.state, seconds=round(seconds, 3), stages=context.stages)
-    if record.ended:
-        current = board.get(record.id)
-        call_watchers(settings, current or record)
 
 
 def _failed(board: JobBoard, record: JobRecord, error: Exception) -> None:
@@ -106,8 +107,10 @@ def _failed(board: JobBoard, record: JobRecord, error: Exception) -> None:
     else:
         log.exception("job failed")
         problem["request_id"] = record.request_id
+    problem = noted(problem, own_kind(board.settings))
     if record.kind == "build" and problem["status"] < 500 and problem["type"] not in NOT_POISON:
-        # Poison: whoever uploads the same bytes again gets the same answer, without a worker.
+        # Poison: whoever uploads the same bytes again gets the same answer, without a worker, as
+        # long as there is none of another kind where that kind was at fault.
         board.objects.put_json(layout.failure(record.model), problem)
     board.fail(record, problem)
 
@@ -139,10 +142,12 @@ class Lease:
         self._board = board
         self._record = record
         self._holder = holder
+        # The record's attempt counts up where the job is queued again before the lease is released.
+        self._item = rq_id(record)
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
 
     def take(self) -> bool:
-        if not self._board.take_lease(self._record.id, self._holder):
+        if not self._board.take_lease(self._record, self._holder):
             return False
         self._thread.start()
         return True
@@ -152,6 +157,7 @@ class Lease:
         self._thread.join(timeout=2.0)
         with contextlib.suppress(*REDIS_ERRORS):
             self._board.drop_lease(self._record.id, self._holder)
+            self._board.end_turn(self._record, self._item)
 
     def _keep(self) -> None:
         renewed = time.monotonic()
@@ -166,7 +172,7 @@ class Lease:
                     self.lost.set()
                     return
                 if time.monotonic() - renewed > span / 4:
-                    if not self._board.take_lease(self._record.id, self._holder):
+                    if not self._board.take_lease(self._record, self._holder):
                         self.lost.set()
                         return
                     renewed = time.monotonic()

@@ -12,13 +12,15 @@ import signal
 import sys
 from typing import Any
 
-from rq import Queue, Worker
+from rq import Worker
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
+from torchpruner_service.identity import engine_version
 from torchpruner_service.observability.logs import configure_logs
 from torchpruner_service.observability.tracing import configure_tracing
 from torchpruner_service.settings import Settings
+from torchpruner_service.state.fair_queue import FairQueue, line_of
 from torchpruner_service.state.job_board import JobBoard
 from torchpruner_service.state.redis_clients import REDIS_ERRORS, blocking_client
 from torchpruner_service.storage.objects import Objects
@@ -26,13 +28,18 @@ from torchpruner_service.worker.horse import Lease
 
 # Imported so that a work-horse, which is forked from here, need not.
 from torchpruner_service.worker.horse import run_job as run_job
+from torchpruner_service.worker.turn_limit import TurnLimit
+
+CLAIM = 5.0
+"""Seconds, beside a lease's, that a job taken from the queue counts as running before it runs."""
 
 log = logging.getLogger(__name__)
 
 
 class PrunerWorker(Worker):
-    """RQ's worker, which also frees the lease of a work-horse that was killed."""
+    """RQ's worker, which takes jobs in turns of tenants and frees what a killed work-horse held."""
 
+    queue_class = FairQueue
     board: JobBoard
 
     def handle_work_horse_killed(self, job: Job, retpid: Any, ret_val: Any, rusage: Any) -> None:
@@ -42,6 +49,9 @@ class PrunerWorker(Worker):
             holder = self.board.lease_holder(identifier)
             if holder == f"{self.name}:{retpid}":
                 self.board.drop_lease(identifier, holder)
+            record = self.board.get(identifier)
+            if record is not None:
+                self.board.end_turn(record, job.id)
         except REDIS_ERRORS:
             # The lease lapses by itself.
             log.warning("could not free the lease of a killed work-horse")
@@ -57,8 +67,13 @@ def main() -> None:
     connection = blocking_client(settings.effective_redis_url)
     board = JobBoard(connection, Objects(settings.effective_storage_url), settings)
     queues = [
-        Queue(board.keys.queue(queue), connection=connection, serializer=JSONSerializer)
-        for queue in settings.queues
+        board.queue(name).for_worker(
+            board.turns,
+            line_of(name, engine_version()),
+            TurnLimit(board, name),
+            settings.lease_seconds + CLAIM,
+        )
+        for name in settings.queues
     ]
     worker = PrunerWorker(
         queues,

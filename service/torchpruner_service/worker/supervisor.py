@@ -33,6 +33,7 @@ from torchpruner_service.settings import Settings
 from torchpruner_service.state.job_board import JobBoard
 from torchpruner_service.state.reconciler import INTERVAL, Reconciler
 from torchpruner_service.state.redis_clients import REDIS_ERRORS, retrying_client
+from torchpruner_service.state.worker_kind import own_kind
 from torchpruner_service.storage.garbage import collect, sweep_scratch
 from torchpruner_service.storage.objects import Objects
 from torchpruner_service.worker.horse import NURSERY
@@ -180,6 +181,7 @@ class Supervisor:
             "host": socket.gethostname(),
             "queues": list(self._settings.queues),
             "engine": engine_version(),
+            "kind": own_kind(self._settings),
             "device": "cuda" if has_gpu() else "cpu",
             "runs_code": not confinement.missing() or self._settings.sandbox == "relaxed",
         }

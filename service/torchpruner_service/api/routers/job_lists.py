@@ -16,6 +16,7 @@ from torchpruner_service.api.jobs_view import SHOWN, job_view
 from torchpruner_service.api.models_service import (
     find_job,
     living_workers,
+    may_be_tried_again,
     seen_by,
     submit,
     waiting_message,
@@ -82,12 +83,16 @@ async def list_jobs(
     summary="Start a job again that was cancelled, or failed for no fault of the model",
 )
 async def retry_job(state: State, who: Writer, record: OwnJob) -> Response:
-    """A model that could not be read, or that broke its sandbox, would do so again: that is a
-    409."""
+    """A model that could not be read, or that broke the sandbox of such workers as there are, would
+    do so again: that is a 409."""
     seen = seen_by(record, who.tenant, 0.0)
-    retryable = seen.state == "cancelled" or (
-        seen.state == "failed" and bool((seen.problem or {}).get("retryable"))
-    )
+    retryable = seen.state == "cancelled"
+    try:
+        retryable |= seen.state == "failed" and await anyio.to_thread.run_sync(
+            may_be_tried_again, state, record
+        )
+    except REDIS_ERRORS as error:
+        raise unavailable(error) from error
     if not retryable:
         why = (seen.problem or {}).get("detail", "")
         raise Conflict(
@@ -100,6 +105,7 @@ async def retry_job(state: State, who: Writer, record: OwnJob) -> Response:
         **record.to_request(),
         "attempt": 1,
         "queued_at": time.time(),
+        "engine": "",
         "tenant": who.tenant,
         "tenants": [who.tenant],
         "watchers": [each for each in record.watchers if each.get("tenant") == who.tenant],
