@@ -53,6 +53,8 @@ def test_endless_programs_of_one_tenant_leave_another_a_worker() -> None:
             assert upload(modest, seed)["state"] == "ready"
         # All of it while the first endless program still runs, and alone.
         assert running(greedy) == 1
+        for job in greedy.get("/v1/jobs").json()["items"]:
+            greedy.delete(f"/v1/jobs/{job['id']}")
 
 
 @pytest.fixture

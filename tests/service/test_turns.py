@@ -141,7 +141,7 @@ def test_jobs_of_an_older_engine_without_workers_are_taken_over_and_a_newer_one_
 def test_a_cancelled_job_is_not_taken(board: JobBoard) -> None:
     board.submit(job("t"))
     record = board.get("build-t0")
-    assert record is not None and board.cancel(record)
+    assert record is not None and board.leave(record, "t")
     queue = board.keys.waiting("build")
     assert board.turns.take(f"build:{record.engine}", limit=0, seconds=60, listed=queue) is None
 
