@@ -41,7 +41,12 @@ _PUBLIC = {
     "recovery_optimizer": "pruning.optimizer",
     "verify_cut": "pruning.oracle",
     "VerifyReport": "pruning.oracle",
+    "plan": "planning.plan",
+    "Plan": "planning.plan",
+    "Budget": "planning.budget",
+    "Rules": "planning.rules",
     "Scores": "planning.scores",
+    "InfeasibleBudgetError": "planning.errors",
     "ReplayError": "errors",
     "CutMismatchError": "errors",
     "LiteralInForwardError": "errors",
@@ -113,6 +118,10 @@ if TYPE_CHECKING:
     from torchpruner_core.onnx_pruning import masked_onnx, prune_onnx
     from torchpruner_core.operators.base import OperatorNode
     from torchpruner_core.operators.registry import operator_reg, operator_register
+    from torchpruner_core.planning.budget import Budget
+    from torchpruner_core.planning.errors import InfeasibleBudgetError
+    from torchpruner_core.planning.plan import Plan, plan
+    from torchpruner_core.planning.rules import Rules
     from torchpruner_core.planning.scores import Scores
     from torchpruner_core.pruning.context import CutContext
     from torchpruner_core.pruning.cut import recovery_cut, set_cut

@@ -1,0 +1,149 @@
+"""Widths for a measured latency: profile once, solve, measure the pruned model, correct.
+
+No model of a machine is exact: the profile says how the time is shared out between operators, each taken
+as proportional to its own product of widths, and the pruned model's own clock says how far that is off.
+HALP (Shen et al. 2022, https://arxiv.org/abs/2110.10811) plans on such a table and stops there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from torchpruner_core.analysis.graph_data import GraphData
+from torchpruner_core.cut_result import CutResult
+from torchpruner_core.planning.costs import Products, Resource, Sum
+from torchpruner_core.planning.errors import InfeasibleBudgetError
+from torchpruner_core.planning.planner import Planner, Progress, ask
+from torchpruner_core.planning.records import LatencyRound, Timing
+
+Int = NDArray[np.int64]
+
+ROUNDS = 4
+"""Measurements of pruned models at most."""
+
+AIM = 0.97
+"""What is aimed at, as a share of the target: noise must not lift the result above it."""
+
+CLOSE = 0.95
+"""A result at or under the target, and above this share of it, is not improved upon."""
+
+
+class Session(Protocol):
+    """One model on one runtime."""
+
+    def profile(self) -> Mapping[str, float]:
+        """Return the seconds of each operator, by the graph's operator names, ``""`` for the rest."""
+        ...
+
+    def compare(self, cut: CutResult | None) -> tuple[Timing, Timing]:
+        """Return the timings of the original and the pruned model, measured alternately."""
+        ...
+
+
+class Runtime(Protocol):
+    """Something that models are timed on."""
+
+    def session(self, graph: Any) -> Session:
+        """Return a session of ``graph``'s model."""
+        ...
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The rows chosen, their cut, and every round of measurements."""
+
+    rows: Int
+    cut: CutResult
+    rounds: tuple[LatencyRound, ...]
+
+
+def latency_of(graph: GraphData, seconds: Mapping[str, float], total: float) -> Sum:
+    """Return the latency as a polynomial, for a profile and the measured ``total`` of the model."""
+    rows: list[tuple[float, tuple[int, ...]]] = []
+    length = graph.coupling.class_length
+    products: dict[str, list[tuple[int, tuple[int, ...]]]] = {}
+    names = list(graph.operators)
+    for position, factor, owners in graph.coupling.costs:
+        products.setdefault(names[position], []).append((factor, owners))
+    scale = total / max(sum(seconds.values()), 1e-12)
+    for name, operator in graph.operators.items():
+        spent = seconds.get(name, 0.0) * scale
+        if not spent:
+            continue
+        terms = products.get(name)
+        if not terms:
+            output = max(operator.outputs, key=lambda n: np.prod(graph.nodes[n].shape, dtype=float))
+            terms = [(1, graph.classes_of(output))]
+        sizes = [
+            factor * np.prod(length[list(owners)], dtype=np.float64) for factor, owners in terms
+        ]
+        for (factor, owners), size in zip(terms, sizes, strict=True):
+            rows.append((spent * (size / sum(sizes)) * factor / size, owners))
+    rows.append((seconds.get("", 0.0) * scale, ()))
+    return Sum(Products.merged(rows, len(length)))
+
+
+def plan_latency(
+    planner: Planner,
+    session: Session,
+    amount: Callable[[float], float],
+    resources: Mapping[str, Resource],
+    limits: Mapping[str, float],
+    report: Progress,
+) -> Measured:
+    """Return the widths under which the pruned model was measured at or under the target.
+
+    ``amount`` gives the target in seconds for the original model's own time.
+
+    Raises ``InfeasibleBudgetError`` where no round was, and what the runtime raises.
+    """
+    ask(report, "profiling", 0.0)
+    seconds = session.profile()
+    original, _ = session.compare(None)
+    model = latency_of(planner.graph, seconds, original.median)
+    aim = amount(original.median) * AIM
+    rounds: list[LatencyRound] = []
+    best: Measured | None = None
+    nearest: float | None = None
+    for number in range(ROUNDS):
+        ask(report, "measuring", (number + 0.5) / (ROUNDS + 1))
+        least = model.value(planner.choices.widths(planner.costs.widths, planner.choices.last))
+        rows = planner.rows(
+            {**resources, "latency": model},
+            {**limits, "latency": max(aim, least)},
+            lambda stage, done: None,
+        )
+        cut = planner.cut(rows)
+        before, after = session.compare(cut)
+        target = amount(before.median)
+        noise = abs(after.median - target) <= max(after.spread, before.spread)
+        rounds.append(LatencyRound(before, after, aim, target, cut.flops_after, noise))
+        nearest = min(nearest or after.median, after.median)
+        if after.median <= target:
+            if best is None or cut.flops_after > best.cut.flops_after:
+                best = Measured(rows, cut, ())
+            if after.median >= CLOSE * target:
+                break
+        if after.median > target and aim <= least:
+            break  # the least that the rules allow was measured
+        # From the last round on nothing is left to correct with, so it aims lower.
+        care = AIM if number < ROUNDS - 2 else AIM * AIM
+        aim = max(aim * care * target / after.median, least)
+    if best is None:
+        last = rounds[-1]
+        raise InfeasibleBudgetError(
+            f"the pruned model was measured at {nearest or 0:.3g} s at best in {len(rounds)} rounds, and "
+            f"{last.target:.3g} s was asked for (the original takes {last.original.median:.3g} s); ask "
+            "for a longer time, protect less or lower min_keep, or measure on a quieter machine",
+            budget="latency",
+            asked=last.target,
+            nearest=nearest,
+            before=last.original.median,
+            blocked_by=[],
+        )
+    return Measured(best.rows, best.cut, tuple(rounds))
