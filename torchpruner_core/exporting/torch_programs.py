@@ -90,11 +90,26 @@ def _unwrapped(model: torch.nn.Module) -> torch.nn.Module:
 def _from_module(model: torch.nn.Module, inputs: Any, training: bool) -> Program:
     import torch
 
+    from torchpruner_core.untouched import untouched
+
     args, kwargs = _example_inputs(inputs, _devices(model))
-    # Whatever the caller's grad mode: a program traced with gradients holds other operators.
-    with _mode(model, training), _quiet(), plain_outputs(model), torch.no_grad():
+
+    @contextlib.contextmanager
+    def ready(values: bool) -> Iterator[None]:
+        with (
+            untouched(model, values),
+            _mode(model, training),
+            _quiet(),
+            plain_outputs(model),
+            # Whatever the caller's grad mode: a program traced with gradients holds other operators.
+            torch.no_grad(),
+        ):
+            yield
+
+    with _quiet():
         try:
-            exported = torch.export.export(model, args, kwargs, strict=False)
+            with ready(values=False):  # nothing is computed: tensors in it have shapes alone
+                exported = torch.export.export(model, args, kwargs, strict=False)
             return _from_exported(exported, _module_origin(model))
         except Exception as error:
             logger.info(
@@ -102,7 +117,8 @@ def _from_module(model: torch.nn.Module, inputs: Any, training: bool) -> Program
             )
             first = error
         try:
-            return _legacy(model, args, kwargs, _module_origin(model), training)
+            with ready(values=True):
+                return _legacy(model, args, kwargs, _module_origin(model), training)
         except Exception as second:
             raise ExportError(
                 f"the model could not be exported. torch.export: {_first_line(first)}. "
@@ -195,6 +211,8 @@ def _has_no_data(tensor: Any) -> bool:
 def _from_torchscript(model: torch.jit.ScriptModule, inputs: Any) -> Program:
     import torch
 
+    from torchpruner_core.untouched import untouched
+
     names = [value.debugName().split(".")[0] for value in model.graph.inputs()][1:]
     args, kwargs = _example_inputs(inputs, _devices(model))
     if kwargs:
@@ -212,8 +230,7 @@ def _from_torchscript(model: torch.jit.ScriptModule, inputs: Any) -> Program:
             received=len(args),
             expected=names,
         )
-    model.eval()
-    with _quiet(), torch.no_grad():
+    with untouched(model, values=True), _mode(model, False), _quiet(), torch.no_grad():
         try:
             return _legacy(model, args, kwargs, _module_origin(model), training=False)
         except (ExportError, InputSpecError):

@@ -50,6 +50,7 @@ from torchpruner_core.pruning.tensors.targets import (
     module_path,
 )
 from torchpruner_core.pruning.wrappers import check_wrappers, refresh_wrappers
+from torchpruner_core.untouched import untouched
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
@@ -80,16 +81,18 @@ def set_cut(
     cut = read_cut(cut_dict)
     check_wrappers(model)
     plan = make_plan(root, cut)
-    stage = Stage(root, plan, inputs) if plan.needs_rehearsal else None
+    with untouched(root):  # a rehearsal has tensors without values, which nothing must keep
+        stage = Stage(root, plan, inputs) if plan.needs_rehearsal else None
     context = CutContext("cut", fingerprint(cut))
     journal = Journal()
     try:
         for name, module, pruner in plan.custom:
             _run_custom(name, module, pruner, plan, journal, context)
         attributes = list(plan.attributes)
-        if stage is not None:
-            attributes += _found(root, find_changes(stage, attributes, correct_forward))
-        attributes += _config_changes(root, plan, stage, attributes, inputs)
+        with untouched(root):
+            if stage is not None:
+                attributes += _found(root, find_changes(stage, attributes, correct_forward))
+            attributes += _config_changes(root, plan, stage, attributes, inputs)
         for target in plan.targets:
             _shorten(target, journal, context)
         for change in attributes:

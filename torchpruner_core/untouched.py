@@ -1,0 +1,269 @@
+"""Running a model for its structure, and leaving everything as it was.
+
+A forward pass writes: tables that it computes once, counters, statistics, what hooks collect. Where
+it ran on tensors without values, what it wrote must not stay, or the next real pass computes with
+it. So the module's whole ``__dict__`` tree is put back, and beside it what the code of a model can
+reach: the variables that its hooks close over, tables at its classes and in its Python modules,
+``functools.lru_cache``, random number generators and PyTorch's switches.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+import sys
+import types
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+_DEPTH = 6
+"""So many containers within one another are followed."""
+
+_MANY = 10_000
+"""A container of more entries is kept as it is, without looking at each."""
+
+_NOT_THE_MODELS = {"torch", "numpy", *sys.stdlib_module_names} - {"types", "argparse"}
+"""Packages whose objects and globals no forward of a model fills with tensors; namespaces are no such."""
+
+
+@contextmanager
+def untouched(model: nn.Module, values: bool = False) -> Iterator[None]:
+    """Put ``model`` and its surroundings back at the end, whatever happens.
+
+    Tensors stay the objects they were. With ``values`` their contents are copied and put back too,
+    which a run on real tensors may have changed (batch norm statistics in training mode).
+    """
+    tree = _Tree(model)
+    tensors = [_Tensor(each, values) for each in tree.tensors]
+    tables = _Tables(model, tree.python_modules)
+    switches = _switches()
+    try:
+        yield
+    finally:
+        tree.restore()
+        for tensor in tensors:
+            tensor.restore()
+        tables.restore()
+        for restore in switches:
+            restore()
+
+
+class _Tree:
+    """What a module, its children, their plain objects and hooks hold."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._restore: list[Callable[[], None]] = []
+        self._seen: set[int] = set()
+        self.tensors: list[torch.Tensor] = []
+        self.python_modules: set[str] = set()
+        """Those of the functions found, such as hooks."""
+        for module in model.modules():
+            self._keep_class(module)
+            self._keep(module.__dict__, 0)
+
+    def restore(self) -> None:
+        for restore in reversed(self._restore):
+            restore()
+
+    def _keep_class(self, module: nn.Module) -> None:
+        cls = type(module)
+
+        def restore() -> None:
+            if type(module) is not cls:
+                module.__class__ = cls
+
+        self._restore.append(restore)
+
+    def _keep(self, value: Any, depth: int) -> None:
+        if isinstance(value, _PLAIN) or id(value) in self._seen or depth > _DEPTH:
+            return
+        if isinstance(value, torch.Tensor):
+            self._seen.add(id(value))
+            self.tensors.append(value)
+        elif isinstance(value, (dict, list, set, deque)):
+            self._seen.add(id(value))
+            contents = _contents(value)
+            self._restore.append(lambda: _refill(value, contents))
+            if len(contents) <= _MANY:
+                for each in contents.values() if isinstance(value, dict) else contents:
+                    self._keep(each, depth + 1)
+        elif isinstance(value, tuple):
+            for each in value:
+                self._keep(each, depth + 1)
+        elif isinstance(value, types.FunctionType):
+            self._seen.add(id(value))
+            self.python_modules.add(value.__module__)
+            self._keep_cells(value, depth)
+        elif isinstance(value, types.MethodType):
+            self._keep(value.__self__, depth + 1)
+            self._keep(value.__func__, depth + 1)
+        elif isinstance(value, functools.partial):
+            self._keep((value.func, value.args, value.keywords), depth + 1)
+        elif not isinstance(value, (nn.Module, type, types.ModuleType)) and not _is_foreign(
+            type(value).__module__
+        ):
+            self._seen.add(id(value))
+            self._keep(getattr(value, "__dict__", None), depth + 1)
+
+    def _keep_cells(self, function: types.FunctionType, depth: int) -> None:
+        for cell in function.__closure__ or ():
+            try:
+                held = cell.cell_contents
+            except ValueError:
+                continue  # not bound yet
+            if isinstance(held, _PLAIN + (torch.Tensor,)):
+                self._restore.append(functools.partial(setattr, cell, "cell_contents", held))
+            self._keep(held, depth + 1)
+
+
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.Size, torch.dtype, torch.device)
+
+
+def _contents(container: Any) -> Any:
+    return dict(container) if isinstance(container, dict) else list(container)
+
+
+def _refill(container: Any, contents: Any) -> None:
+    """Give a container the very objects back that it held, in their order."""
+    if isinstance(container, dict):
+        same = len(container) == len(contents) and all(
+            a is b and x is y
+            for (a, x), (b, y) in zip(container.items(), contents.items(), strict=True)
+        )
+    else:
+        same = len(container) == len(contents) and all(
+            x is y for x, y in zip(container, contents, strict=True)
+        )
+    if not same:
+        container.clear()
+        if isinstance(container, (dict, set)):
+            container.update(contents)
+        else:
+            container.extend(contents)
+
+
+def _is_foreign(python_module: str) -> bool:
+    return python_module.partition(".")[0] in _NOT_THE_MODELS
+
+
+class _Tensor:
+    """One tensor's memory, version, flag, gradient and, where asked, contents."""
+
+    def __init__(self, tensor: torch.Tensor, values: bool) -> None:
+        self.tensor, self.data = tensor, tensor.data
+        self.requires_grad = tensor.requires_grad
+        self.grad = tensor.grad if tensor.is_leaf else None
+        self.version = None if tensor.is_inference() else tensor._version
+        self.plain = type(tensor) in (torch.Tensor, nn.Parameter, nn.Buffer) and (
+            tensor.layout is torch.strided
+        )
+        stored = values and self.plain and not tensor.is_meta
+        self.copy = tensor.detach().clone() if stored else None
+
+    def restore(self) -> None:
+        tensor = self.tensor
+        if tensor.is_leaf and tensor.grad is not self.grad:
+            tensor.grad = self.grad
+        if tensor.is_leaf and tensor.requires_grad != self.requires_grad:
+            tensor.requires_grad_(self.requires_grad)
+        if self.plain and not tensor.data.is_set_to(self.data):
+            tensor.data = self.data
+        if self.copy is not None and not _same_bits(tensor.detach(), self.copy):
+            with torch.no_grad():
+                tensor.detach().copy_(self.copy)
+        if self.version is not None and tensor._version != self.version:
+            torch._C._autograd._unsafe_set_version_counter((tensor,), (self.version,))
+
+
+def _same_bits(x: torch.Tensor, y: torch.Tensor) -> bool:
+    return bool(torch.equal(x, y))  # a NaN is unequal to itself: such a tensor is copied back
+
+
+class _Tables:
+    """Tensors kept at classes, in the globals of a model's Python modules and in memoised functions."""
+
+    def __init__(self, model: nn.Module, more: set[str]) -> None:
+        classes = {
+            cls: None
+            for kind in {type(module) for module in model.modules()}
+            for cls in kind.__mro__
+            if not _is_foreign(cls.__module__)
+        }
+        modules = {cls.__module__ for cls in classes} | {
+            name for name in more if not _is_foreign(name)
+        }
+        self._homes: list[tuple[Any, dict[str, Any], list[tuple[Any, Any]]]] = []
+        for home in [*classes, *(sys.modules.get(name) for name in modules)]:
+            if home is not None:
+                before = dict(vars(home))
+                containers = [
+                    (each, _contents(each))
+                    for each in before.values()
+                    if type(each) in (dict, list, set, deque)
+                ]
+                self._homes.append((home, before, containers))
+        packages = {name.partition(".")[0] for name in modules}
+        self._memoised: dict[int, tuple[Any, int]] = {}
+        for name, each in list(sys.modules.items()):
+            if name.partition(".")[0] in packages and isinstance(each, types.ModuleType):
+                self._keep_memoised(vars(each))
+        for cls in classes:
+            self._keep_memoised(vars(cls))
+
+    def _keep_memoised(self, names: Any) -> None:
+        for value in list(names.values()):
+            function = getattr(value, "__func__", value) if type(value) is staticmethod else value
+            if type(function) is functools._lru_cache_wrapper:
+                self._memoised[id(function)] = function, function.cache_info().misses
+
+    def restore(self) -> None:
+        for function, misses in self._memoised.values():
+            if function.cache_info().misses != misses:
+                function.cache_clear()  # what it keeps cannot be told apart, and is computed again
+        for home, before, containers in self._homes:
+            for container, contents in containers:
+                if _holds_tensors(container):
+                    _refill(container, contents)
+            for name, value in list(vars(home).items()):
+                if value is before.get(name, _ABSENT) or not _holds_tensors(value):
+                    continue
+                if name in before:
+                    setattr(home, name, before[name])
+                else:
+                    delattr(home, name)
+
+
+_ABSENT = object()
+
+
+def _holds_tensors(value: Any, depth: int = 0) -> bool:
+    if isinstance(value, torch.Tensor):
+        return True
+    if depth > 3 or not isinstance(value, (dict, list, tuple, set, deque)):
+        return False
+    entries = list(value.values()) if isinstance(value, dict) else list(value)
+    return any(_holds_tensors(entry, depth + 1) for entry in entries)
+
+
+def _switches() -> list[Callable[[], Any]]:
+    """Return what puts random number generators and PyTorch's switches back."""
+    restore: list[Callable[[], Any]] = [
+        functools.partial(torch.set_rng_state, torch.get_rng_state()),
+        functools.partial(random.setstate, random.getstate()),
+        functools.partial(np.random.set_state, np.random.get_state()),
+        functools.partial(torch.set_grad_enabled, torch.is_grad_enabled()),
+        functools.partial(torch.set_default_dtype, torch.get_default_dtype()),
+        functools.partial(
+            torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled()
+        ),
+    ]
+    if torch.cuda.is_initialized():
+        states = torch.cuda.get_rng_state_all()
+        restore.append(functools.partial(torch.cuda.set_rng_state_all, states))
+    return restore
