@@ -118,7 +118,9 @@ def openapi() -> None:
 @keys_app.command("create")
 def create(
     tenant: Annotated[str, typer.Option(help="Whose models the key sees")] = "default",
-    scopes: Annotated[str, typer.Option(help="read, write, admin; comma separated")] = "read,write",
+    scopes: Annotated[
+        str, typer.Option(help="read, write, metrics, admin; comma separated")
+    ] = "read,write",
     name: Annotated[str, typer.Option(help="What the key is for")] = "",
     rate_limit: Annotated[int | None, typer.Option(help="Requests a minute")] = None,
     quota_models: Annotated[int | None, typer.Option(help="Models it may keep")] = None,

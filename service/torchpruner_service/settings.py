@@ -46,6 +46,10 @@ class Settings(BaseSettings):
 
     auth: Literal["auto", "on", "off"] = "auto"
     """``auto``: off only for the embedded service bound to loopback."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names that a service without keys answers to, beside addresses and ``localhost``."""
+    metrics_port: int = Field(default=0, ge=0, le=65535)
+    """A port for ``/metrics`` alone, where no key is asked for; 0: none."""
     rate_limit: int = Field(default=0, ge=0)
     """Requests a minute for each key; 0 is no limit. A key may carry its own."""
     quota_models: int = Field(default=0, ge=0)

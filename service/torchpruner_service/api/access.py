@@ -28,6 +28,9 @@ async def principal(
     credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
 ) -> Principal:
     """Return who asks, after counting the request against the key's rate."""
+    known: Principal | None = getattr(request.state, "principal", None)
+    if known is not None:
+        return known
     if state.settings.auth_required:
         who = await state.key_ring.check(credentials.credentials if credentials else "")
     else:
@@ -37,6 +40,7 @@ async def principal(
         headers = await check_rate(state.redis, state.keys, f"{who.tenant}:{who.key}", limit)
         add_headers(request, headers)
     request.state.tenant = who.tenant
+    request.state.principal = who
     return who
 
 
@@ -51,8 +55,10 @@ def _scoped(scope: str) -> object:
             )
         return who
 
-    return Depends(check)
+    # Named in the OpenAPI document as the role that the key needs.
+    return Security(check, scopes=[scope])
 
 
 Reader = Annotated[Principal, _scoped("read")]
 Writer = Annotated[Principal, _scoped("write")]
+MetricsReader = Annotated[Principal, _scoped("metrics")]

@@ -30,9 +30,11 @@ from torchpruner_service.api.routers import (
     uploads,
     weights,
 )
+from torchpruner_service.api.same_site import SameSite
 from torchpruner_service.api.webhook_delivery import deliver_webhooks
 from torchpruner_service.auth.api_keys import KeyRing
 from torchpruner_service.identity import engine_version
+from torchpruner_service.observability.metrics_port import metrics_port
 from torchpruner_service.settings import Settings
 from torchpruner_service.state.job_board import JobBoard
 from torchpruner_service.state.keys import Keys
@@ -56,7 +58,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             asyncio.create_task(deliver_webhooks(state)),
         ]
         try:
-            yield
+            async with metrics_port(state):
+                yield
         finally:
             for task in background:
                 task.cancel()
@@ -73,6 +76,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     problem_answers.install(app)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
+    if not settings.auth_required:
+        app.add_middleware(SameSite, settings=settings)
     app.add_middleware(Observed)
     for router in (
         health.router,

@@ -62,6 +62,8 @@ async def request_artifact(
                 trace=current_trace(),
                 watchers=watchers,
             ),
+            # One that was made, and whose file is gone: the tenant removed it.
+            restart=("cancelled", "ready"),
         )
     return await artifact_view(state, identifier)
 
@@ -78,6 +80,15 @@ async def source_request(
     cuts = [*manifest.get("cuts", []), *([result.to_dict()] if result is not None else [])]
     request = {"blob": blob, "source_format": form, "inputs": manifest["inputs"], "cuts": cuts}
     return request, result
+
+
+async def remove_artifact(state: AppState, tenant: str, artifact: str) -> None:
+    """Take a file from a tenant, and end the job that makes it."""
+    for kind in ("weights", "onnx"):
+        record = await find_job(state, job_of(artifact, kind))
+        if record is not None and not record.ended:
+            await anyio.to_thread.run_sync(state.board.leave, record, tenant)
+    await state.catalog.remove_artifact(tenant, artifact)
 
 
 def job_of(artifact: str, kind: str) -> str:

@@ -314,6 +314,15 @@ class UploadView(BaseModel):
     sha256: str | None
 
 
+class BlobView(BaseModel):
+    """A file that the tenant has uploaded; ``in_use``: a model is made from it."""
+
+    sha256: str
+    size: int
+    added_at: float
+    in_use: bool
+
+
 class Page(BaseModel, Generic[T]):
     """One page of a list. Ask again with ``cursor`` set to ``next`` for the following one."""
 

@@ -19,7 +19,7 @@ from torchpruner_service.problems import InvalidRequest, NotFound, Unauthorized
 from torchpruner_service.storage import layout
 from torchpruner_service.storage.objects import Objects
 
-SCOPES = ("read", "write", "admin")
+SCOPES = ("read", "write", "metrics", "admin")
 CACHE_SECONDS = 3.0
 """How long a revoked key may still work in a process that has seen it."""
 

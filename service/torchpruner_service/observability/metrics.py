@@ -22,6 +22,8 @@ from torchpruner_service.state.redis_clients import REDIS_ERRORS
 if TYPE_CHECKING:
     from torchpruner_service.api.app_state import AppState
 
+MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
 REQUESTS = Counter(
     "torchpruner_http_requests_total", "Requests by route template", ["method", "route", "status"]
 )

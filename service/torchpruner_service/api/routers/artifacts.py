@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-import anyio.to_thread
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from torchpruner_service.api import schemas
 from torchpruner_service.api.access import Reader, State, Writer
 from torchpruner_service.api.answers import json_answer
-from torchpruner_service.api.artifacts_service import artifact_view, request_artifact
+from torchpruner_service.api.artifacts_service import (
+    artifact_view,
+    remove_artifact,
+    request_artifact,
+)
 from torchpruner_service.api.documented import problems
 from torchpruner_service.api.downloads import download
 from torchpruner_service.api.following import follow, wait_for
@@ -116,17 +119,11 @@ async def artifact_events(
     status_code=204,
     response_class=Response,
     responses=problems(),
-    summary="Cancel an artifact that is being made",
+    summary="Remove an artifact; cancels it where it is being made",
 )
-async def cancel_artifact(state: State, who: Writer, artifact: OwnArtifact) -> Response:
-    """One that is made stays: its content never changes, and another request may have its
-    address."""
-    from torchpruner_service.api.models_service import find_job
-
-    shown = await artifact_view(state, artifact)
-    record = await find_job(state, shown["job"])
-    if record is not None and not record.ended:
-        await anyio.to_thread.run_sync(state.board.leave, record, who.tenant)
+async def delete_artifact(state: State, who: Writer, artifact: OwnArtifact) -> Response:
+    """The same request makes the same artifact again."""
+    await remove_artifact(state, who.tenant, artifact)
     return Response(status_code=204)
 
 

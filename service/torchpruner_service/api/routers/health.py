@@ -6,12 +6,12 @@ import anyio.to_thread
 from fastapi import APIRouter, Response
 
 from torchpruner_service.api import schemas
-from torchpruner_service.api.access import Reader, State
+from torchpruner_service.api.access import MetricsReader, Reader, State
 from torchpruner_service.api.answers import json_answer
 from torchpruner_service.api.documented import problems
 from torchpruner_service.api.models_service import NO_WORKER, living_workers
 from torchpruner_service.identity import engine_version
-from torchpruner_service.observability.metrics import render
+from torchpruner_service.observability.metrics import MEDIA_TYPE, render
 from torchpruner_service.problems import Problem
 from torchpruner_service.storage.objects import Objects
 
@@ -62,11 +62,13 @@ async def readyz(state: State) -> Response:
     "/metrics",
     summary="Prometheus metrics",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **problems()},
 )
-async def metrics(state: State) -> Response:
-    """Requests by route template, jobs and their stages, queue depth, cache hits, bytes."""
-    return Response(await render(state), media_type="text/plain; version=0.0.4; charset=utf-8")
+async def metrics(state: State, who: MetricsReader) -> Response:
+    """Requests by route template, jobs and their stages, queue depth, cache hits, bytes: of all
+    tenants, so where keys are asked for this takes one with the scope ``metrics``. Without keys it
+    is on TORCHPRUNER_METRICS_PORT."""
+    return Response(await render(state), media_type=MEDIA_TYPE)
 
 
 @router.get(

@@ -10,6 +10,7 @@ from torchpruner_service.api import schemas
 from torchpruner_service.api.access import Reader, State, Writer
 from torchpruner_service.api.answers import json_answer
 from torchpruner_service.api.documented import problems
+from torchpruner_service.api.paging import Cursor, Limit, page
 from torchpruner_service.api.path_ids import Digest, UploadId
 from torchpruner_service.api.uploads import (
     append,
@@ -18,7 +19,7 @@ from torchpruner_service.api.uploads import (
     start_upload,
     upload_view,
 )
-from torchpruner_service.problems import NotFound, TooLarge
+from torchpruner_service.problems import Conflict, NotFound, TooLarge
 
 router = APIRouter(prefix="/v1", tags=["uploads"])
 
@@ -28,6 +29,51 @@ _PART = {
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
+
+
+@router.get(
+    "/blobs",
+    response_model=schemas.Page[schemas.BlobView],
+    responses=problems(),
+    summary="List the files of this tenant, the largest first",
+)
+async def list_blobs(
+    state: State, who: Reader, limit: Limit = 100, cursor: Cursor = None
+) -> Response:
+    """What a quota of bytes counts. A file goes with the last model that is made from it; one that no
+    model uses can be removed here."""
+    used = await state.catalog.used_blobs(who.tenant)
+    files = [
+        {
+            "sha256": digest,
+            "size": facts["size"],
+            "added_at": facts["added_at"],
+            "in_use": digest in used,
+        }
+        for digest, facts in (await state.catalog.blobs(who.tenant)).items()
+    ]
+    files.sort(key=lambda file: (-int(file["size"]), str(file["sha256"])))
+    return json_answer(page(files, limit, cursor, lambda file: file))
+
+
+@router.delete(
+    "/blobs/{digest}",
+    status_code=204,
+    response_class=Response,
+    responses=problems(409),
+    summary="Remove a file that no model uses",
+)
+async def delete_blob(state: State, who: Writer, digest: Digest) -> Response:
+    if await state.catalog.blob_size(who.tenant, digest) is None:
+        raise NotFound(f"the file {digest} is not here", slug="unknown-blob")
+    if digest in await state.catalog.used_blobs(who.tenant):
+        raise Conflict(
+            f"a model is made from the file {digest}; delete the model, and the file goes with it",
+            slug="blob-in-use",
+            blob=digest,
+        )
+    await state.catalog.remove_blob(who.tenant, digest)
+    return Response(status_code=204)
 
 
 @router.head(
@@ -63,6 +109,20 @@ async def create_upload(state: State, who: Writer, body: schemas.UploadStart) ->
         )
     shown = await start_upload(state, who, body.length, body.sha256)
     return json_answer(shown, 201, {"Location": f"/v1/uploads/{shown['id']}", "Upload-Offset": "0"})
+
+
+@router.get(
+    "/uploads",
+    response_model=schemas.Page[schemas.UploadView],
+    responses=problems(),
+    summary="List the uploads that have begun and not ended, oldest first",
+)
+async def list_uploads(
+    state: State, who: Reader, limit: Limit = 100, cursor: Cursor = None
+) -> Response:
+    shown = page(await state.quotas.open_uploads(who.tenant), limit, cursor, lambda facts: facts)
+    items = [await upload_view(state, facts) for facts in shown["items"]]
+    return json_answer({**shown, "items": items})
 
 
 @router.get(
