@@ -102,6 +102,43 @@ def test_a_webhook_that_nobody_hears_fails_nothing(hooked: RunningService) -> No
     assert hooked.wait_model(model)["state"] == "ready"
 
 
+def test_every_uploader_s_webhook_is_called_whenever_they_come(
+    hooked: RunningService, receiver: tuple[str, type[Receiver]]
+) -> None:
+    url, own = receiver
+    busy = hooked.client.post(
+        "/v1/models", params={"input": "x:1x3x8x8"}, content=small_file(1005).content
+    ).json()["id"]
+    # While it waits or is built, while it may have ended, and long after.
+    for number in range(2):
+        model = send(hooked, 1006, f"{url}&n={number}").json()["id"]
+    hooked.wait_model(busy)
+    hooked.wait_model(model)
+    send(hooked, 1006, f"{url}&n=2")
+    told = [json.loads(own.calls.get(timeout=30)[1]) for _ in range(3)]
+    assert {(each["event"], each["model"]) for each in told} == {("job.ready", model)}
+    failed = "x:1x9x8x8"
+    for number in range(2):
+        hooked.wait_model(send(hooked, 1007, f"{url}&n={number}", failed).json()["id"])
+    told = [json.loads(own.calls.get(timeout=30)[1]) for _ in range(2)]
+    assert {each["event"] for each in told} == {"job.failed"}
+    assert own.calls.empty()
+
+
+def test_a_webhook_for_a_file_that_is_made_already_is_called(
+    hooked: RunningService, receiver: tuple[str, type[Receiver]]
+) -> None:
+    url, own = receiver
+    model = hooked.upload(small_file(1008).content, "x:1x3x8x8")["id"]
+    headers = {"Torchpruner-Webhook": url, "Torchpruner-Webhook-Secret": SECRET}
+    path = f"/v1/models/{model}/pruned-weights"
+    for _ in range(2):
+        made = hooked.client.post(path, json={}, headers=headers)
+        hooked.wait_job(made.headers["location"])
+        told = json.loads(own.calls.get(timeout=30)[1])
+        assert (told["event"], told["job"]) == ("job.ready", made.json()["job"])
+
+
 @pytest.mark.parametrize(
     "url",
     [

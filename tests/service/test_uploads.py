@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import http.client
 import io
+import json
 import threading
 import warnings
+from typing import Any
 
+import httpx
 import pytest
 import torch
 from safetensors.torch import load
@@ -192,6 +196,66 @@ def test_a_resumable_upload_goes_on_where_it_broke(service: RunningService, part
     assert made.status_code == 202
     assert made.json()["blob"] == digest
     assert service.wait_model(made.json()["id"])["state"] == "ready"
+
+
+class SlowPatch:
+    """A PATCH whose body comes in two pieces, with time for others in between."""
+
+    def __init__(self, service: RunningService, path: str, offset: int, length: int) -> None:
+        address = httpx.URL(service.url)
+        self._connection = http.client.HTTPConnection(address.host, address.port, timeout=60)
+        self._connection.putrequest("PATCH", path)
+        self._connection.putheader("Upload-Offset", str(offset))
+        self._connection.putheader("Content-Length", str(length))
+        self._connection.endheaders()
+
+    def send(self, content: bytes) -> None:
+        self._connection.send(content)
+
+    def answer(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self._connection.getresponse().read())
+        self._connection.close()
+        return found
+
+
+@pytest.mark.parametrize("late", [4, 9, 12])
+def test_a_late_part_never_takes_back_what_was_acknowledged(
+    service: RunningService, late: int
+) -> None:
+    content = bytes(range(20))
+    digest = hashlib.sha256(content).hexdigest()
+    started = service.client.post("/v1/uploads", json={"length": 20, "sha256": digest})
+    path = started.headers["location"]
+    stale = SlowPatch(service, path, 0, late)
+    stale.send(content[:1])
+    offset = 0
+    for part in (content[:6], content[6:10]):
+        headers = {"Upload-Offset": str(offset)}
+        offset = service.client.patch(path, content=part, headers=headers).json()["offset"]
+    assert offset == 10
+    stale.send(content[1:late])
+    assert stale.answer()["offset"] == max(10, late)
+    told = int(service.client.head(path).headers["upload-offset"])
+    assert told == max(10, late)
+    headers = {"Upload-Offset": str(told)}
+    done = service.client.patch(path, content=content[told:], headers=headers).json()
+    assert (done["complete"], done["sha256"]) == (True, digest)
+
+
+def test_the_last_part_twice_at_once_ends_the_upload_once(service: RunningService) -> None:
+    content = b"0123456789" * 1000
+    digest = hashlib.sha256(content).hexdigest()
+    path = service.client.post("/v1/uploads", json={"length": len(content)}).headers["location"]
+    both = [SlowPatch(service, path, 0, len(content)) for _ in range(2)]
+    for patch in both:
+        patch.send(content[:-1])
+    for patch in both:
+        patch.send(content[-1:])
+    for patch in both:
+        told = patch.answer()
+        assert told["complete"] or told["type"] == "offset-mismatch", told
+    assert service.client.get(path).json()["sha256"] == digest
+    assert service.client.head(f"/v1/blobs/{digest}").status_code == 200
 
 
 def test_a_resumable_upload_with_wrong_bytes_is_refused(service: RunningService) -> None:

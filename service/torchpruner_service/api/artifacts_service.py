@@ -14,6 +14,7 @@ from torchpruner_service.api.models_service import (
     graph_of,
     manifest_of,
     submit,
+    tell_ready,
     waiting_message,
     weights_source,
 )
@@ -49,22 +50,21 @@ async def request_artifact(
     if not await state.catalog.owns_artifact(who.tenant, identifier):
         await state.quotas.check_bytes(who, size)
     await state.catalog.add_artifact(who.tenant, identifier, model, size)
-    if not await state.objects.aexists(layout.artifact_facts(identifier)):
-        await submit(
-            state,
-            JobRecord(
-                id=job,
-                kind=kind,
-                tenant=who.tenant,
-                model=model,
-                request={**request, "artifact": identifier, "format": form},
-                request_id=current_request_id(),
-                trace=current_trace(),
-                watchers=watchers,
-            ),
-            # One that was made, and whose file is gone: the tenant removed it.
-            restart=("cancelled", "ready"),
-        )
+    record = JobRecord(
+        id=job,
+        kind=kind,
+        tenant=who.tenant,
+        model=model,
+        request={**request, "artifact": identifier, "format": form},
+        request_id=current_request_id(),
+        trace=current_trace(),
+        watchers=watchers,
+    )
+    if await state.objects.aexists(layout.artifact_facts(identifier)):
+        await tell_ready(state, record)
+    else:
+        # A job that was ready and whose file is gone: the tenant removed it.
+        await submit(state, record, restart=("cancelled", "ready"))
     return await artifact_view(state, identifier)
 
 

@@ -101,8 +101,6 @@ async def submit_build(
     state: AppState, principal: Principal, model: str, watchers: list[dict[str, str]]
 ) -> bool:
     """Queue the build of a model unless it is built, known to fail, or being built."""
-    if await state.objects.aexists(layout.solved(model)):
-        return False
     record = JobRecord(
         id=build_job(model),
         kind="build",
@@ -112,6 +110,9 @@ async def submit_build(
         trace=current_trace(),
         watchers=watchers,
     )
+    if await state.objects.aexists(layout.solved(model)):
+        await tell_ready(state, record)
+        return False
     # A job that was ready and whose graph is gone: nobody owned the model for a while.
     return await submit(state, record, restart=("cancelled", "ready"))
 
@@ -124,7 +125,7 @@ async def submit(
     Where it is being worked on already, its tenant and webhooks wait for it too.
     """
 
-    record.watchers = [{**each, "tenant": record.tenant} for each in record.watchers]
+    record.watchers = _owned(record)
 
     def put() -> bool:
         known = state.board.get(record.id)
@@ -133,11 +134,31 @@ async def submit(
             again = ("failed",)
         if state.board.submit(record, again):
             return True
-        state.board.join(record)
+        if not state.board.join(record) and record.watchers:
+            ended = state.board.get(record.id)
+            if ended is not None and ended.ended:
+                # It ended before this caller came: what it came to, and not when, is told.
+                now = replace(ended, watchers=record.watchers, ended_at=time.time())
+                state.board.tell(now)
         return False
 
     try:
         return await anyio.to_thread.run_sync(put)
+    except REDIS_ERRORS as error:
+        raise unavailable(error) from error
+
+
+def _owned(record: JobRecord) -> list[dict[str, str]]:
+    return [{**each, "tenant": record.tenant} for each in record.watchers]
+
+
+async def tell_ready(state: AppState, record: JobRecord) -> None:
+    """Call the webhooks of a job that there is no need for: what it would make is there."""
+    if not record.watchers:
+        return
+    ended = replace(record, state="ready", ended_at=time.time(), watchers=_owned(record))
+    try:
+        await anyio.to_thread.run_sync(state.board.tell, ended)
     except REDIS_ERRORS as error:
         raise unavailable(error) from error
 

@@ -5,6 +5,9 @@ The script that ends a job puts its webhooks there, so no process can die betwee
 
 from __future__ import annotations
 
+from typing import Any
+
+from torchpruner_service.state.job_record import JobRecord
 from torchpruner_service.state.turns import PUSH
 
 HOOKS = "webhooks"
@@ -29,3 +32,10 @@ local function call_watchers(job, line)
 end
 """
 )
+
+
+def event_of(record: JobRecord) -> dict[str, Any]:
+    """What a webhook is told of a job: the same as the script above writes."""
+    told = ("kind", "model", "state", "problem", "ended_at")
+    event = {"event": f"job.{record.state}", "job": record.id}
+    return {**event, **{name: getattr(record, name) for name in told}}

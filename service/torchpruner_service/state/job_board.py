@@ -23,7 +23,7 @@ from torchpruner_service.identity import engine_version
 from torchpruner_service.problems import Conflict
 from torchpruner_service.settings import Settings
 from torchpruner_service.state.fair_queue import FairQueue, line_of
-from torchpruner_service.state.hook_line import CALL_WATCHERS, HOOKS
+from torchpruner_service.state.hook_line import CALL_WATCHERS, HOOKS, event_of
 from torchpruner_service.state.job_record import QUEUE_OF, JobRecord, State
 from torchpruner_service.state.keys import Keys
 from torchpruner_service.state.turns import Taken, Turns
@@ -244,6 +244,12 @@ class JobBoard:
         self._list(record)
         self._note_request(current)
         return True
+
+    def tell(self, record: JobRecord) -> None:
+        """Have the webhooks of ``record``, whose job had ended before they came, called now."""
+        for watcher in record.watchers:
+            waiting = {"watcher": watcher, "event": event_of(record)}
+            self.turns.push(HOOKS, str(watcher.get("tenant", record.tenant)), json.dumps(waiting))
 
     def leave(self, record: JobRecord, tenant: str) -> bool:
         """Take ``tenant`` from those who wait for a job; the last one to leave cancels it.
