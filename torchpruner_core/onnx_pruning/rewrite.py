@@ -31,7 +31,8 @@ def new_constants(
     """Return what must be rewritten at ``operator``; ``change`` is the cut's entry for it."""
     if not all(node.is_shaped for node in (*operator.in_data, *operator.out_data) if node):
         return {}
-    rule = _RULES.get(operator.type) if operator.proto.domain in STANDARD_DOMAINS else None
+    domain = operator.proto.domain
+    rule = _RULES.get(operator.type if domain in STANDARD_DOMAINS else f"{domain}::{operator.type}")
     found: NewConstants = {} if rule is None else rule(opened, operator)
     for key, amount in change.items():
         if isinstance(amount, int):
@@ -228,6 +229,36 @@ def _attention(opened: OpenModel, operator: OperatorNode) -> NewConstants:
     return {"scale": float(1 / np.sqrt(size))}
 
 
+def _fused_attention(opened: OpenModel, operator: OperatorNode) -> NewConstants:
+    """As for ONNX's attention; the widths of a packed weight's parts are written down too."""
+    query = operator.in_data[0]
+    nodes = (*operator.in_data, *operator.out_data)
+    if query is None or not any(node.value_name in opened.cuts for node in nodes if node):
+        return {}
+    heads = int(operator.params["num_heads"])
+    found: NewConstants = {}
+    size = query.shape[4] if query.rank == 5 else query.shape[2] // heads
+    if operator.type in ("Attention", "QAttention"):
+        weight, out = operator.in_data[1], operator.out_data[0]
+        stated = operator.params.get("qkv_hidden_sizes")
+        assert weight is not None
+        widths = [int(w) for w in stated] if stated else [weight.shape[1] // 3] * 3
+        size = widths[0] // heads
+        if stated:
+            gone = opened.removed(weight, 1)
+            edges = np.cumsum([0, *widths])
+            before = np.searchsorted(gone, edges)
+            found["qkv_hidden_sizes"] = [
+                int(w - n) for w, n in zip(widths, np.diff(before), strict=True)
+            ]
+            assert opened.shape_after(out)[-1] == found["qkv_hidden_sizes"][2]
+    elif operator.type == "GroupQueryAttention" and operator.input(1) is None:
+        size = query.shape[2] // (heads + 2 * int(operator.params["kv_num_heads"]))
+    if not float(operator.params.get("scale", 0.0)):
+        found["scale"] = float(1 / np.sqrt(size))
+    return found
+
+
 def _indices(opened: OpenModel, operator: OperatorNode) -> NewConstants:
     x, indices = operator.in_data[0], operator.in_data[1]
     old = operator.value(1)
@@ -268,6 +299,10 @@ _RULES: dict[str, Rule] = {
     "AffineGrid": _affine_grid,
     "Attention": _attention,
     "LinearAttention": _attention,
+    **{
+        f"com.microsoft::{name}": _fused_attention
+        for name in ("Attention", "QAttention", "MultiHeadAttention", "GroupQueryAttention")
+    },
     "Gather": _indices,
     "ScatterND": _indices,
     "Compress": _compress,

@@ -8,6 +8,8 @@ operator sets; ``tests/core/operators`` walks the registry of schemas to prove i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torchpruner_core.coupling.ties import Ties
 from torchpruner_core.operators.base import OperatorNode
 from torchpruner_core.operators.registry import operator_register
@@ -57,11 +59,12 @@ class Opaque(OperatorNode):
         self.opaque(ties, self.reason)
 
 
-def _register() -> None:
-    for reason, names in REASONS.items():
+def register_opaque(reasons: Mapping[str, tuple[str, ...]]) -> None:
+    """Register operator types, by the reason why no slice passes through them."""
+    for reason, names in reasons.items():
         family = type("Opaque", (Opaque,), {"reason": reason, "__doc__": Opaque.__doc__})
         for name in names:
             operator_register.describe(name, family)
 
 
-_register()
+register_opaque(REASONS)

@@ -7,12 +7,13 @@ import logging
 import numpy as np
 import onnx
 import pytest
+from onnxruntime.capi.onnxruntime_pybind11_state import get_all_operator_schema
 
 from tests.core.operators.brute_force import model, node
 from torchpruner_core import solve_onnx
 from torchpruner_core.coupling.ties import Ties
 from torchpruner_core.errors import OpaqueAxisError
-from torchpruner_core.operators import operator_register
+from torchpruner_core.operators import onnxruntime_opaque, operator_register
 from torchpruner_core.operators.base import OperatorNode
 from torchpruner_core.operators.opaque import REASONS, Opaque
 
@@ -34,7 +35,7 @@ def test_no_operator_is_both_described_and_opaque():
     assert len(opaque) == len(set(opaque))
     known = {f"{d}::{n}" if d else n for d, n in SCHEMAS}
     assert set(opaque) <= known
-    own = {name for name in operator_register.names() if not name.startswith("com.microsoft::")}
+    own = {name for name in operator_register.names() if not name.startswith("com.m")}
     assert own <= known
     for name in opaque:
         domain, _, plain = name.rpartition("::")
@@ -52,8 +53,28 @@ def test_every_described_operator_has_a_small_graph_in_these_tests():
             assert plain in text, name
 
 
+CONTRIBUTED = sorted(
+    {(s.domain, s.name) for s in get_all_operator_schema() if s.domain.startswith("com.m")}
+)
+
+
+@pytest.mark.parametrize(("domain", "name"), CONTRIBUTED, ids=[f"{d}::{n}" for d, n in CONTRIBUTED])
+def test_every_operator_that_onnxruntime_adds_is_described_or_opaque(domain, name):
+    family = operator_register.get(name, domain)
+    assert family is not OperatorNode
+    assert family.reason if issubclass(family, Opaque) else family.ties is not OperatorNode.ties
+
+
+def test_no_operator_of_onnxruntime_is_both_described_and_opaque():
+    names = [name for group in onnxruntime_opaque.REASONS.values() for name in group]
+    assert len(names) == len(set(names))
+    for name in names:
+        domain, _, plain = name.rpartition("::")
+        assert issubclass(operator_register.get(plain, domain or "com.microsoft"), Opaque), name
+
+
 def test_another_domain_does_not_inherit_a_rule_by_its_name():
-    assert operator_register.get("Attention", "com.microsoft") is OperatorNode
+    assert operator_register.get("Attention", "my.domain") is OperatorNode
     assert operator_register.get("Conv", "ai.onnx") is operator_register.get("Conv")
 
 
