@@ -160,10 +160,12 @@ class _Tensor:
         self.requires_grad = tensor.requires_grad
         self.grad = tensor.grad if tensor.is_leaf else None
         self.version = None if tensor.is_inference() else tensor._version
-        self.plain = type(tensor) in (torch.Tensor, nn.Parameter, nn.Buffer) and (
-            tensor.layout is torch.strided
+        self.plain = (
+            type(tensor) in (torch.Tensor, nn.Parameter, nn.Buffer)
+            and tensor.layout is torch.strided
+            and not tensor.is_meta
         )
-        stored = values and self.plain and not tensor.is_meta
+        stored = values and self.plain
         self.copy = tensor.detach().clone() if stored else None
 
     def restore(self) -> None:

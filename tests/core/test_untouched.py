@@ -273,3 +273,10 @@ def test_the_rehearsal_of_a_cut_leaves_no_table_without_values() -> None:
     pruned = model(x)
     tp.recovery_cut(model, result, context)
     assert pruned.shape == model(x).shape
+
+
+def test_a_model_without_values_is_untouched_too() -> None:
+    model = torchvision.models.resnet18().to("meta")
+    before = tree(model)
+    tp.ONNXGraph(model).build_graph((torch.rand(1, 3, 64, 64),), fill_value=False)
+    assert tree(model) == before

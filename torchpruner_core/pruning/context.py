@@ -16,6 +16,7 @@ from torch import nn
 from torchpruner_core.cut_dict import fingerprint
 from torchpruner_core.cut_result import CutResult
 from torchpruner_core.errors import ContextMismatchError
+from torchpruner_core.pruning.forward.verification import Comparison
 from torchpruner_core.pruning.tensors.journal import AttributeChange, get_attribute
 from torchpruner_core.pruning.tensors.slices import RemovedSlices
 from torchpruner_core.pruning.tensors.targets import LocalModel
@@ -64,6 +65,8 @@ class CutContext:
     attributes: list[AttributeChange] = field(default_factory=list)
     custom: dict[str, Any] = field(default_factory=dict)
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    verified: tuple[Comparison, ...] = ()
+    """With ``verify=True``: how the pruned model compared, one entry a batch."""
     repairs: dict[str, Repair] = field(default_factory=dict)
 
     def __repr__(self) -> str:

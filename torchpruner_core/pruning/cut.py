@@ -34,6 +34,7 @@ from torchpruner_core.pruning.forward.corrections import (
 )
 from torchpruner_core.pruning.forward.literals import Change, find_changes
 from torchpruner_core.pruning.forward.rehearsal import Stage
+from torchpruner_core.pruning.forward.verification import Verification
 from torchpruner_core.pruning.model_config import (
     adopted,
     follow_config,
@@ -57,7 +58,12 @@ ModelT = TypeVar("ModelT", bound=nn.Module)
 
 @in_mode_of_model
 def set_cut(
-    model: ModelT, cut_dict: Cut, *, inputs: Any = None, correct_forward: bool = False
+    model: ModelT,
+    cut_dict: Cut,
+    *,
+    inputs: Any = None,
+    correct_forward: bool = False,
+    verify: bool = False,
 ) -> tuple[ModelT, CutContext]:
     """Remove the slices that a cut lists from a model, in place.
 
@@ -68,6 +74,12 @@ def set_cut(
     A constant that ``forward()`` holds as a literal cannot change, and the cut is refused; with
     ``correct_forward`` the module's forward is wrapped, and the literal replaced as it runs.
 
+    With ``verify`` the model is run before and after, on ``inputs`` (or on random ones of the shapes
+    that the cut names) and on a second random batch of the same shapes: what it computes must be what
+    it computes with the slices at zero, or :class:`VerificationError` has the numbers and the model is
+    as it was. ``context.verified`` has them where it is right. This takes a copy of the model's
+    memory, and six forward passes.
+
     Parameters keep their identity: the same ``nn.Parameter`` objects become smaller, gradients
     included, so an optimizer, hooks and tied weights go on working (its state follows with
     ``set_cut_optimizer``). Device, dtype, ``requires_grad`` and memory layout stay. Attributes that
@@ -75,7 +87,8 @@ def set_cut(
 
     Returns the same model and the context that :func:`recovery_cut` needs. Raises a
     :class:`ReplayError`, and leaves the model as it was: :class:`CutMismatchError`,
-    :class:`ModulePrunerError`, :class:`LiteralInForwardError`, :class:`UnsupportedModuleError`.
+    :class:`ModulePrunerError`, :class:`LiteralInForwardError`, :class:`UnsupportedModuleError`,
+    :class:`VerificationError`.
     """
     root = unwrap(model)
     cut = read_cut(cut_dict)
@@ -83,6 +96,7 @@ def set_cut(
     plan = make_plan(root, cut)
     with untouched(root):  # a rehearsal has tensors without values, which nothing must keep
         stage = Stage(root, plan, inputs) if plan.needs_rehearsal else None
+        verification = Verification(root, cut, inputs) if verify else None
     context = CutContext("cut", fingerprint(cut))
     journal = Journal()
     try:
@@ -97,6 +111,9 @@ def set_cut(
             _shorten(target, journal, context)
         for change in attributes:
             _set(plan.local, change, journal, context)
+        if verification is not None:
+            with untouched(root):
+                context.verified = verification.check(root)
     except BaseException:
         journal.rollback()
         _refresh(model)

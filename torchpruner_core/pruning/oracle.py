@@ -12,22 +12,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
-from torch.utils._pytree import tree_map
 
 from torchpruner_core.cut_dict import Cut, read_cut
-from torchpruner_core.cut_result import CutResult
 from torchpruner_core.errors import ReplayError
-from torchpruner_core.exporting import export_onnx
 from torchpruner_core.exporting.unwrapping import unwrap
-from torchpruner_core.onnx_pruning import masked_onnx
 from torchpruner_core.pruning.cut import recovery_cut, set_cut
-from torchpruner_core.pruning.forward.boundaries import (
-    cut_inputs,
-    flatten_outputs,
-    less_cut_outputs,
+from torchpruner_core.pruning.forward.boundaries import cut_inputs, less_cut_outputs
+from torchpruner_core.pruning.forward.comparison import (
+    MaskedOnnx,
+    arguments,
+    copied,
+    difference,
+    run,
 )
 from torchpruner_core.pruning.tensors.journal import STORES
 from torchpruner_core.pruning.tensors.targets import own_tensors
@@ -118,7 +116,7 @@ def verify_cut(
     :class:`ReplayError` where the model itself does not run on these inputs.
     """
     cut = read_cut(result)
-    args, kwargs = _arguments(inputs)
+    args, kwargs = arguments(inputs)
     subject = copied(unwrap(model)).eval()
     randomise_norms(subject, seed)
     pruned = copied(subject)
@@ -133,10 +131,14 @@ def verify_cut(
         received, failure = _run_pruned(pruned, cut_inputs(cut, args, kwargs), seed)
         reference, name = None, "network with the slices at zero"
         if cut.renormalises:
-            reference, reason = _masked_by_onnx(subject, cut, inputs)
-            name = "masked ONNX model" if reference is not None else "nothing"
+            name = "masked ONNX model"
+            try:
+                reference = MaskedOnnx(subject, cut, inputs).run(inputs)
+            except Exception as error:
+                name = "nothing"
+                reason = f"no masked reference: {type(error).__name__}: {str(error)[:200]}"
         else:
-            reference = _run(set_zero(copied(subject), cut)[0], args, kwargs, seed)
+            reference = run(set_zero(copied(subject), cut)[0], args, kwargs, seed)
         expected = None if reference is None else less_cut_outputs(cut, reference)
     wanted = [tuple(x.shape) for x in less_cut_outputs(cut, original)]
     shapes_match = not failure and wanted == [tuple(x.shape) for x in received]
@@ -146,8 +148,8 @@ def verify_cut(
     if shapes_match and not original:
         reason = "the model returns no tensors to compare: let it return some, or a dict of them"
     elif expected is not None and shapes_match:
-        absolute, relative = _difference(expected, received)
-        effect = _difference(expected, less_cut_outputs(cut, original))[1]
+        absolute, relative = difference(expected, received)
+        effect = difference(expected, less_cut_outputs(cut, original))[1]
         equal = relative <= tolerance
     elif not shapes_match:
         equal = False
@@ -171,16 +173,6 @@ def verify_cut(
     )
 
 
-def copied(model: nn.Module) -> nn.Module:
-    """Return a deep copy; torch refuses to copy what a hook computed, such as a masked weight."""
-    memo: dict[int, Any] = {}
-    for module in model.modules():
-        for _, tensor in own_tensors(module):
-            if not tensor.is_leaf:
-                memo[id(tensor)] = tensor.detach().clone()
-    return copy.deepcopy(model, memo)
-
-
 def randomise_norms(model: nn.Module, seed: int = 0) -> nn.Module:
     """Fill every batch and instance norm with random affine values and running statistics, in place."""
     generator = torch.Generator().manual_seed(seed)
@@ -201,18 +193,11 @@ def randomise_norms(model: nn.Module, seed: int = 0) -> nn.Module:
     return model
 
 
-def _arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    inputs = tree_map(lambda x: torch.as_tensor(x) if isinstance(x, np.ndarray) else x, inputs)
-    if isinstance(inputs, Mapping):
-        return (), dict(inputs)
-    return (tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)), {}
-
-
 def _run_original(
     model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], seed: int
 ) -> list[torch.Tensor]:
     try:
-        return _run(model, args, kwargs, seed)
+        return run(model, args, kwargs, seed)
     except Exception as error:
         meta = any(
             tensor.is_meta for module in model.modules() for _, tensor in own_tensors(module)
@@ -232,58 +217,9 @@ def _run_pruned(
     model: nn.Module, call: tuple[tuple[Any, ...], dict[str, Any]], seed: int
 ) -> tuple[list[torch.Tensor], str]:
     try:
-        return _run(model, *call, seed), ""
+        return run(model, *call, seed), ""
     except Exception as error:
         return [], f"the pruned network does not run: {type(error).__name__}: {str(error)[:300]}"
-
-
-def _run(
-    model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], seed: int
-) -> list[torch.Tensor]:
-    torch.manual_seed(seed)
-    return [x.clone() for x in flatten_outputs(model(*args, **kwargs))]
-
-
-def _difference(expected: list[torch.Tensor], received: list[torch.Tensor]) -> tuple[float, float]:
-    absolute = relative = 0.0
-    for x, y in zip(expected, received, strict=True):
-        if x.numel() == 0:
-            continue
-        if not x.is_floating_point():
-            gap = float((x.to(torch.float64) - y.to(torch.float64)).abs().max())
-            absolute, relative = max(absolute, gap), max(relative, gap)
-            continue
-        x, y = x.double(), y.double()
-        same = (x == y) | (x.isnan() & y.isnan())
-        gap = float(torch.where(same, torch.zeros_like(x), (x - y).abs()).max())
-        finite = x[x.isfinite()].abs()
-        scale = float(finite.max()) if finite.numel() else 1.0
-        if gap != gap:
-            return float("nan"), float("inf")
-        absolute, relative = max(absolute, gap), max(relative, gap / max(scale, 1e-12))
-    return absolute, relative
-
-
-def _masked_by_onnx(
-    model: nn.Module, cut: CutResult, inputs: Any
-) -> tuple[list[torch.Tensor] | None, str]:
-    """Run the ONNX model that computes the listed normalisations over the kept slices only."""
-    try:
-        import onnxruntime
-
-        masked = masked_onnx(export_onnx(model, inputs), cut)
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(masked, options, providers=["CPUExecutionProvider"])
-        args, kwargs = _arguments(inputs)
-        tensors = flatten_outputs((args, kwargs))
-        names = [node.name for node in session.get_inputs()]
-        feeds = dict(zip(names, (x.detach().cpu().numpy() for x in tensors), strict=False))
-        feeds.update({k: v.detach().cpu().numpy() for k, v in kwargs.items() if k in names})
-        results = session.run(None, feeds)
-        return [torch.from_numpy(np.ascontiguousarray(x)) for x in results], ""
-    except Exception as error:
-        return None, f"no masked reference: {type(error).__name__}: {str(error)[:200]}"
 
 
 def _everything(model: nn.Module) -> dict[str, Any]:

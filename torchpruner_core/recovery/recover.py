@@ -25,7 +25,7 @@ from torchpruner_core.pruning.forward.boundaries import (
     flatten_outputs,
     less_cut_outputs,
 )
-from torchpruner_core.pruning.oracle import copied
+from torchpruner_core.pruning.forward.comparison import copied
 from torchpruner_core.pruning.tensors import slices
 from torchpruner_core.pruning.tensors.journal import Journal
 from torchpruner_core.pruning.tensors.targets import LocalModel, in_mode_of_model
