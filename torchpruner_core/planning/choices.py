@@ -42,7 +42,8 @@ class Choices:
     """The groups that can be cut, and the table of what each may keep.
 
     ``first`` is each group's first row, shape ``(groups + 1,)``; ``keep`` the units kept and ``loss`` the
-    score lost in each row. ``order`` holds each group's units, those that go first at the front.
+    score lost in each row, of the ``worth`` of all. ``order`` holds each group's units, those that go
+    first at the front.
     """
 
     groups: tuple[UnitGroup, ...]
@@ -51,6 +52,7 @@ class Choices:
     first: Int
     keep: Int
     loss: Float
+    worth: float
     classes: int
 
     @cached_property
@@ -213,5 +215,6 @@ def make_choices(
         first,
         np.concatenate(keep) if keep else np.empty(0, dtype=np.int64),
         np.concatenate(loss) if loss else np.empty(0),
+        float(sum(values.sum() for values in scores)),
         classes,
     )

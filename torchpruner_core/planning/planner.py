@@ -34,6 +34,7 @@ from torchpruner_core.planning.solver import (
     RankedPath,
     exchange,
     give_back,
+    land,
     rebuild,
 )
 from torchpruner_core.planning.units import UnitGroup, Units, find_units
@@ -172,8 +173,8 @@ class Planner:
         rows = give_back(problem, rows, limits, self.choices.last)
         rows = exchange(problem, rows, limits)
         ask(report, "choosing widths", 0.7)
-        rows = rebuild(problem, rows, limits)
-        return exchange(problem, rows, limits)
+        rows = exchange(problem, rebuild(problem, rows, limits), limits)
+        return land(problem, rows, limits)
 
     def _path(self, problem: Problem, limits: Mapping[str, float]) -> GreedyPath:
         names = list(problem.resources)

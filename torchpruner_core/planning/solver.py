@@ -39,6 +39,12 @@ WORK = 60_000
 Small networks, where a single layer matters, are searched through; in large ones the path is as good.
 """
 
+LANDED = 0.01
+"""How near to a budget, as a share of it, is near enough."""
+
+LANDING_LOSS = 0.005
+"""The share of the kept score that getting nearer may cost."""
+
 CANDIDATES = 24
 """Groups tried on each side of an exchange: those with the most to win and the least to lose."""
 
@@ -302,6 +308,38 @@ def rebuild(problem: Problem, rows: Int, limits: Mapping[str, float]) -> Int:
                     if found is not None and choices.lost(found) < best * (1 - 1e-9):
                         rows, best, improved = found, choices.lost(found), True
     return rows
+
+
+def land(problem: Problem, rows: Int, limits: Mapping[str, float]) -> Int:
+    """Return ``rows`` moved up to the budget, where that costs next to no score.
+
+    Steps of a few wide layers may not fit what is left of a budget. One of them given back, and the
+    narrower ones of others taken instead, ends nearer to what was asked for.
+    """
+    choices = problem.choices
+    kept = float(choices.worth - choices.lost(rows))
+    most = choices.lost(rows) + LANDING_LOSS * kept
+    left = _slack(problem, rows, limits)
+    found = rows
+    for group in np.flatnonzero(rows > 0).tolist():
+        for steps in (1, 2):
+            if left <= LANDED or rows[group] < steps:
+                continue
+            trial = rows.copy()
+            trial[group] -= steps
+            moved = _followed(problem, trial, group, limits)
+            if moved is None or choices.lost(moved) > most:
+                continue
+            slack = _slack(problem, moved, limits)
+            if slack < left:
+                found, left = moved, slack
+    return found
+
+
+def _slack(problem: Problem, rows: Int, limits: Mapping[str, float]) -> float:
+    """Return how far the nearest cost is below its limit, as a share of it."""
+    costs = problem.costs(rows)
+    return min(1 - value / limits[name] for name, value in costs.items())
 
 
 def _followed(problem: Problem, rows: Int, group: int, limits: Mapping[str, float]) -> Int | None:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from torchpruner_core.analysis.coupling import ClassView
 from torchpruner_core.analysis.graph_data import GraphData
+from torchpruner_core.analysis.records import TERMINAL_KINDS
 
 Int = NDArray[np.int64]
 
@@ -27,6 +28,7 @@ FACTOR = (
     "it is a factor of an axis that goes by its other one (a head dimension, a channel of every "
     "group); granularity='inner' takes it instead"
 )
+UNREAD = "nothing that the graph computes has this axis, so what its slices are worth is not known"
 ATTEMPTS = 4
 """How often a factor that turned out fixed is exchanged for another one of its view."""
 
@@ -239,6 +241,12 @@ class _Describer:
             for name in names:
                 for owner in graph.classes_of(name):
                     self.boundary.setdefault(owner, text.format(name))
+        self.computed = {
+            owner
+            for name, node in graph.nodes.items()
+            if node.kind not in TERMINAL_KINDS
+            for owner in graph.classes_of(name)
+        }
         self.matrices = {name for name, node in graph.nodes.items() if len(node.shape) > 1}
 
     def __call__(
@@ -256,6 +264,8 @@ class _Describer:
             (axis for c, _ in held for axis in self.stored[c]),
             key=lambda a: (self.order[a[0]], a[1]),
         )
+        if all(c not in self.computed for c in classes):
+            reason = reason or UNREAD
         for found in (self.boundary, self.reserved):
             reason = reason or next((found[c] for c in classes if c in found), None)
         return UnitGroup(

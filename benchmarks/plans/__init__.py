@@ -1,0 +1,1 @@
+"""Plans, measured: exactness, latency, time, accuracy, trained networks."""
