@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import signal
 import time
@@ -43,6 +44,11 @@ app = typer.Typer(
 keys_app = typer.Typer(no_args_is_help=True, help="API keys: create, list, revoke.")
 app.add_typer(keys_app, name="keys")
 
+DataDir = Annotated[
+    Path | None,
+    typer.Option(help="The folder that `serve` was given, where there is no STORAGE_URL"),
+]
+
 
 @app.command()
 def serve(
@@ -74,12 +80,16 @@ def worker(
     with_parent: Annotated[
         bool, typer.Option(hidden=True, help="Stop when the process that started this is gone")
     ] = False,
+    data_dir: DataDir = None,
 ) -> None:
     """Build graphs and artifacts until stopped; SIGTERM lets the running job end."""
     from torchpruner_service.observability.logs import configure_logs
     from torchpruner_service.worker.supervisor import run_worker
 
-    settings = _settings()
+    settings = _settings(**_given(data_dir))
+    if data_dir is not None:
+        # Its processes read the settings anew.
+        os.environ["TORCHPRUNER_DATA_DIR"] = str(data_dir)
     configure_logs(settings)
     if with_parent:
         ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)
@@ -89,12 +99,13 @@ def worker(
 @app.command()
 def gc(
     grace: Annotated[float, typer.Option(help="Seconds that anything is kept at least")] = 3600.0,
+    data_dir: DataDir = None,
 ) -> None:
     """Remove files that no tenant has any more. Workers do this by themselves every hour."""
     from torchpruner_service.storage.garbage import collect
     from torchpruner_service.storage.objects import Objects
 
-    settings = _settings()
+    settings = _settings(**_given(data_dir))
     done = collect(
         Objects(settings.effective_storage_url), upload_ttl=settings.upload_ttl, grace=grace
     )
@@ -125,15 +136,24 @@ def create(
     rate_limit: Annotated[int | None, typer.Option(help="Requests a minute")] = None,
     quota_models: Annotated[int | None, typer.Option(help="Models it may keep")] = None,
     quota_bytes: Annotated[int | None, typer.Option(help="Bytes of files it may keep")] = None,
+    data_dir: DataDir = None,
 ) -> None:
     """Make a key and print it, this once; only a hash is stored."""
     from torchpruner_service.auth.api_keys import create_key
+    from torchpruner_service.folder_lock import was_served_from
     from torchpruner_service.problems import Problem
     from torchpruner_service.storage.objects import Objects
 
+    settings = _settings(**_given(data_dir))
+    if settings.storage_url is None and not was_served_from(settings.data_dir):
+        _fail(
+            f"no service has ever kept its data in {settings.data_dir}, so nobody would know this key: "
+            "give the --data-dir that `torchpruner-service serve` has, set the STORAGE_URL that it "
+            "has, or start it first"
+        )
     try:
         _, text = create_key(
-            Objects(_settings().effective_storage_url),
+            Objects(settings.effective_storage_url),
             tenant,
             [scope.strip() for scope in scopes.split(",") if scope.strip()],
             name=name,
@@ -147,13 +167,13 @@ def create(
 
 
 @keys_app.command("list")
-def list_all() -> None:
+def list_all(data_dir: DataDir = None) -> None:
     """List the keys, without their secrets."""
     from torchpruner_service.auth.api_keys import list_keys
     from torchpruner_service.storage.objects import Objects
 
     table = Table("id", "tenant", "scopes", "name", "created", "state")
-    for key in list_keys(Objects(_settings().effective_storage_url)):
+    for key in list_keys(Objects(_settings(**_given(data_dir)).effective_storage_url)):
         created = time.strftime("%Y-%m-%d %H:%M", time.gmtime(key.created_at))
         table.add_row(
             key.id,
@@ -167,17 +187,23 @@ def list_all() -> None:
 
 
 @keys_app.command("revoke")
-def revoke(identifier: Annotated[str, typer.Argument(help="The key's id")]) -> None:
+def revoke(
+    identifier: Annotated[str, typer.Argument(help="The key's id")], data_dir: DataDir = None
+) -> None:
     """Revoke a key; API processes refuse it within seconds."""
     from torchpruner_service.auth.api_keys import revoke_key
     from torchpruner_service.problems import Problem
     from torchpruner_service.storage.objects import Objects
 
     try:
-        key = revoke_key(Objects(_settings().effective_storage_url), identifier)
+        key = revoke_key(Objects(_settings(**_given(data_dir)).effective_storage_url), identifier)
     except Problem as problem:
         _fail(problem.detail)
     typer.echo(f"revoked {key.id} of {key.tenant}")
+
+
+def _given(data_dir: Path | None) -> dict[str, Any]:
+    return {} if data_dir is None else {"data_dir": data_dir}
 
 
 def _settings(**given: Any) -> Settings:

@@ -72,10 +72,19 @@ class EmbeddedValkey:
         )
 
     def keep_alive(self) -> None:
-        """Start the server again where it has died."""
-        if self._process is not None and self._process.poll() is not None:
+        """Start the server again where it has died, or where nobody finds it any more."""
+        if self._process is None:
+            return
+        if self._process.poll() is not None:
             log.error("Valkey died; starting it again", code=self._process.returncode)
-            self.start()
+        elif not self._socket.exists():
+            # Cleaners of temporary folders take sockets too.
+            log.error("Valkey's socket was removed; starting it again", socket=str(self._socket))
+            self.stop()
+        else:
+            return
+        self._socket.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.start()
 
     def stop(self) -> None:
         if self._process is not None and self._process.poll() is None:

@@ -15,6 +15,7 @@ import uvicorn
 
 from torchpruner_service.api.app import create_app
 from torchpruner_service.embedded import EmbeddedValkey
+from torchpruner_service.folder_lock import FolderLock
 from torchpruner_service.settings import Settings
 
 LOOK_SECONDS = 0.5
@@ -24,6 +25,15 @@ log = structlog.get_logger(__name__)
 
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; then finish open requests and running jobs, and stop."""
+    lock = FolderLock(settings.data_dir)
+    lock.take(alone=settings.embedded)
+    try:
+        _serve(settings, lock)
+    finally:
+        lock.release()
+
+
+def _serve(settings: Settings, lock: FolderLock) -> None:
     with _companions(settings) as configured:
         config = uvicorn.Config(
             create_app(configured),
@@ -36,15 +46,16 @@ def serve(settings: Settings) -> None:
             limit_concurrency=2000,
             h11_max_incomplete_event_size=64 * 1024,
         )
-        _Announced(config, configured).run()
+        _Announced(config, configured, lock).run()
 
 
 class _Announced(uvicorn.Server):
     """Prints where the service is once it listens; port 0 is any free one."""
 
-    def __init__(self, config: uvicorn.Config, settings: Settings) -> None:
+    def __init__(self, config: uvicorn.Config, settings: Settings, lock: FolderLock) -> None:
         super().__init__(config)
         self._settings = settings
+        self._lock = lock
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -65,6 +76,7 @@ class _Announced(uvicorn.Server):
         port = self.servers[0].sockets[0].getsockname()[1]
         host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
         url = f"http://{host}:{port}"
+        self._lock.tell(url=url)
         log.info("serving", url=url, docs=f"{url}/docs", auth=self._settings.auth_required)
         print(f"torchpruner-service: {url}   docs: {url}/docs", flush=True)
 

@@ -172,10 +172,31 @@ def test_reading_the_worker_s_environment_is_refused(attack: Attack) -> None:
 
 def test_reading_another_model_is_refused(attack: Attack) -> None:
     attack.next_job_works()
-    blobs = attack.service.data_dir / "objects" / "blobs"
+    blobs = attack.service.store / "blobs"
     other = next(path for path in blobs.rglob("*") if path.is_file())
     problem = attack.fails(program(ReadsAFile(str(other))), "x:1")
     assert refused_by_the_kernel(problem), problem
+
+
+def test_whether_another_tenant_has_a_file_is_not_told(attack: Attack) -> None:
+    attack.next_job_works()
+    objects = attack.service.data_dir / "objects"
+    digest = next(path for path in (attack.service.store / "blobs").rglob("*") if path.is_file())
+    told = []
+    for name in (digest.name, "0" * 64):
+        guess = objects / "blobs" / name[:2] / name
+        problem = attack.fails(program(ReadsAFile(str(guess))), "x:1")
+        told.append(problem["cause"].replace(name, "?").replace(f"/{name[:2]}/", "/"))
+    # The name of the store's folder is not to be read or listed either.
+    assert told[0] == told[1]
+    for secret in (objects, objects / ".store"):
+        problem = attack.fails(program(ReadsAFile(str(secret))), "x:1")
+        assert attack.service.store.name not in str(problem)
+
+
+def test_no_path_of_the_store_reaches_the_sandbox(attack: Attack) -> None:
+    problem = attack.fails(program(ReadsAFile("/nowhere")), "x:1")
+    assert attack.service.store.name not in str(problem)
 
 
 def test_overwriting_a_file_does_nothing(attack: Attack, tmp_path: Path) -> None:

@@ -72,6 +72,12 @@ class RunningService:
             time.sleep(0.05)
         raise AssertionError(f"the service is not ready:\n{self.log()[-3000:]}")
 
+    @property
+    def store(self) -> Path:
+        """The folder of the local object store, whose name is secret."""
+        (folder,) = (self.data_dir / "objects").glob("store-*")
+        return folder
+
     def log(self) -> str:
         return self._log_path.read_text(errors="replace")
 

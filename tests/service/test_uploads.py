@@ -137,16 +137,7 @@ def test_the_same_file_twice_at_once_is_built_once(service: RunningService) -> N
         line for line in service.log().splitlines() if '"job started"' in line and model in line
     ]
     assert len(started) == 1
-    assert (
-        len(
-            list(
-                (service.data_dir / "objects" / "blobs").rglob(
-                    hashlib.sha256(file.content).hexdigest()
-                )
-            )
-        )
-        == 1
-    )
+    assert len(list((service.store / "blobs").rglob(hashlib.sha256(file.content).hexdigest()))) == 1
 
 
 def test_nothing_stays_in_the_staging_folder(service: RunningService, model_id: str) -> None:

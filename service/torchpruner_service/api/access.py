@@ -10,7 +10,6 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from torchpruner_service.api.app_state import AppState, app_state
 from torchpruner_service.api.extra_headers import add_headers
 from torchpruner_service.auth.api_keys import Principal
-from torchpruner_service.auth.rate_limit import check_rate
 from torchpruner_service.problems import Forbidden
 
 _bearer = HTTPBearer(
@@ -37,7 +36,7 @@ async def principal(
         who = Principal()
     limit = state.settings.rate_limit if who.rate_limit is None else who.rate_limit
     if limit:
-        headers = await check_rate(state.redis, state.keys, f"{who.tenant}:{who.key}", limit)
+        headers = await state.rates.check(f"{who.tenant}:{who.key}", limit)
         add_headers(request, headers)
     request.state.tenant = who.tenant
     request.state.principal = who

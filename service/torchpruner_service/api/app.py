@@ -19,6 +19,7 @@ from torchpruner_service.api.graph_cache import GraphCache
 from torchpruner_service.api.middleware import Observed
 from torchpruner_service.api.openapi import describe
 from torchpruner_service.api.quotas import Quotas
+from torchpruner_service.api.readiness import Readiness
 from torchpruner_service.api.routers import (
     analysis,
     artifacts,
@@ -33,6 +34,7 @@ from torchpruner_service.api.routers import (
 from torchpruner_service.api.same_site import SameSite
 from torchpruner_service.api.webhook_delivery import deliver_webhooks
 from torchpruner_service.auth.api_keys import KeyRing
+from torchpruner_service.auth.rate_limit import RateLimits
 from torchpruner_service.identity import engine_version
 from torchpruner_service.observability.metrics_port import metrics_port
 from torchpruner_service.settings import Settings
@@ -111,6 +113,8 @@ def _state(settings: Settings) -> AppState:
         key_ring=KeyRing(objects),
         catalog=catalog,
         quotas=Quotas(catalog, objects, settings),
+        readiness=Readiness(settings.effective_redis_url, redis, board, objects),
+        rates=RateLimits(redis, keys),
     )
 
 

@@ -11,7 +11,9 @@ from fastapi import Request
 from torchpruner_service.api.catalog import Catalog
 from torchpruner_service.api.graph_cache import GraphCache
 from torchpruner_service.api.quotas import Quotas
+from torchpruner_service.api.readiness import Readiness
 from torchpruner_service.auth.api_keys import KeyRing
+from torchpruner_service.auth.rate_limit import RateLimits
 from torchpruner_service.settings import Settings
 from torchpruner_service.state.job_board import JobBoard
 from torchpruner_service.state.keys import Keys
@@ -31,6 +33,8 @@ class AppState:
     key_ring: KeyRing
     catalog: Catalog
     quotas: Quotas
+    readiness: Readiness
+    rates: RateLimits
     analyses: anyio.CapacityLimiter = field(
         default_factory=lambda: anyio.CapacityLimiter(ANALYSES_AT_ONCE)
     )

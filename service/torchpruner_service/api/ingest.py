@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import errno
 import hashlib
 import os
 import re
@@ -16,8 +15,9 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
-from torchpruner_service.problems import InvalidRequest, StorageFull, TooLarge
+from torchpruner_service.problems import InvalidRequest, TooLarge
 from torchpruner_service.settings import MIB
+from torchpruner_service.storage.store_errors import NO_ROOM, full
 
 PIECE = 1 * MIB
 
@@ -80,12 +80,15 @@ async def stage(
     Raises ``TooLarge`` past ``limit`` bytes, ``StorageFull`` on a full disk, ``InvalidRequest``
     where the sender stalls for ``idle_timeout`` seconds. Nothing is left behind then.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"upload-{secrets.token_hex(12)}"
     hasher = hashlib.sha256()
     size = 0
     done = False
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise _full(folder, error) from error
     writing: asyncio.Future[None] | None = None
 
     def keep(piece: bytes) -> None:
@@ -109,11 +112,7 @@ async def stage(
             await writing
         done = True
     except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise StorageFull(
-                "the disk where uploads are staged is full; free some room, then try again"
-            ) from error
-        raise
+        raise _full(folder, error) from error
     finally:
         if writing is not None and not writing.done():
             with anyio.CancelScope(shield=True):
@@ -122,6 +121,12 @@ async def stage(
         if not done:
             path.unlink(missing_ok=True)
     return StagedFile(path, size, hasher.hexdigest())
+
+
+def _full(folder: Path, error: OSError) -> Exception:
+    if error.errno in NO_ROOM:
+        return full(folder, "the disk where uploads are staged", error.errno)
+    return error
 
 
 async def _pieces(chunks: AsyncIterator[bytes], idle_timeout: float) -> AsyncIterator[bytes]:

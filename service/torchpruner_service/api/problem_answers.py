@@ -9,12 +9,14 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic_core import to_json
+from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from torchpruner_core.errors import TorchPrunerError
 from torchpruner_service.problems import MEDIA_TYPE, Problem, jsonable, problem_of
-from torchpruner_service.state.redis_clients import REDIS_ERRORS, unavailable
+from torchpruner_service.state.redis_clients import unavailable
+from torchpruner_service.storage.store_errors import NO_ROOM, full
 
 log = structlog.get_logger(__name__)
 
@@ -50,11 +52,20 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def on_unforeseen(request: Request, error: Exception) -> Response:
-        if isinstance(error, REDIS_ERRORS):
-            problem = unavailable(error)
+        problem = known_trouble(error)
+        if problem is not None:
             return _answer(request, problem.to_dict(), problem.headers)
         log.exception("request failed", path=request.url.path)
         return _answer(request, problem_of(error), {})
+
+
+def known_trouble(error: Exception) -> Problem | None:
+    """The problem that an error of the machine or of Redis stands for."""
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        return full(None, "a disk of the service", error.errno)
+    if isinstance(error, (RedisError, ConnectionError, TimeoutError)):
+        return unavailable(error)
+    return None
 
 
 def allowed_methods(request: Request) -> list[str]:

@@ -10,6 +10,8 @@ from torchpruner_core.errors import InvalidModelError
 from torchpruner_core.importing.wire import holds_graph, tensor_headers
 from torchpruner_service.problems import InvalidUpload
 
+MAX_DEPTH = 100
+"""Folders in each other; modules nest in names, and seldom ten deep."""
 MAX_ENTRIES = 200_000
 MAX_RATIO = 200
 """Unpacked to packed: PyTorch's archives are stored, not compressed."""
@@ -85,6 +87,14 @@ def _sniff_zip(path: Path, size: int, max_unpacked: int) -> str:
             unpacked=unpacked,
         )
     names = [f"/{entry.filename}" for entry in entries]
+    deepest = max((name.count("/") for name in names), default=0)
+    if deepest > MAX_DEPTH:
+        raise InvalidUpload(
+            f"the archive has {deepest} folders in each other, more than this service reads; save the "
+            "model anew",
+            slug="archive-too-deep",
+            depth=deepest,
+        )
     if any(
         name.endswith(("/archive_format", "/serialized_exported_program.json")) for name in names
     ):

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 
 from torchpruner_service.problems import Problem
 from torchpruner_service.sandbox.confinement import Limits
+from torchpruner_service.sandbox.disk_use import disk_used
 from torchpruner_service.sandbox.frames import (
     DATA,
     ERROR,
@@ -210,15 +211,9 @@ class _Follower:
                 raise TaskFailed(_too_big(self._task.limits.memory))
 
     def _watch_disk(self) -> None:
-        used = 0
-        for folder, _, names in os.walk(self._task.scratch):
-            for name in names:
-                with contextlib.suppress(OSError):
-                    used += (
-                        os.stat(os.path.join(folder, name), follow_symlinks=False).st_blocks * 512
-                    )
-        if used > self._task.limits.file_bytes:
-            raise TaskFailed(_too_much_disk(self._task.limits.file_bytes))
+        limit = self._task.limits.file_bytes
+        if disk_used(self._task.scratch, limit) > limit:
+            raise TaskFailed(_too_much_disk(limit))
 
     def _hear(self, timeout: float = 0.0) -> dict[str, Any]:
         """Return what the nursery said since the last time."""

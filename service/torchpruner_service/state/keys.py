@@ -23,6 +23,10 @@ class Keys:
         """List, kept by RQ: the jobs that wait in a queue. Autoscalers read its length."""
         return f"rq:queue:{self.queue(name)}"
 
+    def probe(self, name: str) -> str:
+        """String with a short life: written to see whether it can be read."""
+        return f"{self.prefix}probe:{name}"
+
     def line(self, name: str) -> str:
         """Sorted set, and keys that begin so: what waits for its tenants' turns."""
         return f"{self.prefix}line:{name}"

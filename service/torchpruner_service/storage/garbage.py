@@ -7,7 +7,7 @@ and weights that were added.
 
 from __future__ import annotations
 
-import shutil
+import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from torchpruner_service.storage import layout
 from torchpruner_service.storage.objects import Objects
+from torchpruner_service.storage.tree_removal import remove_tree
 
 GRACE_SECONDS = 3600.0
 
@@ -65,14 +66,16 @@ def sweep_scratch(folder: Path, older_than: float) -> int:
     removed = 0
     for path in folder.iterdir():
         try:
-            if path.stat().st_mtime > time.time() - older_than:
+            facts = path.lstat()
+            if facts.st_mtime > time.time() - older_than:
                 continue
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
+            if stat.S_ISDIR(facts.st_mode):
+                remove_tree(path)
             else:
                 path.unlink()
             removed += 1
-        except FileNotFoundError:
+        except OSError:
+            # One that cannot go keeps no other.
             continue
     return removed
 

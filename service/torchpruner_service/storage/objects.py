@@ -11,7 +11,7 @@ import contextlib
 import errno
 import json
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -22,9 +22,12 @@ import obstore
 from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import LocalStore, from_url
 
-from torchpruner_service.problems import Problem, StorageFull, Unavailable
+from torchpruner_service.problems import Unavailable
+from torchpruner_service.storage.hidden_folder import hidden_folder
+from torchpruner_service.storage.store_errors import NO_ROOM, BadStore, StoreErrors, full
 
 CHUNK = 1 << 20
+PROBE = "health/probe"
 T = TypeVar("T")
 
 
@@ -36,11 +39,12 @@ class Objects:
         self.url = url
         self.local_root: Path | None = None
         if parsed.scheme in {"", "file"}:
-            self.local_root = Path(unquote(parsed.path))
+            root = Path(unquote(parsed.path))
             try:
-                self.local_root.mkdir(parents=True, exist_ok=True)
+                root.mkdir(parents=True, exist_ok=True)
+                self.local_root = hidden_folder(root)
             except OSError as error:
-                raise BadStore(str(self.local_root), error.strerror or error) from error
+                raise BadStore(str(root), error.strerror or error) from error
             self._store: Any = LocalStore(prefix=self.local_root)
         else:
             # Retries are the callers' business: an API request must not hang for minutes.
@@ -53,6 +57,7 @@ class Objects:
                 self._store = from_url(url, **options)
             except (BaseError, ValueError) as error:
                 raise BadStore(url, _reason(error)) from error
+        self._errors = StoreErrors(url, self.local_root)
 
     def local_path(self, key: str) -> Path | None:
         """The file behind ``key`` where the store is a folder."""
@@ -61,7 +66,7 @@ class Objects:
     # Blocking
 
     def put(self, key: str, data: bytes) -> None:
-        _guard(lambda: obstore.put(self._store, key, data))
+        self._errors.guard(lambda: obstore.put(self._store, key, data))
 
     def put_json(self, key: str, value: Any) -> None:
         self.put(key, json.dumps(value, separators=(",", ":")).encode())
@@ -70,12 +75,12 @@ class Objects:
         """Store a file and remove it from ``path``: a rename where both are on one filesystem."""
         if self._renamed(key, path):
             return
-        _guard(lambda: obstore.put(self._store, key, path))
+        self._errors.guard(lambda: obstore.put(self._store, key, path))
         path.unlink(missing_ok=True)
 
     def get(self, key: str) -> bytes | None:
         try:
-            return _guard(lambda: bytes(obstore.get(self._store, key).bytes()))
+            return self._errors.guard(lambda: bytes(obstore.get(self._store, key).bytes()))
         except KeyError:
             return None
 
@@ -88,37 +93,41 @@ class Objects:
 
     def size(self, key: str) -> int | None:
         try:
-            return int(_guard(lambda: obstore.head(self._store, key))["size"])
+            return int(self._errors.guard(lambda: obstore.head(self._store, key))["size"])
         except KeyError:
             return None
 
     def delete(self, key: str) -> None:
         with contextlib.suppress(KeyError):
-            _guard(lambda: obstore.delete(self._store, key))
+            self._errors.guard(lambda: obstore.delete(self._store, key))
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Every key under ``prefix`` (a folder, ending in ``/``)."""
-        for batch in _guard(lambda: obstore.list(self._store, prefix=prefix)):
-            for meta in batch:
-                yield meta["path"]
+        for meta in self._listed(prefix):
+            yield meta["path"]
 
     def keys_with_times(self, prefix: str) -> Iterator[tuple[str, float]]:
         """Every key under ``prefix`` with the Unix time it was last written."""
-        for batch in _guard(lambda: obstore.list(self._store, prefix=prefix)):
-            for meta in batch:
-                yield meta["path"], meta["last_modified"].timestamp()
+        for meta in self._listed(prefix):
+            yield meta["path"], meta["last_modified"].timestamp()
 
     def fetch(self, key: str, path: Path) -> None:
         """Copy an object to a local file. Raises ``KeyError`` where there is none."""
-        stream = _guard(lambda: obstore.get(self._store, key).stream(min_chunk_size=CHUNK))
-        with path.open("wb") as file:
-            for chunk in stream:
-                file.write(chunk)
+        try:
+            with path.open("wb") as file:
+                for chunk in obstore.get(self._store, key).stream(min_chunk_size=CHUNK):
+                    file.write(chunk)
+        except OSError as error:
+            if error.errno in NO_ROOM:
+                raise full(path.parent, "the scratch folder", error.errno) from error
+            raise self._errors.translated(error) from error
+        except BaseError as error:
+            raise self._errors.translated(error) from error
 
     # For the event loop
 
     async def aput(self, key: str, data: bytes) -> None:
-        await _aguard(lambda: obstore.put_async(self._store, key, data))
+        await self._errors.aguard(lambda: obstore.put_async(self._store, key, data))
 
     async def aput_json(self, key: str, value: Any) -> None:
         await self.aput(key, json.dumps(value, separators=(",", ":")).encode())
@@ -128,12 +137,12 @@ class Objects:
         if self.local_root is not None:
             await anyio.to_thread.run_sync(self.put_file, key, path)
             return
-        await _aguard(lambda: obstore.put_async(self._store, key, path))
+        await self._errors.aguard(lambda: obstore.put_async(self._store, key, path))
         path.unlink(missing_ok=True)
 
     async def aget(self, key: str) -> bytes | None:
         try:
-            result = await _aguard(lambda: obstore.get_async(self._store, key))
+            result = await self._errors.aguard(lambda: obstore.get_async(self._store, key))
             return bytes(await result.bytes_async())
         except (KeyError, NotFoundError, FileNotFoundError):
             return None
@@ -144,7 +153,9 @@ class Objects:
 
     async def asize(self, key: str) -> int | None:
         try:
-            return int((await _aguard(lambda: obstore.head_async(self._store, key)))["size"])
+            return int(
+                (await self._errors.aguard(lambda: obstore.head_async(self._store, key)))["size"]
+            )
         except KeyError:
             return None
 
@@ -153,7 +164,7 @@ class Objects:
 
     async def adelete(self, key: str) -> None:
         with contextlib.suppress(KeyError):
-            await _aguard(lambda: obstore.delete_async(self._store, key))
+            await self._errors.aguard(lambda: obstore.delete_async(self._store, key))
 
     async def akeys(self, prefix: str) -> list[str]:
         def listed() -> list[str]:
@@ -174,17 +185,35 @@ class Objects:
         path = self.local_path(key)
         if path is not None:
             # Ten times less work than through the store's own stream, measured.
-            async for piece in _read_file(path, start, end):
-                yield piece
+            try:
+                async for piece in _read_file(path, start, end):
+                    yield piece
+            except OSError as error:
+                raise self._errors.translated(error) from error
             return
         options = cast(Any, {"range": (start, end)})
-        result = await _aguard(lambda: obstore.get_async(self._store, key, options=options))
-        async for chunk in result.stream(min_chunk_size=CHUNK):
-            yield memoryview(chunk)
+        result = await self._errors.aguard(
+            lambda: obstore.get_async(self._store, key, options=options)
+        )
+        try:
+            async for chunk in result.stream(min_chunk_size=CHUNK):
+                yield memoryview(chunk)
+        except (BaseError, OSError) as error:
+            raise self._errors.translated(error) from error
 
     def check(self) -> None:
-        """Raise :class:`Unavailable` where the store does not answer."""
-        self.size("health/probe")
+        """Write and read a small object. Raises a :class:`Problem` that says what is in the way: a
+        bucket that is not there, a disk without room or inodes, credentials, or no answer."""
+        self.put(PROBE, b"ok")
+        if self.get(PROBE) is None:
+            raise Unavailable("the object store forgets what was just written to it")
+
+    def _listed(self, prefix: str) -> Iterator[Any]:
+        try:
+            for batch in obstore.list(self._store, prefix=prefix):
+                yield from batch
+        except (BaseError, OSError) as error:
+            raise self._errors.translated(error) from error
 
     def _renamed(self, key: str, path: Path) -> bool:
         target = self.local_path(key)
@@ -197,22 +226,8 @@ class Objects:
         except OSError as error:
             if error.errno == errno.EXDEV:
                 return False
-            raise _translated(error) from error
+            raise self._errors.translated(error) from error
         return True
-
-
-class BadStore(Problem):
-    """The settings name no object store that can be opened."""
-
-    status = 503
-    slug = "bad-storage"
-    title = "The object store cannot be opened"
-
-    def __init__(self, url: str, reason: object) -> None:
-        super().__init__(
-            f"the object store {url} cannot be opened ({reason}); set STORAGE_URL to a store such as "
-            "s3://BUCKET, with its credentials in the environment, or to a folder as file:///FOLDER"
-        )
 
 
 def _reason(error: Exception) -> str:
@@ -222,11 +237,7 @@ def _reason(error: Exception) -> str:
 
 
 async def _read_file(path: Path, start: int, end: int) -> AsyncIterator[bytes]:
-    try:
-        file = await anyio.to_thread.run_sync(lambda: path.open("rb", buffering=0))
-    except OSError as error:
-        raise _translated(error) from error
-    with file:
+    with await anyio.to_thread.run_sync(lambda: path.open("rb", buffering=0)) as file:
         file.seek(start)
         while start < end:
             piece = await anyio.to_thread.run_sync(file.read, min(CHUNK, end - start))
@@ -234,27 +245,3 @@ async def _read_file(path: Path, start: int, end: int) -> AsyncIterator[bytes]:
                 raise Unavailable(f"{path.name} is shorter than it was stored")
             start += len(piece)
             yield piece
-
-
-def _translated(error: Exception) -> Exception:
-    if isinstance(error, (NotFoundError, FileNotFoundError)):
-        return KeyError("no such object")
-    text = str(error)
-    full = isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
-    if full or "No space left" in text or "StorageFull" in text:
-        return StorageFull("the object store is full; delete models or add room, then try again")
-    return Unavailable(f"the object store does not answer ({type(error).__name__}); try again")
-
-
-def _guard(call: Callable[[], T]) -> T:
-    try:
-        return call()
-    except (BaseError, OSError) as error:
-        raise _translated(error) from error
-
-
-async def _aguard(call: Callable[[], Awaitable[T]]) -> T:
-    try:
-        return await call()
-    except (BaseError, OSError) as error:
-        raise _translated(error) from error

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import shutil
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from torchpruner_service.state.job_board import JobBoard
 from torchpruner_service.state.job_record import JobRecord
 from torchpruner_service.storage import layout
 from torchpruner_service.storage.objects import Objects
+from torchpruner_service.storage.tree_removal import remove_tree
 
 PROGRESS_SECONDS = 0.1
 
@@ -74,12 +76,17 @@ class JobContext:
             self._stage = None
 
     def blob_file(self, digest: str) -> Path:
-        """Return a local file with a blob's bytes: the store's own where it is a folder."""
+        """Return a local file with a blob's bytes: the stored file under another name where that is
+        possible, so that the sandbox never learns a path of the store."""
         key = layout.blob(digest)
-        stored = self.objects.local_path(key)
-        if stored is not None and stored.exists():
-            return stored.resolve()
         path = self.folder / f"blob-{digest[:16]}"
+        if path.exists():
+            return path
+        stored = self.objects.local_path(key)
+        if stored is not None:
+            with contextlib.suppress(OSError):
+                os.link(stored, path)
+                return path
         try:
             self.objects.fetch(key, path)
         except KeyError:
@@ -147,7 +154,7 @@ class JobContext:
                 ),
             )
         finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+            remove_tree(scratch)
 
 
 class HashedFile:

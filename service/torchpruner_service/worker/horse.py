@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import shutil
 import signal
 import tempfile
 import threading
@@ -13,6 +12,7 @@ import time
 from pathlib import Path
 
 import structlog
+from redis.exceptions import RedisError
 
 from torchpruner_service.identity import engine_version
 from torchpruner_service.observability.tracing import flush_traces, job_span
@@ -21,10 +21,12 @@ from torchpruner_service.sandbox.runner import SandboxGone, TaskCancelled
 from torchpruner_service.settings import Settings
 from torchpruner_service.state.job_board import JobBoard, rq_id
 from torchpruner_service.state.job_record import JobRecord
-from torchpruner_service.state.redis_clients import REDIS_ERRORS, retrying_client
+from torchpruner_service.state.redis_clients import REDIS_ERRORS, retrying_client, unavailable
 from torchpruner_service.state.worker_kind import noted, own_kind
 from torchpruner_service.storage import layout
 from torchpruner_service.storage.objects import Objects
+from torchpruner_service.storage.store_errors import NO_ROOM, full
+from torchpruner_service.storage.tree_removal import remove_tree
 from torchpruner_service.worker.context import JobContext
 from torchpruner_service.worker.handlers import HANDLERS
 from torchpruner_service.worker.totals import count_job
@@ -59,14 +61,18 @@ def run_job(job: str, attempt: int) -> None:
     structlog.contextvars.bind_contextvars(
         job=job, attempt=attempt, kind=record.kind, model=record.model, request_id=record.request_id
     )
-    settings.scratch_dir.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="job-", dir=settings.scratch_dir))
+    folder: Path | None = None
     try:
         if board.start(record):
+            settings.scratch_dir.mkdir(parents=True, exist_ok=True)
+            folder = Path(tempfile.mkdtemp(prefix="job-", dir=settings.scratch_dir))
             _attempt(board, record, settings, folder, lease)
+    except OSError as error:
+        _again(board, record, error)
     finally:
         lease.release()
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder is not None:
+            remove_tree(folder)
         flush_traces()
 
 
@@ -118,15 +124,20 @@ def _failed(board: JobBoard, record: JobRecord, error: Exception) -> None:
 def _again(board: JobBoard, record: JobRecord, error: Exception) -> None:
     log.warning("job interrupted", error=f"{type(error).__name__}: {error}")
     if record.attempt >= board.settings.job_attempts:
-        problem = problem_of(
-            error
-            if isinstance(error, Problem)
-            else Unavailable(f"the job was interrupted: {error}")
-        )
-        board.fail(record, {**problem, "retryable": True})
+        board.fail(record, {**problem_of(_named(board, error)), "retryable": True})
         return
     time.sleep(min(2.0, 0.5 * record.attempt))
     board.again(record, "queued again: a part of the service was away")
+
+
+def _named(board: JobBoard, error: Exception) -> Problem:
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        return full(board.settings.scratch_dir, "the worker's scratch folder", error.errno)
+    if isinstance(error, RedisError):
+        return unavailable(error)
+    return Unavailable(f"the job was interrupted: {error}")
 
 
 class Lease:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import anyio.to_thread
+import asyncio
+
 from fastapi import APIRouter, Response
 
 from torchpruner_service.api import schemas
 from torchpruner_service.api.access import MetricsReader, Reader, State
 from torchpruner_service.api.answers import json_answer
 from torchpruner_service.api.documented import problems
-from torchpruner_service.api.models_service import NO_WORKER, living_workers
+from torchpruner_service.api.models_service import living_workers, waiting_message
 from torchpruner_service.identity import engine_version
 from torchpruner_service.observability.metrics import MEDIA_TYPE, render
-from torchpruner_service.problems import Problem
-from torchpruner_service.storage.objects import Objects
+from torchpruner_service.problems import Unavailable
 
 router = APIRouter(tags=["service"])
 
@@ -31,31 +31,27 @@ async def healthz() -> Response:
     summary="This process can answer: Redis and the object store are there",
 )
 async def readyz(state: State) -> Response:
-    """For readiness probes: 503 while Redis or the object store is away, and ``message`` says
-    which. Workers are counted and not asked for, since without one questions about built graphs
-    are answered and uploads are accepted and wait; ``message`` says that too."""
-    redis_ok, workers = True, 0
-    try:
-        workers = len(await living_workers(state))
-    except Problem:
-        redis_ok = False
-    storage_ok = await anyio.to_thread.run_sync(_answers, state.objects)
-    message = None
-    if not redis_ok:
-        message = "Redis does not answer"
-    elif not storage_ok:
-        message = "the object store does not answer"
-    elif not workers:
-        message = NO_WORKER
-    ready = redis_ok and storage_ok
+    """For readiness probes: 503 while a value does not make its round trip through Redis, or the
+    object store does not take and give back a few bytes; ``message`` says what is in the way (a
+    bucket that is missing, a full Redis, a disk without room or inodes ...). Workers are
+    counted and not asked for, since without one questions about built graphs are answered and
+    uploads are accepted and wait; ``message`` says that too."""
+    queue, storage = await asyncio.gather(state.readiness.of_queue(), state.readiness.of_storage())
+    message, workers = queue or storage, 0
+    if queue is None:
+        try:
+            workers = len(await living_workers(state))
+            message = message or await waiting_message(state, "queued")
+        except Unavailable as problem:
+            queue = message = problem.detail
     body = {
-        "ready": ready,
-        "redis": redis_ok,
-        "storage": storage_ok,
+        "ready": queue is None and storage is None,
+        "redis": queue is None,
+        "storage": storage is None,
         "workers": workers,
         "message": message,
     }
-    return json_answer(body, 200 if ready else 503, {"Cache-Control": "no-store"})
+    return json_answer(body, 200 if body["ready"] else 503, {"Cache-Control": "no-store"})
 
 
 @router.get(
@@ -87,11 +83,3 @@ async def version(state: State, who: Reader) -> Response:
             "scopes": sorted(who.scopes),
         }
     )
-
-
-def _answers(objects: Objects) -> bool:
-    try:
-        objects.check()
-    except Problem:
-        return False
-    return True
