@@ -120,6 +120,7 @@ def _merge_two(a: CutResult, b: CutResult) -> CutResult:
         touches_outputs=_either(a.touches_outputs, b.touches_outputs),
         literals=_either(a.literals, b.literals),
         reads_sizes=_either(a.reads_sizes, b.reads_sizes),
+        unread=_either(a.unread, b.unread),
         inputs=a.inputs or b.inputs,
         outputs=_outputs(a, b, iner),
         shapes={**a.shapes, **b.shapes},

@@ -24,6 +24,16 @@ AxisCuts = list["Indices | None"]
 OperatorChange = dict[str, "int | list[int]"]
 """Attribute or constant name -> what to subtract from it."""
 
+NAME_LISTS = (
+    "renormalises",
+    "touches_inputs",
+    "touches_outputs",
+    "literals",
+    "reads_sizes",
+    "unread",
+)
+"""The fields of a result that are lists of names."""
+
 SHORT_RUN = 8
 """An index list at most this long is written out; a longer one may be written as ranges."""
 
@@ -125,7 +135,9 @@ class CutResult(Mapping[str, Any]):
     buffers of a module. ``renormalises`` names the operators whose statistics are computed over
     fewer slices, so that the pruned network is valid without being equal to the masked one.
     ``reads_sizes`` names the modules whose code may compute with a size that changes, so that only
-    a rehearsal of their ``forward()`` tells whether it still does what it did.
+    a rehearsal of their ``forward()`` tells whether it still does what it did. ``unread`` names the
+    parameters and buffers of the model that the graph never reads, so that it cannot say whether the
+    cut reaches them.
     FLOPs follow ``torch.utils.flop_counter`` (two a multiply-accumulate); MACs are half of that.
     ``shapes`` holds the shape before the cut of every node named in ``terminal`` and ``iner``, so that
     a replay can tell a model the cut was not made for.
@@ -142,6 +154,7 @@ class CutResult(Mapping[str, Any]):
     touches_outputs: tuple[str, ...] = ()
     literals: tuple[str, ...] = ()
     reads_sizes: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
     params_before: int = 0
     params_removed: int = 0
     flops_before: int = 0
@@ -193,6 +206,7 @@ class CutResult(Mapping[str, Any]):
             "touches_outputs": list(self.touches_outputs),
             "literals": list(self.literals),
             "reads_sizes": list(self.reads_sizes),
+            "unread": list(self.unread),
             "params_before": self.params_before,
             "params_removed": self.params_removed,
             "flops_before": self.flops_before,
@@ -220,7 +234,7 @@ class CutResult(Mapping[str, Any]):
         plain["choices"] = tuple(map(Choice.from_dict, plain.get("choices", ())))
         for key in ("inputs", "outputs"):
             plain[key] = tuple(map(TensorSpec.from_dict, plain.get(key, ())))
-        for key in ("renormalises", "touches_inputs", "touches_outputs", "literals", "reads_sizes"):
+        for key in NAME_LISTS:
             plain[key] = _decode_names(plain.get(key, ()), key)
         plain["shapes"] = {
             str(name): tuple(int(size) for size in shape)

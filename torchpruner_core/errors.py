@@ -33,6 +33,9 @@
 A ``ReplayError`` is raised before anything is changed, or after everything was put back; only a
 ``StaleGraphError`` comes later, out of the ``backward()`` it is about.
 
+A :class:`StaleStateWarning` tells of what may be left behind: a parameter that no graph read, an attribute
+that repeats a size and may or may not have to follow.
+
 Each carries the names a person needs as attributes, and ``to_problem()`` gives them in the form of
 RFC 9457 (``application/problem+json``), with a ``type`` slug that does not change between versions.
 """
@@ -62,6 +65,10 @@ class TorchPrunerError(Exception):
     def to_problem(self) -> dict[str, Any]:
         """Return the error as RFC 9457 members: ``type``, ``title``, ``detail`` and the fields."""
         return {"type": self.slug, "title": self.title, "detail": self.detail, **self.fields}
+
+
+class StaleStateWarning(UserWarning):
+    """Something of a model is outside what its graph shows, and may be left behind by a cut."""
 
 
 class GraphError(TorchPrunerError):

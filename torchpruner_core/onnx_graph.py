@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torchpruner_core import running
 from torchpruner_core.analysis.solved_graph import SolvedGraph
 from torchpruner_core.cut_result import TensorSpec
-from torchpruner_core.errors import GraphError, InputSpecError
+from torchpruner_core.errors import GraphError, InputSpecError, StaleStateWarning
 from torchpruner_core.exporting import Program, export
 from torchpruner_core.exporting.structures import arranged, specs_of, tensors_of_inputs
 from torchpruner_core.graph.dtypes import np_dtype
@@ -23,6 +24,9 @@ from torchpruner_core.importing.solving import solve_graph
 
 if TYPE_CHECKING:
     from torchpruner_core.operators.base import OperatorNode
+
+SHOWN = 8
+"""So many names are spelled out in a warning."""
 
 
 class ONNXGraph:
@@ -80,6 +84,7 @@ class ONNXGraph:
         self._take_over(imported)
         if values is not None:
             self._fill(values)
+        _tell_unread(self.unread, {self_name(path) for path in imported.origin.parameters})
         return self
 
     def forward(self, inputs: Sequence[Any] | Mapping[str, Any]) -> tuple[Any, ...]:
@@ -102,6 +107,11 @@ class ONNXGraph:
     def macs(self) -> float:
         """Return the millions of multiply-accumulates of one forward pass: half of ``flops()``."""
         return self.solved.macs() / 1e6
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """The model's parameters and buffers that the graph never reads; see ``GraphData.unread``."""
+        return self.solved.unread
 
     @property
     def solved(self) -> SolvedGraph:
@@ -187,6 +197,19 @@ class ONNXGraph:
         for node in self.nodes.values():
             if values.get(node.value_name) is not None:
                 node.data = values[node.value_name]
+
+
+def _tell_unread(unread: Sequence[str], parameters: set[str]) -> None:
+    never = [name for name in unread if name in parameters]
+    if never:
+        more = f" and {len(never) - SHOWN} more" if len(never) > SHOWN else ""
+        warnings.warn(
+            f"the graph never reads {', '.join(never[:SHOWN])}{more}: parameters of a part that did not "
+            "run, such as auxiliary heads or mask tokens. set_cut follows those that a run in training "
+            "mode reads, and names the others; graph.unread lists all",
+            StaleStateWarning,
+            stacklevel=3,
+        )
 
 
 def _feeds(nodes: Sequence[DataNode], inputs: Any) -> dict[str, Any]:

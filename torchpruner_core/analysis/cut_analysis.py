@@ -99,6 +99,7 @@ def _result(graph: GraphData, asked: Sequence[CutRequest], removal: Removal) -> 
         touches_outputs=tuple(name for name in graph.outputs if name in iner or name in terminal),
         literals=tuple(name for name in terminal if graph.nodes[name].kind == "constant"),
         reads_sizes=graph.size_readers.of(iner),
+        unread=graph.unread,
         params_before=graph.params(),
         params_removed=closure.params_removed(removal),
         flops_before=flops_before,

@@ -51,6 +51,15 @@ class GraphData:
         """Return the number of parameter elements; tied parameters count once."""
         return self._totals[1]
 
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """The model's parameters and buffers that this graph never reads.
+
+        They are of a part that runs in training only (auxiliary heads, mask tokens, observers), or
+        of no use at all. Empty where a file does not tell what else its model holds.
+        """
+        return tuple(self.metadata.get("unread", ()))
+
     @cached_property
     def _totals(self) -> tuple[int, int]:
         params = sum(

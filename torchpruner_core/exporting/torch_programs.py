@@ -332,6 +332,7 @@ def _origin(exported: Any, state: Mapping[str, Any]) -> Origin:
         parameters=tuple(signature.parameters),
         buffers=tuple(signature.buffers),
         module_types=types,
+        scalars=tuple(name for name, tensor in state.items() if tensor.dim() == 0),
     )
 
 
@@ -345,6 +346,7 @@ def _module_origin(model: torch.nn.Module) -> Origin:
         parameters=tuple(name for name, _ in model.named_parameters(remove_duplicate=False)),
         buffers=tuple(name for name, _ in model.named_buffers(remove_duplicate=False)),
         module_types={name: _type_name(module) for name, module in model.named_modules()},
+        scalars=tuple(name for name, tensor in state.items() if tensor.dim() == 0),
     )
 
 

@@ -16,13 +16,15 @@ class Origin:
     """What a PyTorch program knew that ONNX cannot say.
 
     ``aliases`` maps a name to the one whose storage it shares; ``buffers`` are the state's names
-    that are not parameters; ``module_types`` maps a module's dotted name to its class.
+    that are not parameters, ``scalars`` those without axes; ``module_types`` maps a module's dotted
+    name to its class.
     """
 
     aliases: Mapping[str, str] = field(default_factory=dict)
     parameters: tuple[str, ...] = ()
     buffers: tuple[str, ...] = ()
     module_types: Mapping[str, str] = field(default_factory=dict)
+    scalars: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         return json.dumps(
@@ -31,6 +33,7 @@ class Origin:
                 "parameters": self.parameters,
                 "buffers": self.buffers,
                 "module_types": dict(self.module_types),
+                "scalars": self.scalars,
             },
             separators=(",", ":"),
         )
@@ -47,6 +50,7 @@ class Origin:
                 module_types={
                     str(k): str(v) for k, v in dict(stored.get("module_types", {})).items()
                 },
+                scalars=tuple(map(str, stored.get("scalars", ()))),
             )
         except (ValueError, TypeError):
             return cls()

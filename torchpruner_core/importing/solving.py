@@ -99,9 +99,29 @@ def _metadata(graph: ImportedGraph) -> dict[str, Any]:
     if graph.fixed:
         names = {node.value_name: node.name for node in graph.inputs}
         found["values"] = {names[k]: v.ravel().tolist() for k, v in graph.fixed.items()}
+    unread = _unread(graph)
+    if unread:
+        found["unread"] = unread
     if graph.notes:
         found["notes"] = list(graph.notes)
     return found
+
+
+def _unread(graph: ImportedGraph) -> list[str]:
+    """Return the parameters and buffers, scalars aside, that no operator reads and no output is."""
+    shown = {node.name for node in graph.outputs}
+    read = {
+        node.name
+        for node in graph.nodes.values()
+        if node.out_operators or node.alias_of is not None or node.name in shown
+    }
+    origin = graph.origin
+    aside = {*origin.scalars, *origin.aliases}
+    return [
+        name
+        for path in (*origin.parameters, *origin.buffers)
+        if path not in aside and (name := self_name(path)) not in read
+    ]
 
 
 def declare(graph: ImportedGraph) -> Ties:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from torchpruner_core.cut_dict import fingerprint
-from torchpruner_core.cut_result import CutResult
+from torchpruner_core.cut_result import AxisCuts, CutResult
 from torchpruner_core.errors import ContextMismatchError
 from torchpruner_core.pruning.forward.verification import Comparison
 from torchpruner_core.pruning.tensors.journal import AttributeChange, get_attribute
@@ -65,6 +65,8 @@ class CutContext:
     attributes: list[AttributeChange] = field(default_factory=list)
     custom: dict[str, Any] = field(default_factory=dict)
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    followed: dict[str, AxisCuts] = field(default_factory=dict)
+    """What was cut along though the graph never read it, as ``terminal`` would list it."""
     verified: tuple[Comparison, ...] = ()
     """With ``verify=True``: how the pruned model compared, one entry a batch."""
     repairs: dict[str, Repair] = field(default_factory=dict)
@@ -203,6 +205,14 @@ def context_in_force(root: nn.Module, cut: str) -> CutContext | None:
     """Return the newest context of the cut with that fingerprint that ``set_cut`` applied to ``root``."""
     found = [c for c in _applied.get(root, ()) if c.kind == "cut" and c.cut == cut]
     return found[-1] if found else None
+
+
+def followed_along(root: nn.Module, cut: str) -> dict[str, AxisCuts]:
+    """Return what ``set_cut`` cut along on ``root`` with the cut of that fingerprint."""
+    for context in reversed(_applied.get(root, ())):
+        if (context.kind, context.cut) == ("cut", cut):
+            return context.followed
+    return {}
 
 
 def is_in_force(root: nn.Module, cut: str) -> bool:

@@ -50,6 +50,7 @@ from torchpruner_core.pruning.tensors.targets import (
     in_mode_of_model,
     module_path,
 )
+from torchpruner_core.pruning.unread import Followed, follow_unread, warn_of
 from torchpruner_core.pruning.wrappers import check_wrappers, refresh_wrappers
 from torchpruner_core.untouched import untouched
 
@@ -93,11 +94,11 @@ def set_cut(
     root = unwrap(model)
     cut = read_cut(cut_dict)
     check_wrappers(model)
-    plan = make_plan(root, cut)
+    plan, followed = _plan(root, cut, inputs)
     with untouched(root):  # a rehearsal has tensors without values, which nothing must keep
         stage = Stage(root, plan, inputs) if plan.needs_rehearsal else None
         verification = Verification(root, cut, inputs) if verify else None
-    context = CutContext("cut", fingerprint(cut))
+    context = CutContext("cut", fingerprint(cut), followed=followed.terminal)
     journal = Journal()
     try:
         for name, module, pruner in plan.custom:
@@ -121,6 +122,7 @@ def set_cut(
     _refresh(model)
     remember(root, context)
     warn_of_stale_config(root)
+    warn_of(followed.left)
     return model, context
 
 
@@ -136,6 +138,7 @@ def recovery_cut(model: ModelT, cut_dict: Cut, param_context: CutContext) -> Mod
     cut = read_cut(cut_dict)
     local = LocalModel(root)
     context = check_context(local, cut, param_context, "cut")
+    cut = replace(cut, terminal={**cut.terminal, **context.followed})
     axes = {
         name: slices.read_axes(cut.terminal[name], record.before, name)
         for name, record in context.tensors.items()
@@ -176,6 +179,18 @@ def _take_repairs_back(local: LocalModel, context: CutContext, journal: Journal)
             if tensor is not None and mark(tensor) == repair.after:
                 journal.overwrite(tensor)
                 tensor.detach().copy_(repair.before)
+
+
+def _plan(root: nn.Module, cut: CutResult, inputs: Any) -> tuple[Plan, Followed]:
+    """Return what the cut does to the model, the state included that only a training run reads."""
+    plan = make_plan(root, cut)
+    followed = follow_unread(root, cut, inputs)
+    if followed.terminal:
+        try:
+            return make_plan(root, followed.joined(cut)), followed
+        except ReplayError:
+            followed = Followed(left=(*followed.terminal, *followed.left))
+    return plan, followed
 
 
 def _found(root: nn.Module, changes: list[Change]) -> list[AttributeChange]:

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from torchpruner_core.cut_dict import Cut, fingerprint, read_cut
-from torchpruner_core.cut_result import CutResult
+from torchpruner_core.cut_result import AxisCuts, CutResult
 from torchpruner_core.errors import ContextMismatchError, OptimizerStateError
 from torchpruner_core.exporting.unwrapping import unwrap
-from torchpruner_core.pruning.context import is_in_force
+from torchpruner_core.pruning.context import followed_along, is_in_force
 from torchpruner_core.pruning.tensors import slices
 from torchpruner_core.pruning.tensors.slices import RemovedSlices
 from torchpruner_core.pruning.tensors.targets import LocalModel, in_mode_of_model
@@ -55,6 +55,7 @@ class OptimizerContext:
     optimizer: str
     state: dict[str, dict[Path, StateRecord]] = field(default_factory=dict)
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    followed: dict[str, AxisCuts] = field(default_factory=dict)
     applied: bool = True
 
     def __repr__(self) -> str:
@@ -91,8 +92,9 @@ def set_cut_optimizer(
     """
     cut = read_cut(cut_dict)
     local = LocalModel(unwrap(model))
-    tracked = _tracked(local, optimizer, cut, cut.shapes)
-    context = OptimizerContext(fingerprint(cut), type(optimizer).__name__)
+    followed = followed_along(local.root, fingerprint(cut))
+    tracked = _tracked(local, optimizer, cut, cut.shapes, followed)
+    context = OptimizerContext(fingerprint(cut), type(optimizer).__name__, followed=followed)
     context.shapes = {entry.name: entry.before for entry in tracked}
     writes: list[Callable[[], None]] = []
     for entry in tracked:
@@ -125,7 +127,7 @@ def recovery_optimizer(
     cut = read_cut(cut_dict)
     _check(optimizer, cut, param_context)
     local = LocalModel(unwrap(model))
-    tracked = _tracked(local, optimizer, cut, param_context.shapes)
+    tracked = _tracked(local, optimizer, cut, param_context.shapes, param_context.followed)
     writes: list[Callable[[], None]] = []
     for entry in tracked:
         records = param_context.state.get(entry.name, {})
@@ -183,6 +185,7 @@ def _tracked(
     optimizer: torch.optim.Optimizer,
     cut: CutResult,
     shapes: Mapping[str, tuple[int, ...]],
+    followed: Mapping[str, AxisCuts],
 ) -> list[_Tracked]:
     """Return the optimizer's parameters that are cut; ``shapes`` are theirs before, where known."""
     if not isinstance(optimizer, torch.optim.Optimizer):
@@ -199,7 +202,7 @@ def _tracked(
             "another model, or for a copy?"
         )
     found: dict[int, _Tracked] = {}
-    for name, cut_dims in cut.terminal.items():
+    for name, cut_dims in {**cut.terminal, **followed}.items():
         parameter = local.tensors.get(name)
         if parameter is None or id(parameter) not in known or id(parameter) in found:
             continue

@@ -1,0 +1,187 @@
+"""State that the graph never read: auxiliary heads, mask tokens, observers.
+
+A graph shows what runs in evaluation mode. Parameters and buffers of parts that run in training alone
+have the sizes of what is cut beside them all the same, and crash later if they stay behind. Where a
+graph in training mode reads them, it tells how they follow; what nothing reads is named in a warning.
+"""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import nn
+
+from torchpruner_core.analysis.solved_graph import SolvedGraph
+from torchpruner_core.cut_result import AxisCuts, CutRequest, CutResult, TensorSpec
+from torchpruner_core.errors import StaleStateWarning, TorchPrunerError
+from torchpruner_core.exporting import export
+from torchpruner_core.exporting.structures import arranged, specs_of
+from torchpruner_core.importing.solving import solve_onnx
+from torchpruner_core.pruning.tensors.targets import LocalModel, own_tensors, split_name
+
+SHOWN = 8
+"""So many names are spelled out in a warning."""
+
+
+_never_read: weakref.WeakKeyDictionary[nn.Module, set[str]] = weakref.WeakKeyDictionary()
+"""What the training graph of each model did not read either, so that it is asked once."""
+
+
+@dataclass(frozen=True)
+class Followed:
+    """What a graph in training mode adds to a cut, and what stays unread."""
+
+    terminal: dict[str, AxisCuts] = field(default_factory=dict)
+    operator: dict[str, Any] = field(default_factory=dict)
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    left: tuple[str, ...] = ()
+
+    def joined(self, cut: CutResult) -> CutResult:
+        """Return the cut with what follows it."""
+        if not self.terminal:
+            return cut
+        return replace(
+            cut,
+            terminal={**cut.terminal, **self.terminal},
+            operator={**cut.operator, **self.operator},
+            shapes={**cut.shapes, **self.shapes} if cut.shapes else cut.shapes,
+        )
+
+
+def follow_unread(root: nn.Module, cut: CutResult, inputs: Any = None) -> Followed:
+    """Return how the state beside ``cut`` that its graph never read follows it.
+
+    ``left`` names what has an axis as long as one that is cut near it, and that no graph in training
+    mode reads either.
+    """
+    local = LocalModel(root)
+    beside = [name for name in cut.unread if _is_beside(name, local, cut)]
+    if set(beside) <= _never_read.get(root, set()):
+        return Followed(left=tuple(beside))
+    graph = _training_graph(root, cut, inputs)
+    read = set() if graph is None else graph.nodes.keys() - set(graph.unread)
+    _never_read.setdefault(root, set()).update(set(cut.unread) - read)
+    more = None if graph is None or not read & set(beside) else _closure(graph, cut, local)
+    if graph is None or more is None:
+        return Followed(left=tuple(beside))
+    owners = {split_name(name)[0] for name in more.terminal if name not in cut.terminal}
+    return Followed(
+        terminal={name: axes for name, axes in more.terminal.items() if name not in cut.terminal},
+        operator={
+            name: change
+            for name, change in more.operator.items()
+            if name not in cut.operator and name.rpartition(".")[0] in owners
+        },
+        shapes={name: graph.nodes[name].shape for name in more.terminal},
+        left=tuple(name for name in beside if name not in read),
+    )
+
+
+def warn_of(left: tuple[str, ...]) -> None:
+    """Warn of state that stays as it is."""
+    if left:
+        more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
+        warnings.warn(
+            f"{', '.join(left[:SHOWN])}{more} stays as it is: no graph of this model reads it, and it has "
+            "an axis as long as one that was cut beside it. If a run with other arguments, or in "
+            "training, reads it, shorten it by hand (torchpruner_core.module_pruner.set_cut_tensor), or "
+            "analyse a graph that was built with those arguments",
+            StaleStateWarning,
+            stacklevel=4,
+        )
+
+
+def _is_beside(name: str, local: LocalModel, cut: CutResult) -> bool:
+    """Tell whether unread state has an axis as long as one that is cut in its neighbourhood.
+
+    That is the module that holds it; where all in that module is unread, the one around it.
+    """
+    tensor = local.tensors.get(name)
+    if tensor is None or name in cut.terminal or tensor.dim() == 0:
+        return False
+    unread = set(cut.unread)
+    owner = split_name(name)[0]
+    while owner != "self" and _holds_only(local.modules[owner], owner, unread):
+        owner = owner.rpartition(".")[0]
+    sizes: set[int] = set()
+    for cuts in (cut.terminal, cut.iner):
+        for other, axes in cuts.items():
+            if other.startswith(f"{owner}."):
+                shape = cut.shapes.get(other) or _shape(local, other)
+                sizes.update(s for s, gone in zip(shape, axes, strict=False) if gone is not None)
+    return any(size > 1 and size in sizes for size in tensor.shape)
+
+
+def _shape(local: LocalModel, name: str) -> tuple[int, ...]:
+    tensor = local.tensors.get(name)
+    return () if tensor is None else tuple(tensor.shape)
+
+
+def _holds_only(module: nn.Module, name: str, unread: set[str]) -> bool:
+    """Tell whether all state of a module and of those below it is unread, scalars aside."""
+    for path, inner in module.named_modules():
+        prefix = f"{name}.{path}" if path else name
+        for attribute, tensor in own_tensors(inner):
+            if tensor.dim() and f"{prefix}.{attribute}" not in unread:
+                return False
+    return True
+
+
+def _training_graph(root: nn.Module, cut: CutResult, inputs: Any) -> SolvedGraph | None:
+    for given in _inputs(cut, inputs):
+        try:
+            program = export(root, given, training=True)
+            return solve_onnx(program.weightless())
+        except TorchPrunerError:
+            continue  # a batch of one has no statistics; two of them may have
+    return None
+
+
+def _inputs(cut: CutResult, inputs: Any) -> Iterator[Any]:
+    if inputs is not None:
+        yield arranged(inputs)
+    if not cut.inputs:
+        return
+    yield list(cut.inputs)
+    specs = specs_of(list(cut.inputs))
+    batches = {spec.shape[:1] for spec in cut.inputs}
+    if specs is not None and len(batches) == 1 and batches != {()}:
+        yield [
+            TensorSpec(spec.name, (2 * spec.shape[0], *spec.shape[1:]), spec.dtype)
+            for spec in cut.inputs
+        ]
+
+
+def _closure(graph: SolvedGraph, cut: CutResult, local: LocalModel) -> CutResult | None:
+    """Return what ``cut`` means in another graph of the model, if it takes nothing else that was read."""
+    requests = [
+        CutRequest(name, axis, tuple(indices.tolist()))
+        for name, axes in cut.terminal.items()
+        if name in graph.nodes and name in local.tensors
+        for axis, indices in enumerate(axes)
+        if indices is not None and len(indices)
+    ]
+    try:
+        found = graph.cut_analysis_many(requests)
+    except TorchPrunerError:
+        return None
+    unread = set(cut.unread)
+    for name, axes in found.terminal.items():
+        if name in cut.terminal:
+            if not _same(axes, cut.terminal[name]):
+                return None
+        elif name not in unread or name not in local.tensors:
+            return None
+    return found
+
+
+def _same(a: AxisCuts, b: AxisCuts) -> bool:
+    return all(
+        (x is None or not len(x)) == (y is None or not len(y))
+        and (x is None or y is None or list(x) == list(y))
+        for x, y in zip(a, b, strict=True)
+    )
