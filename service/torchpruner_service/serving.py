@@ -14,6 +14,7 @@ import structlog
 import uvicorn
 
 from torchpruner_service.api.app import create_app
+from torchpruner_service.connections import MAX_HEAD, patient_protocol, room_for_connections
 from torchpruner_service.embedded import EmbeddedValkey
 from torchpruner_service.folder_lock import FolderLock
 from torchpruner_service.settings import Settings
@@ -35,6 +36,7 @@ def serve(settings: Settings) -> None:
 
 def _serve(settings: Settings, lock: FolderLock) -> None:
     with _companions(settings) as configured:
+        room = room_for_connections(configured)
         config = uvicorn.Config(
             create_app(configured),
             host=configured.host,
@@ -43,8 +45,10 @@ def _serve(settings: Settings, lock: FolderLock) -> None:
             timeout_graceful_shutdown=25,
             timeout_keep_alive=65,
             server_header=False,
-            limit_concurrency=2000,
-            h11_max_incomplete_event_size=64 * 1024,
+            http=patient_protocol(configured, room),
+            # Connections without a request give way; where all have one, the next is a 503.
+            limit_concurrency=room + 1,
+            h11_max_incomplete_event_size=MAX_HEAD,
         )
         _Announced(config, configured, lock).run()
 

@@ -70,6 +70,15 @@ class Settings(BaseSettings):
     """Of one declared input: shape x dtype."""
     max_unpacked_bytes: int = Field(default=32 * GIB, gt=0)
     upload_idle_timeout: float = Field(default=60.0, gt=0)
+    download_idle_timeout: float = Field(default=60.0, gt=0)
+    """Of an answer that its receiver does not take: it is broken off after so long."""
+    body_timeout: float = Field(default=60.0, gt=0)
+    """Of a JSON body in all. Uploads have ``upload_idle_timeout`` between two pieces instead."""
+    request_head_timeout: float = Field(default=10.0, gt=0)
+    """From a connection's opening, or the first byte of a request, to the end of its head."""
+    max_connections: int = Field(default=2000, gt=0)
+    """Open connections of one API process. Where there are more, the one that has waited longest
+    without a request gives way."""
     upload_ttl: int = Field(default=24 * 3600, gt=0)
     max_open_uploads: int = Field(default=100, gt=0)
     """Resumable uploads that one tenant may have begun and not ended."""

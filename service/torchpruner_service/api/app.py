@@ -77,10 +77,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         separate_input_output_schemas=False,
     )
     problem_answers.install(app)
-    app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
+    app.add_middleware(BodyLimit, limit=settings.max_body_bytes, timeout=settings.body_timeout)
     if not settings.auth_required:
         app.add_middleware(SameSite, settings=settings)
-    app.add_middleware(Observed)
+    app.add_middleware(Observed, send_timeout=settings.download_idle_timeout)
     for router in (
         health.router,
         models.router,

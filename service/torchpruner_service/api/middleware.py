@@ -3,6 +3,7 @@ bodies."""
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 import time
@@ -23,8 +24,9 @@ log = structlog.get_logger("torchpruner_service.access")
 class Observed:
     """ASGI middleware; bodies stream through it untouched."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, send_timeout: float) -> None:
         self._app = app
+        self._send_timeout = send_timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -56,7 +58,9 @@ class Observed:
                         if key.lower().encode() not in present
                     ),
                 ]
-            await send(message)
+            # A receiver that takes nothing would hold the request, and what it holds, for ever.
+            async with asyncio.timeout(self._send_timeout):
+                await send(message)
 
         with request_span(f"{scope['method']} {scope['path']}", headers) as span:
             try:

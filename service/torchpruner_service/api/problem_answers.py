@@ -38,7 +38,13 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> Response:
-        slugs = {400: "bad-request", 404: "not-found", 405: "method-not-allowed", 413: "too-large"}
+        slugs = {
+            400: "bad-request",
+            404: "not-found",
+            405: "method-not-allowed",
+            408: "request-timeout",
+            413: "too-large",
+        }
         body = {
             "type": slugs.get(error.status_code, "http-error"),
             "title": str(error.detail),
