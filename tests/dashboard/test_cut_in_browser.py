@@ -94,14 +94,54 @@ def test_a_vit_tells_of_its_heads(visit: Visit, vit_id: str) -> None:
     window = visit(theme="dark")
     page = window.go(cut_address(vit_id, node, "0-31"), ".tp-picture")
     expect(page.locator(".tp-notice").first).to_contain_text("more than you chose must go")
-    expect(page.get_by_text("An axis splits into 12×64 here")).to_be_visible()
+    expect(page.get_by_text("An axis is 12×64 here")).to_be_visible()
     expect(page.locator(".tp-picture")).to_contain_text("heads or groups")
     window.screenshot("cut-vit-dark", whole=True)
-    page.get_by_role("button", name="strict").click()
+    page.get_by_role("button", name="exact only").click()
     expect(page.locator("main .tp-error")).to_be_visible()
-    page.get_by_role("button", name="outer").click()
-    expect(page.get_by_text("whole blocks (outer) go")).to_be_visible()
+    page.get_by_role("button", name="whole heads").click()
+    expect(page.get_by_text("whole ones go")).to_be_visible()
     page.wait_for_url(re.compile("granularity=outer"))
+
+
+def test_a_shared_address_shows_every_affected_row(visit: Visit, resnet_id: str) -> None:
+    page = visit().go(cut_address(resnet_id, "self.layer1.0.conv3.weight", "0-3"), ".tp-picture")
+    footer = page.locator(".q-table__bottom")
+    expect(footer).to_contain_text("1-10 of 12")
+    footer.get_by_label("Next page").click()
+    expect(footer).to_contain_text("11-12 of 12")
+
+
+def test_trying_a_cut_begins_where_pruning_pays(visit: Visit, resnet_id: str) -> None:
+    page = visit().go(f"/models/{resnet_id}/cut", ".tp-picture")
+    expect(page.get_by_text("Remove 128 of 1024")).to_be_visible()
+    expect(page.get_by_text("Choose slices to remove")).to_be_hidden()
+
+
+def test_a_mistyped_index_takes_the_old_answer_away(visit: Visit, resnet_id: str) -> None:
+    page = visit().go(cut_address(resnet_id, "self.layer1.0.conv3.weight", "0-3"), ".tp-picture")
+    expect(page.get_by_text("This cut", exact=True)).to_be_visible()
+    page.get_by_label("Indices").fill("0-x")
+    expect(page.get_by_text("Choose slices to remove")).to_be_visible()
+    expect(page.get_by_text("This cut", exact=True)).to_be_hidden()
+
+
+def test_an_address_without_a_page_says_so_in_the_dashboards_words(visit: Visit) -> None:
+    window = visit()
+    page = window.go("/nothing/here")
+    expect(page.get_by_text("There is no page at this address")).to_be_visible()
+    page.get_by_role("button", name="All models").click()
+    expect(page.get_by_role("heading", name="Models")).to_be_visible()
+    window.complaints.clear()  # the browser notes the 404 itself
+
+
+def test_what_a_cut_affects_is_saved_as_csv(visit: Visit, resnet_id: str) -> None:
+    page = visit().go(cut_address(resnet_id, "self.layer1.0.conv3.weight", "0-3"), ".tp-picture")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save as CSV").click()
+    lines = download.value.path().read_text().splitlines()
+    assert lines[0] == "Module,Parameters,Axis,Removed,Indices,Elements gone"
+    assert len(lines) == 13 and lines[1].startswith("layer1.0.conv3,weight,0,4,")
 
 
 def test_a_vit_stream_lists_what_is_renormalised(visit: Visit, vit_id: str) -> None:

@@ -45,7 +45,7 @@ def failure_of(error: BaseException) -> Failure:
         return Failure(
             "The service does not answer",
             text,
-            "Start it, or wait for it to come back; this page tries again when you ask it to.",
+            "Start it, or wait for it to come back; pages ask again by themselves.",
             passing=True,
         )
     if isinstance(error, NoWorkerError):

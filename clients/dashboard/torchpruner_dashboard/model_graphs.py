@@ -92,6 +92,22 @@ class ModelOutline:
             axes.sort(key=lambda axis: (order.get(axis.node, 0), axis.dim))
         return dict(sorted(found.items(), key=lambda item: order.get(item[0], 0)))
 
+    @cached_property
+    def dearest(self) -> Axis | None:
+        """The axis whose slices save most, inputs and outputs left alone where that is possible.
+
+        Parameters and FLOPs count alike, each as a share of what a slice saves at most.
+        """
+        inner = [g for g in self.groups if g.prunable and not g.touches]
+        groups = inner or [g for g in self.groups if g.prunable]
+        if not groups:
+            return None
+        params = max(group.params_per_slice for group in groups) or 1
+        flops = max(group.flops_per_slice for group in groups) or 1
+        best = max(groups, key=lambda g: g.params_per_slice / params + g.flops_per_slice / flops)
+        node, dim = best.members[0]
+        return Axis(node, dim, best.width, best.step, best.id)
+
     def holder(self, node: str) -> str:
         """The module that holds a parameter or buffer."""
         record = self.modules.get(node)

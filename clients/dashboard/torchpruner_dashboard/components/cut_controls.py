@@ -8,18 +8,26 @@ from dataclasses import replace
 
 from nicegui import ui
 
+from torchpruner_client import CutResult
 from torchpruner_dashboard import formatting
 from torchpruner_dashboard.cuts.cut_address import GRANULARITIES, CutAddress
 from torchpruner_dashboard.cuts.index_text import indices_text, parse_indices
 from torchpruner_dashboard.model_graphs import Axis, ModelGraph
 
 MEANINGS = {
-    "auto": "Where an axis splits into heads or groups: whole blocks or strides if that is exactly "
-    "what you chose, else what costs fewer parameters.",
-    "outer": "Whole blocks: heads, groups.",
-    "inner": "The same place in every block.",
-    "strict": "Only exactly aligned choices; anything else is an error that shows both ways.",
+    "auto": "Where an axis is heads × size or groups × channels: whole heads, or the same places in "
+    "each, if that is exactly what you chose; else what removes fewer parameters.",
+    "outer": "Whole heads or groups: of 12 heads × 64, some of the 12.",
+    "inner": "The same places in every head or group: of 12 heads × 64, some of the 64.",
+    "strict": "Only choices that are exactly one or the other; the rest is an error that shows both.",
 }
+WORDS = {
+    "auto": "automatic",
+    "outer": "whole heads",
+    "inner": "in each head",
+    "strict": "exact only",
+}
+"""What the buttons say; the address keeps the terms of the API."""
 
 
 LONG_NAME = 30
@@ -104,11 +112,14 @@ class CutControls:
         self._text.props('outlined dense debounce="120"').style("width: 100%")
         self._text.on_value_change(self._text_changed)
         with ui.column().style("width: 100%; gap: 4px"):
-            ui.label("Granularity").classes("tp-small tp-soft")
-            self._granularity = ui.toggle(list(GRANULARITIES), value=start.granularity)
+            ui.label("Heads and groups").classes("tp-small tp-soft")
+            self._granularity = ui.toggle(
+                {key: WORDS[key] for key in GRANULARITIES}, value=start.granularity
+            )
             self._granularity.props('no-caps dense unelevated spread aria-label="Granularity"')
             self._granularity.style("width: 100%")
             self._meaning = ui.label(MEANINGS[start.granularity]).classes("tp-small tp-soft")
+            self._met = ui.label().classes("tp-small")
         self._granularity.on_value_change(self._granularity_changed)
         self._protect = ui.switch("Keep inputs and outputs as they are", value=start.protect_io)
         self._protect.on_value_change(self._tell)
@@ -174,7 +185,12 @@ class CutControls:
         if self._quiet:
             return None
         text = str(self._text.value or "")
-        if _mistake(text) is not None or parse_indices(text) == self._index:
+        if _mistake(text) is not None:
+            # What was found for other indices must not stand beside the mistake.
+            self._index = ()
+            self._say()
+            return self._tell()
+        if parse_indices(text) == self._index:
             return None
         self._index = parse_indices(text)
         with self._silence():
@@ -185,6 +201,12 @@ class CutControls:
     async def _granularity_changed(self) -> None:
         self._meaning.text = MEANINGS[str(self._granularity.value)]
         await self._tell()
+
+    def say_splits(self, result: CutResult | None) -> None:
+        """Name the sizes that the latest cut's axes split into, under the buttons."""
+        met = dict.fromkeys(choice.factors for choice in result.choices) if result else {}
+        sizes = ", ".join(formatting.shape(factors) for factors in met)
+        self._met.text = f"This cut meets {sizes}." if sizes else ""
 
     def _fit_slider(self) -> None:
         name = self._holder().removeprefix("self.")

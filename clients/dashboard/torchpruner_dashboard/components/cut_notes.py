@@ -52,13 +52,14 @@ def cut_notes(result: CutResult) -> None:
 
 def _choice_text(choice: Choice) -> str:
     factors = formatting.shape(choice.factors)
-    words = {"outer": "whole blocks", "inner": "the same place in every block"}
+    words = {"outer": "whole ones", "inner": "the same places in each"}
     taken = words.get(choice.taken, choice.taken)
-    text = f"An axis splits into {factors} here; {taken} ({choice.taken}) go."
+    text = f"An axis is {factors} here, heads or groups of slices; {taken} go."
     if choice.taken_cost is not None:
         text += f" That removes {formatting.count(choice.taken_cost)} parameters"
         if choice.other_cost is not None:
-            text += f", {choice.rejected} would remove {formatting.count(choice.other_cost)}"
+            rejected = words.get(choice.rejected, choice.rejected)
+            text += f", {rejected} would remove {formatting.count(choice.other_cost)}"
         text += "."
     return text
 

@@ -5,6 +5,8 @@ Cells are drawn by one template; a column's ``kind`` says how. Values go through
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -131,6 +133,7 @@ class DataTable:
         self.table.props["no-data-label"] = empty
         self.table.add_slot("body-cell", _CELL)
         self.table.on("request", self._requested, ["pagination"])
+        self.table.on_pagination_change(self._keep_count)
         self._draw()
 
     @property
@@ -148,18 +151,27 @@ class DataTable:
         self._pagination = {**self._pagination, "page": 1}
         self._draw()
 
+    def csv(self) -> str:
+        """All rows that the search leaves, in the order shown, raw values, with a header line."""
+        sink = io.StringIO()
+        writer = csv.writer(sink)
+        columns = [column for column in self._columns if column.kind != "action"]
+        writer.writerow(column.label for column in columns)
+        for row in self._found():
+            writer.writerow(row.get(column.name, "") for column in columns)
+        return sink.getvalue()
+
     def _requested(self, event: events.GenericEventArguments) -> None:
         self._pagination = {**self._pagination, **event.args["pagination"]}
         self._draw()
 
+    def _keep_count(self) -> None:
+        """A browser that has just begun says how many rows it was first told of: that is over."""
+        if self.table.pagination.get("rowsNumber") != self._pagination["rowsNumber"]:
+            self.table.pagination = self._pagination
+
     def _draw(self) -> None:
-        found = [row for row in self._rows if self._matches(row)]
-        name = self._pagination.get("sortBy")
-        if name:
-            known = [row for row in found if row.get(name) is not None]
-            unknown = [row for row in found if row.get(name) is None]
-            known.sort(key=lambda row: _sort_key(row[name]), reverse=self._descending)
-            found = known + unknown
+        found = self._found()
         size = int(self._pagination.get("rowsPerPage") or self._page_size)
         last = max(1, -(-len(found) // size))
         page = min(int(self._pagination.get("page") or 1), last)
@@ -171,6 +183,17 @@ class DataTable:
         self.table.pagination = self._pagination
         self.table.props["hide-pagination"] = len(found) <= self._page_size
         self.table.rows = shown
+
+    def _found(self) -> list[dict[str, Any]]:
+        """The rows that the search leaves, sorted."""
+        found = [row for row in self._rows if self._matches(row)]
+        name = self._pagination.get("sortBy")
+        if name:
+            known = [row for row in found if row.get(name) is not None]
+            unknown = [row for row in found if row.get(name) is None]
+            known.sort(key=lambda row: _sort_key(row[name]), reverse=self._descending)
+            found = known + unknown
+        return found
 
     @property
     def _descending(self) -> bool:
@@ -194,6 +217,16 @@ def search_field(table: DataTable, label: str = "Search") -> ui.input:
         ui.icon("search")
     field.on_value_change(lambda event: table.search(str(event.value or "")))
     return field
+
+
+def csv_button(table: DataTable, name: str) -> ui.button:
+    """A button that downloads what ``table`` shows, all pages of it, as ``name``."""
+    button = ui.button(
+        icon="download", on_click=lambda: ui.download.content(table.csv(), name, "text/csv")
+    )
+    button.props('flat round dense aria-label="Save as CSV"')
+    button.tooltip("Save as CSV")
+    return button
 
 
 def _sort_key(value: Any) -> tuple[bool, Any]:

@@ -8,7 +8,7 @@ from nicegui import ui
 
 from torchpruner_client import Group
 from torchpruner_dashboard import formatting, palette
-from torchpruner_dashboard.components.data_table import Column, DataTable, search_field
+from torchpruner_dashboard.components.data_table import Column, DataTable, csv_button, search_field
 from torchpruner_dashboard.components.notices import empty_state
 from torchpruner_dashboard.cuts.cut_address import cut_url
 from torchpruner_dashboard.model_graphs import ModelOutline
@@ -22,7 +22,7 @@ SIGNS = {
 COLUMNS = (
     Column("members", "Pruned together", "name"),
     Column("width", "Slices", "number"),
-    Column("step", "At once", "number"),
+    Column("step", "Go together", "number"),
     Column("params", "Parameters a slice", "measure"),
     Column("flops", "FLOPs a slice", "measure"),
     Column("prunable", "Prunable", "state", signs=SIGNS),
@@ -31,17 +31,18 @@ COLUMNS = (
 
 
 def group_table(model: str, outline: ModelOutline) -> None:
-    """A searchable table; bars are relative to the dearest slice of the model."""
+    """A searchable table; bars are relative to the slice of the model that saves most."""
     if not outline.groups:
         empty_state("No groups", "Nothing in this model can be pruned.", "block")
         return
     rows = group_rows(model, outline)
     box = ui.row().classes("tp-row")
     rows.sort(key=lambda row: (-row["rank"], -row["flops"]))
-    table = DataTable(COLUMNS, rows)
+    table = DataTable(COLUMNS, rows, page_size=10)
     with box:
         search_field(table, "Search parameters")
-        ui.label("The dearest slices first; those that reach an input or output last.").classes(
+        csv_button(table, "groups.csv")
+        ui.label("What saves most first; groups that reach an input or output last.").classes(
             "tp-soft tp-small"
         )
 

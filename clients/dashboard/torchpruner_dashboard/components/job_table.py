@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from nicegui import events, ui
@@ -11,6 +11,7 @@ from nicegui import events, ui
 from torchpruner_client import Job
 from torchpruner_dashboard import formatting, palette
 from torchpruner_dashboard.components.data_table import Column, DataTable, search_field
+from torchpruner_dashboard.components.model_rows import display_name
 from torchpruner_dashboard.components.notices import toast, toast_failure
 from torchpruner_dashboard.sessions import Session
 
@@ -64,7 +65,8 @@ class JobTable:
             "failed": {"failed"},
         }[str(self._filter.value)]
         may_write = self._session.may("write")
-        rows = [job_row(job, may_write) for job in self._jobs if job.state in wanted]
+        names = {key: display_name(info) for key, info in self._session.models.items()}
+        rows = [job_row(job, may_write, names) for job in self._jobs if job.state in wanted]
         self._table.set_rows(rows)
 
     async def _act(self, event: events.GenericEventArguments) -> None:
@@ -81,8 +83,8 @@ class JobTable:
         await self._on_change()
 
 
-def job_row(job: Job, may_write: bool) -> dict[str, Any]:
-    """One row; its action is what helps now, if anything does."""
+def job_row(job: Job, may_write: bool, names: Mapping[str, str]) -> dict[str, Any]:
+    """One row; its action is what helps now, if anything does. ``names`` are models' by id."""
     active = job.state in {"queued", "running"}
     problem = job.problem or {}
     took = (job.ended_at or time.time()) - job.started_at if job.started_at else None
@@ -90,7 +92,7 @@ def job_row(job: Job, may_write: bool) -> dict[str, Any]:
     return {
         "id": job.id,
         "kind": KINDS.get(job.kind, job.kind),
-        "kind_sub": job.model,
+        "kind_sub": names.get(job.model, job.model),
         "kind_href": f"/models/{job.model}",
         "state": job.state,
         "state_percent": job.percent if job.state == "running" else None,

@@ -41,8 +41,9 @@ def _row(info: ModelInfo, models: Mapping[str, ModelInfo], now: float) -> dict[s
         "name": display_name(info),
         "name_href": f"/models/{info.id}",
         "format": info.format,
-        "size": info.size,
-        "size_text": formatting.size(info.size),
+        # A derived model has no file of its own until somebody downloads it.
+        "size": None if info.parent else info.size,
+        "size_text": formatting.NOTHING if info.parent else formatting.size(info.size),
         "owner": info.owner,
         # Sorts as an age does: the larger the number, the younger.
         "created_at": info.created_at,

@@ -16,6 +16,9 @@ T = TypeVar("T")
 
 Early = asyncio.Task[T | Exception]
 
+AGAIN = 3.0
+"""Seconds after which a page asks again a service that did not answer."""
+
 AT_ONCE = 0.1
 """Seconds that nobody notices; what takes longer shows a spinner."""
 
@@ -150,9 +153,16 @@ class Region(Generic[T]):
                 return
             self._box.clear()
             if isinstance(found, Exception):
-                error_panel(failure_of(found), self.reload)
+                failure = failure_of(found)
+                error_panel(failure, self.reload)
+                if failure.passing:
+                    ui.timer(AGAIN, self._try_again, once=True, immediate=False)
             else:
                 self._show(found)
+
+    async def _try_again(self) -> None:
+        """Without the spinner: the error stays in sight until there is something better."""
+        self.put(await _outcome(self._fetch))
 
 
 def ask_for_key() -> None:

@@ -57,10 +57,14 @@ def options(outline: ModelOutline, measure: str) -> dict[str, Any]:
                     "show": True,
                     "height": 20,
                     "fontSize": 12,
-                    "color": "#101418",
+                    "color": "#ffffff",
                     ":formatter": "p => p.data.text ? `${p.name} · ${p.data.text}` : p.name",
                 },
-                "itemStyle": {"gapWidth": 1, "borderWidth": 1, "borderColor": "#b9c0c9"},
+                "itemStyle": {
+                    "gapWidth": 1,
+                    "borderWidth": 1,
+                    "borderColor": "#5b6472",
+                },
                 "levels": [{"upperLabel": {"show": False}, "itemStyle": {"borderWidth": 0}}],
             }
         ],

@@ -142,8 +142,8 @@ class Sent:
 def parse_shapes(text: str) -> list[TensorSpec] | None:
     """Read one input a line: ``1x3x224x224``, ``name:1x16:int64``. Nothing is ``None``.
 
-    >>> parse_shapes("tokens:1x16:int64")
-    [TensorSpec(name='tokens', shape=(1, 16), dtype='int64')]
+    >>> [spec.to_dict() for spec in parse_shapes("tokens:1x16:int64") or ()]
+    [{'name': 'tokens', 'shape': [1, 16], 'dtype': 'int64'}]
 
     Raises ``ValueError`` that names the line.
     """

@@ -13,7 +13,7 @@ from torchpruner_dashboard.cuts.layers import Place, places_of
 from torchpruner_dashboard.cuts.reach import Box, Reach, Role
 from torchpruner_dashboard.formatting import plural, short_name, whole
 
-WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 196, 46, 20, 24, 8
+WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 196, 46, 20, 24, 12
 
 ROLES: dict[Role, tuple[str, str, str]] = {
     "source": (palette.VERMILION, "●", "what you asked to cut"),
@@ -69,11 +69,21 @@ def _edge(a: Place, b: Place) -> str:
     x1, y1 = _corner(a)
     x2, y2 = _corner(b)
     x1, y1, x2 = x1 + WIDTH // 2, y1 + HEIGHT, x2 + WIDTH // 2
-    if a.column == b.column and b.row - a.row > 1:
-        # Past the boxes between, on their left.
-        side = x1 - WIDTH // 2 - GAP_X // 2 + 4
-        path = f"M{x1 - 60} {y1} C{side} {y1 + 14} {side} {y1 + 14} {side} {y1 + 26} "
-        path += f"L{side} {y2 - 26} C{side} {y2 - 10} {x2 - 60} {y2 - 14} {x2 - 60} {y2 - 1}"
+    if b.row - a.row > 1:
+        # Past the boxes between, in the gutter on the left of where it goes to.
+        side = x2 - WIDTH // 2 - GAP_X // 2 + 4
+        start = x1 - 60 if a.column == b.column else x1
+        half = GAP_Y // 2
+        path = f"M{start} {y1} C{start} {y1 + half} {side} {y1} {side} {y1 + GAP_Y} "
+        path += f"L{side} {y2 - GAP_Y} C{side} {y2} {x2 - 60} {y2 - half} {x2 - 60} {y2 - 1}"
+    elif b.row <= a.row:
+        # Beside each other, or back up: out on the right and into the side.
+        right = x1 + WIDTH // 2 + GAP_X // 2
+        middle = y2 + HEIGHT // 2
+        path = f"M{x1} {y1} C{x1} {y1 + GAP_Y} {right} {y1 + GAP_Y} {right} {y1} "
+        path += (
+            f"L{right} {middle + 8} C{right} {middle} {right} {middle} {_corner(b)[0] - 1} {middle}"
+        )
     else:
         bend = max(10, (y2 - y1) // 2)
         path = f"M{x1} {y1} C{x1} {y1 + bend} {x2} {y2 - bend} {x2} {y2 - 1}"

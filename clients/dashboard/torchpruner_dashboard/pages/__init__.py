@@ -10,6 +10,7 @@ def install_pages(desk: Desk) -> None:
     from torchpruner_dashboard.pages.compare import install as install_compare
     from torchpruner_dashboard.pages.cut import install as install_cut
     from torchpruner_dashboard.pages.login import install as install_login
+    from torchpruner_dashboard.pages.lost import install as install_lost
     from torchpruner_dashboard.pages.model import install as install_model
     from torchpruner_dashboard.pages.models import install as install_models
     from torchpruner_dashboard.pages.service import install as install_service
@@ -20,3 +21,4 @@ def install_pages(desk: Desk) -> None:
     install_compare(desk)
     install_service(desk)
     install_login(desk)
+    install_lost(desk)

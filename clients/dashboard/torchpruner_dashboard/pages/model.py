@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from nicegui import ui
 
-from torchpruner_client import AsyncRemoteModel
+from torchpruner_client import AsyncRemoteModel, ModelInfo
 from torchpruner_dashboard import formatting
 from torchpruner_dashboard.components.build_progress import build_progress
 from torchpruner_dashboard.components.facts import facts
@@ -101,7 +101,7 @@ class ModelPage:
                     ("Groups", str(len(outline.groups)), f"{prunable} can be pruned"),
                     ("Modules", str(self._modules(outline)), ""),
                     ("Format", info.format, weights),
-                    ("Size", formatting.size(info.size), ""),
+                    ("Size", *_size(info)),
                     ("Owner", info.owner or formatting.NOTHING, formatting.age(info.created_at)),
                     ("Input", inputs or formatting.NOTHING, ""),
                 ]
@@ -141,3 +141,9 @@ class ModelPage:
 
         tabs.on_value_change(lambda event: change(str(event.value)))
         show(self._tab)
+
+
+def _size(info: ModelInfo) -> tuple[str, str]:
+    if info.parent:
+        return formatting.NOTHING, "derived: no file of its own"
+    return formatting.size(info.size), ""
