@@ -58,6 +58,7 @@ def parse(data: bytes) -> onnx.ModelProto:
             raise InvalidModelError(f"the model's functions cannot be inlined: {error}") from error
     del model.graph.value_info[:]
     _one_opset(model)
+    _check_operators(model)
     if not any(entry.key == METADATA_KEY for entry in model.metadata_props):
         _lift_constants(model)
     if has_graphs(model):
@@ -80,6 +81,38 @@ def _one_opset(model: onnx.ModelProto) -> None:
     if len(versions) != len(model.opset_import):
         del model.opset_import[:]
         model.opset_import.extend(onnx.helper.make_opsetid(d, v) for d, v in versions.items())
+
+
+def _check_operators(model: onnx.ModelProto) -> None:
+    """Raise where an operator lacks an input or output that ONNX says it has: no rule expects that."""
+    import onnx
+
+    versions = {entry.domain: entry.version for entry in model.opset_import}
+    schemas: dict[tuple[str, str], onnx.defs.OpSchema | None] = {}
+    for graph in all_graphs(model.graph):
+        for node in graph.node:
+            kind = (node.op_type, "" if node.domain == "ai.onnx" else node.domain)
+            if kind not in schemas:
+                try:
+                    schemas[kind] = onnx.defs.get_schema(kind[0], versions.get(kind[1], 1), kind[1])
+                except onnx.defs.SchemaError:
+                    schemas[kind] = None
+            schema = schemas[kind]
+            if schema is None:
+                continue
+            required = [
+                k
+                for k, formal in enumerate(schema.inputs[: schema.min_input])
+                if formal.option != onnx.defs.OpSchema.FormalParameterOption.Optional
+            ]
+            lacking = len(node.input) < schema.min_input or any(not node.input[k] for k in required)
+            if lacking or len(node.output) < schema.min_output:
+                raise InvalidModelError(
+                    f"the operator {node.name or node.op_type!r} ({node.op_type}) has "
+                    f"{len([name for name in node.input if name])} inputs and {len(node.output)} "
+                    f"outputs; ONNX asks for at least {schema.min_input} and {schema.min_output}. The "
+                    "file is damaged: export the model again"
+                )
 
 
 def _lift_constants(model: onnx.ModelProto) -> None:

@@ -23,6 +23,12 @@ KEEP_INTEGER_BYTES = 1 << 18
 SMALL_BYTES = 1 << 13
 """Where speed counts more than size, a node or tensor up to this size is copied whole."""
 
+MAX_FIELDS = 500_000
+"""A graph has a field for each operator, initializer and value: the largest models have 100,000."""
+
+MAX_RANK = 1000
+"""Of bytes, and of dimensions written one by one, in a tensor's shape."""
+
 _MODEL_GRAPH = 7
 _MODEL_FUNCTIONS = 25
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_VALUE_INFO, _GRAPH_SPARSE = 1, 5, 13, 15
@@ -80,12 +86,32 @@ def strip_weights(data: Buffer, *, keep_metadata: bool = False) -> bytes:
 
 
 def tensor_headers(data: Buffer) -> Iterator[TensorHeader]:
-    """Yield the header of every initializer of the main graph; contents are not read."""
+    """Yield the header of every initializer of the main graph; contents are not read.
+
+    Raises ``InvalidModelError`` where the file has more than :data:`MAX_FIELDS` fields to walk: a few
+    bytes each, so that a small file could take minutes.
+    """
+    room = MAX_FIELDS
     for number, _, payload in _fields(memoryview(data)):
+        room -= 1
         if number == _MODEL_GRAPH and payload is not None:
             for inner, _, tensor in _fields(payload):
+                room -= 1
                 if inner == _GRAPH_INITIALIZER and tensor is not None:
-                    yield _header(tensor)
+                    header, read = _header(tensor, room)
+                    room -= read
+                    yield header
+                if room < 0:
+                    raise _too_many_fields()
+        if room < 0:
+            raise _too_many_fields()
+
+
+def _too_many_fields() -> InvalidModelError:
+    return InvalidModelError(
+        f"the file has more than {MAX_FIELDS} fields in its graph, which no model needs; export the "
+        "model again"
+    )
 
 
 def _strip_graph(graph: memoryview, depth: int, small: int = KEEP_FLOAT_BYTES) -> list[Buffer]:
@@ -156,10 +182,17 @@ def _strip_tensor(tensor: memoryview) -> list[Buffer]:
     return [tensor] if stored <= limit else kept
 
 
-def _header(tensor: memoryview) -> TensorHeader:
+def _header(tensor: memoryview, room: int) -> tuple[TensorHeader, int]:
+    """Return what a tensor declares and how many fields were read, at most ``room``."""
     name, dims, data_type, stored, external = "", [], 0, 0, False
+    read = 0
     for number, field, payload in _fields(tensor):
+        read += 1
+        if read > room:
+            raise _too_many_fields()
         if number == _TENSOR_DIMS:
+            if len(field) > MAX_RANK or len(dims) > MAX_RANK:
+                raise InvalidModelError("a tensor declares more dimensions than any has")
             dims += _varints(field, payload)
         elif number == _TENSOR_TYPE:
             data_type = _varints(field, payload)[0]
@@ -171,7 +204,7 @@ def _header(tensor: memoryview) -> TensorHeader:
             external = True
         elif number == _TENSOR_LOCATION:
             external = external or _varints(field, payload)[0] == 1
-    return TensorHeader(name, tuple(dims), data_type, stored, external)
+    return TensorHeader(name, tuple(dims), data_type, stored, external), read
 
 
 def _varints(field: memoryview, payload: memoryview | None) -> list[int]:
@@ -250,8 +283,12 @@ def _fields(data: memoryview) -> Iterator[tuple[int, memoryview, memoryview | No
 
 def holds_graph(data: Buffer) -> bool:
     """Return whether ``data`` reads as an ONNX model: well-formed fields, exactly one graph."""
+    graphs = 0
     try:
-        numbers = [number for number, _, _ in _fields(memoryview(data))]
+        for position, (number, _, _) in enumerate(_fields(memoryview(data))):
+            graphs += number == _MODEL_GRAPH
+            if position > MAX_FIELDS:
+                return False
     except InvalidModelError:
         return False
-    return numbers.count(_MODEL_GRAPH) == 1
+    return graphs == 1
