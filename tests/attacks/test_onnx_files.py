@@ -164,3 +164,41 @@ def test_an_unknown_operator_does_not_stop_the_rest(attack: Attack) -> None:
     made = model(nodes, [weight()])
     made.opset_import.add(domain="com.example", version=1)
     attack.ends(made.SerializeToString())
+
+
+def field(number: int, content: bytes) -> bytes:
+    """A field of a protocol-buffer message that holds bytes."""
+    size, length = len(content), bytearray()
+    while size > 0x7F:
+        length.append(size & 0x7F | 0x80)
+        size >>= 7
+    return bytes([number << 3 | 2, *length, size]) + content
+
+
+HALF = 15 << 19
+
+FLOODS = {
+    "empty initializers": field(7, b"\x2a\x00" * HALF),
+    "empty operators": field(7, b"\x0a\x00" * HALF),
+    "small initializers": field(7, field(5, field(8, b"w")) * (HALF // 3)),
+    "fields beside the graph": b"\x08\x01" * HALF + field(7, b""),
+    "graphs": b"\x3a\x00" * HALF,
+    "dimensions": field(7, field(5, field(1, b"\x01" * 2 * HALF))),
+    "dimensions one by one": field(7, field(5, b"\x08\x01" * HALF)),
+    "element types": field(7, field(5, field(2, b"\x01" * 2 * HALF))),
+    "no element type": field(7, field(5, field(2, b""))),
+    "places of external data": field(7, field(5, b"\x6a\x00" * HALF)),
+}
+
+
+@pytest.mark.parametrize("kind", FLOODS)
+def test_a_flood_of_fields_is_refused_at_the_door(attack: Attack, kind: str) -> None:
+    problem = attack.fails(FLOODS[kind], within=30)
+    assert problem["type"] == "invalid-model"
+    assert "IndexError" not in problem["detail"]
+
+
+def test_an_operator_without_inputs_is_named(attack: Attack) -> None:
+    nodes = [helper.make_node("Relu", ["x"], ["y"]), helper.make_node("Identity", [], [])]
+    problem = attack.fails(model(nodes).SerializeToString())
+    assert "Identity" in problem["detail"] and "IndexError" not in problem["detail"]

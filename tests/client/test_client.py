@@ -205,6 +205,17 @@ def test_models_are_found_by_name_and_removed(client: Client) -> None:
         client.model(remote.id)
 
 
+def test_a_failed_upload_does_not_shadow_a_ready_model_s_name(client: Client) -> None:
+    name = "the same name"
+    ready = client.upload(small_file(330).content, {"x": (1, 3, 8, 8)}, name=name)
+    with pytest.raises(ModelFailed):
+        client.upload(small_file(331).content, {"x": (1, 9, 8, 8)}, name=name)
+    assert client.models()[0].state == "failed"
+    assert client.model(name).id == ready.id
+    newer = client.upload(small_file(332).content, {"x": (1, 3, 8, 8)}, name=name)
+    assert client.model(name).id == newer.id
+
+
 def test_cuts_in_sequence_are_a_lineage(client: Client, tmp_path: Path) -> None:
     module = Small(seed=305).eval()
     remote = client.upload(small_file(305).content, {"x": (1, 3, 8, 8)})

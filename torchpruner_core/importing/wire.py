@@ -177,33 +177,36 @@ def _strip_tensor(tensor: memoryview) -> list[Buffer]:
             continue
         kept.append(field)
         if number == _TENSOR_TYPE:
-            data_type = _varints(field, payload)[0]
+            data_type = next(iter(_varints(field, payload)), 0)
     limit = KEEP_INTEGER_BYTES if data_type in _INTEGER_TYPES else KEEP_FLOAT_BYTES
     return [tensor] if stored <= limit else kept
 
 
 def _header(tensor: memoryview, room: int) -> tuple[TensorHeader, int]:
     """Return what a tensor declares and how many fields were read, at most ``room``."""
-    name, dims, data_type, stored, external = "", [], 0, 0, False
+    name, data_type, stored, external = "", 0, 0, False
+    dims: list[int] = []
     read = 0
     for number, field, payload in _fields(tensor):
         read += 1
         if read > room:
             raise _too_many_fields()
-        if number == _TENSOR_DIMS:
+        if number in (_TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_LOCATION):
             if len(field) > MAX_RANK or len(dims) > MAX_RANK:
                 raise InvalidModelError("a tensor declares more dimensions than any has")
-            dims += _varints(field, payload)
-        elif number == _TENSOR_TYPE:
-            data_type = _varints(field, payload)[0]
+            values = _varints(field, payload)
+            if number == _TENSOR_DIMS:
+                dims += values
+            elif number == _TENSOR_TYPE:
+                data_type = values[-1] if values else 0
+            else:
+                external = external or values[-1:] == [1]
         elif number == _TENSOR_NAME and payload is not None:
             name = payload.tobytes().decode("utf-8", "replace")
         elif number in _TENSOR_DATA:
             stored += len(field if payload is None else payload)
         elif number == _TENSOR_EXTERNAL:
             external = True
-        elif number == _TENSOR_LOCATION:
-            external = external or _varints(field, payload)[0] == 1
     return TensorHeader(name, tuple(dims), data_type, stored, external), read
 
 

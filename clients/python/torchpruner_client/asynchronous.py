@@ -100,7 +100,7 @@ class AsyncClient:
         return AsyncRemoteModel(self, view, source)
 
     async def model(self, identifier: str) -> AsyncRemoteModel:
-        """Return the model with this id or name (the newest of that name). Raises
+        """Return the model with this id or name (the newest of that name that has not failed). Raises
         ``NotFoundError``."""
         if operations.is_model_id(identifier):
             return AsyncRemoteModel(self, await self._driver.run(operations.show(identifier)), None)

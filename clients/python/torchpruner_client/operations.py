@@ -144,11 +144,12 @@ def show(model: str) -> Flow[dict[str, Any]]:
 
 
 def find(name: str) -> Flow[dict[str, Any]]:
-    """Return the newest model called ``name``. Raises ``NotFoundError``."""
-    for item in (yield from listing("/v1/models")):
-        if item["name"] == name:
-            found: dict[str, Any] = item
-            return found
+    """Return the newest model called ``name``, one that failed only where no other is called so.
+    Raises ``NotFoundError``."""
+    named = [item for item in (yield from listing("/v1/models")) if item["name"] == name]
+    for item in sorted(named, key=lambda item: item["state"] in ("failed", "cancelled")):
+        found: dict[str, Any] = item
+        return found
     raise NotFoundError(
         {
             "type": "unknown-model",

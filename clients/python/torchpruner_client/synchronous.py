@@ -100,7 +100,7 @@ class Client:
         return RemoteModel(self, view, source)
 
     def model(self, identifier: str) -> RemoteModel:
-        """Return the model with this id or name (the newest of that name). Raises
+        """Return the model with this id or name (the newest of that name that has not failed). Raises
         ``NotFoundError``."""
         if operations.is_model_id(identifier):
             return RemoteModel(self, self._driver.run(operations.show(identifier)), None)
