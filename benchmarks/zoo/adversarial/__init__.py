@@ -1,0 +1,30 @@
+"""Small networks whose code counts or addresses channels with constants of its own.
+
+Each is a way in which a cut can be followed by the shapes and not by the values: indices in buffers,
+prefixes of wider weights, states made like other tensors, sizes used as numbers, statistics with a
+count in them, writes into part of a tensor, cells that unroll, and branches taken in training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from benchmarks.zoo.adversarial import (
+    branches,
+    cells,
+    indices,
+    parts,
+    sizes,
+    statistics,
+    templates,
+    writes,
+)
+from benchmarks.zoo.specimen import Specimen
+
+KINDS = (indices, parts, templates, sizes, statistics, writes, cells, branches)
+
+
+def specimens() -> Iterator[Specimen]:
+    """Yield every network of every kind."""
+    for kind in KINDS:
+        yield from kind.specimens()
