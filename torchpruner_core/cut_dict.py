@@ -9,12 +9,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from torchpruner_core.cut_result import AxisCuts, CutResult, OperatorChange, TensorSpec
+from torchpruner_core.cut_result import (
+    AxisCuts,
+    CutResult,
+    OperatorChange,
+    Renumbering,
+    TensorSpec,
+)
 from torchpruner_core.errors import CutMismatchError, MergeError
 
 Cut = Mapping[str, Any]
@@ -96,6 +103,8 @@ def _merge_two(a: CutResult, b: CutResult) -> CutResult:
     iner = _join(a.iner, b.iner)
     operator: dict[str, OperatorChange] = {k: dict(v) for k, v in a.operator.items()}
     relation = _relation(a, b)
+    renumbers = _renumberings(a, b)
+    renumbered = {name for each in renumbers.values() for name in each.operators}
     for name, change in b.operator.items():
         if name not in operator:
             operator[name] = dict(change)
@@ -103,6 +112,9 @@ def _merge_two(a: CutResult, b: CutResult) -> CutResult:
         for key, amount in change.items():
             if key not in operator[name]:
                 operator[name][key] = amount
+                continue
+            if key == "indices" and name in renumbered:
+                del operator[name][key]  # what is subtracted follows from the joined indices
                 continue
             operator[name][key] = _join_amounts(
                 name, key, operator[name][key], amount, relation, a, b, terminal
@@ -121,6 +133,7 @@ def _merge_two(a: CutResult, b: CutResult) -> CutResult:
         literals=_either(a.literals, b.literals),
         reads_sizes=_either(a.reads_sizes, b.reads_sizes),
         unread=_either(a.unread, b.unread),
+        renumbers=renumbers,
         inputs=a.inputs or b.inputs,
         outputs=_outputs(a, b, iner),
         shapes={**a.shapes, **b.shapes},
@@ -147,6 +160,20 @@ def _savings(
         "macs_before": a.macs_before,
         "macs_after": flops // 2,
     }
+
+
+def _renumberings(a: CutResult, b: CutResult) -> dict[str, Renumbering]:
+    joined = dict(a.renumbers)
+    for name, theirs in b.renumbers.items():
+        ours = joined.get(name)
+        if ours is not None:
+            theirs = replace(
+                theirs,
+                removed=np.union1d(ours.removed, theirs.removed).astype(np.int64),
+                operators=_either(ours.operators, theirs.operators),
+            )
+        joined[name] = theirs
+    return joined
 
 
 def _either(a: tuple[str, ...], b: tuple[str, ...]) -> tuple[str, ...]:

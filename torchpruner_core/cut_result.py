@@ -123,6 +123,61 @@ Recount = Callable[[Mapping[str, AxisCuts]], "tuple[int, int] | None"]
 """Parameter elements removed and FLOPs left, from the cuts of all nodes; ``None``: not known."""
 
 
+@dataclass(frozen=True, slots=True)
+class Renumbering:
+    """How a stored tensor of positions follows a cut.
+
+    Its entries are positions along an axis of ``size`` slices, of which ``removed`` go; a negative
+    one counts from the end. ``operators`` read it. ``values`` are the entries before the cut,
+    flattened, of a tensor that is written in the program and belongs to no module.
+    """
+
+    size: int
+    removed: Indices
+    operators: tuple[str, ...] = ()
+    values: tuple[int, ...] | None = None
+
+    def apply(self, entries: NDArray[Any]) -> NDArray[Any]:
+        """Return the entries that stay, in any shape, as they are after the cut."""
+        places = np.where(entries < 0, entries.astype(np.int64) + self.size, entries)
+        shift = np.searchsorted(self.removed, places)
+        shift = np.where(entries < 0, shift - len(self.removed), shift)
+        renumbered: NDArray[Any] = (entries - shift).astype(entries.dtype)
+        return renumbered
+
+    def undo(self, entries: NDArray[Any]) -> NDArray[Any]:
+        """Return entries as they were before the cut."""
+        kept = np.setdiff1d(np.arange(self.size), self.removed)
+        places = np.clip(np.where(entries < 0, entries + len(kept), entries), 0, len(kept) - 1)
+        restored = kept[places.astype(np.int64)]
+        found: NDArray[Any] = np.where(entries < 0, restored - self.size, restored)
+        return found.astype(entries.dtype)
+
+    def names_removed(self, entries: NDArray[Any]) -> bool:
+        """Tell whether some entry is a position that goes, or none of the axis at all."""
+        places = np.where(entries < 0, entries.astype(np.int64) + self.size, entries)
+        outside = bool(((places < 0) | (places >= self.size)).any())
+        return outside or bool(np.isin(places, self.removed).any())
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "size": self.size,
+            "removed": encode_indices(self.removed),
+            "operators": list(self.operators),
+            "values": None if self.values is None else list(self.values),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Renumbering:
+        values = data.get("values")
+        return cls(
+            int(data["size"]),
+            decode_indices(data["removed"]),
+            _decode_names(data.get("operators", ()), "operators"),
+            None if values is None else tuple(int(value) for value in values),
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class CutResult(Mapping[str, Any]):
     """The smallest consistent cut that contains what was asked.
@@ -134,6 +189,7 @@ class CutResult(Mapping[str, Any]):
     ``literals`` are the terminals that are constants of the program rather than parameters or
     buffers of a module. ``renormalises`` names the operators whose statistics are computed over
     fewer slices, so that the pruned network is valid without being equal to the masked one.
+    ``renumbers`` maps a terminal that holds positions along a cut axis to how its values follow.
     ``reads_sizes`` names the modules whose code may compute with a size that changes, so that only
     a rehearsal of their ``forward()`` tells whether it still does what it did. ``unread`` names the
     parameters and buffers of the model that the graph never reads, so that it cannot say whether the
@@ -155,6 +211,7 @@ class CutResult(Mapping[str, Any]):
     literals: tuple[str, ...] = ()
     reads_sizes: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
+    renumbers: dict[str, Renumbering] = field(default_factory=dict)
     params_before: int = 0
     params_removed: int = 0
     flops_before: int = 0
@@ -207,6 +264,7 @@ class CutResult(Mapping[str, Any]):
             "literals": list(self.literals),
             "reads_sizes": list(self.reads_sizes),
             "unread": list(self.unread),
+            "renumbers": {name: each.to_dict() for name, each in self.renumbers.items()},
             "params_before": self.params_before,
             "params_removed": self.params_removed,
             "flops_before": self.flops_before,
@@ -236,6 +294,7 @@ class CutResult(Mapping[str, Any]):
             plain[key] = tuple(map(TensorSpec.from_dict, plain.get(key, ())))
         for key in NAME_LISTS:
             plain[key] = _decode_names(plain.get(key, ()), key)
+        plain["renumbers"] = _decode_renumberings(plain.get("renumbers") or {})
         plain["shapes"] = {
             str(name): tuple(int(size) for size in shape)
             for name, shape in (plain.get("shapes") or {}).items()
@@ -339,6 +398,15 @@ def _decode_names(value: Any, key: str) -> tuple[str, ...]:
     if not isinstance(value, (list, tuple)) or not all(isinstance(name, str) for name in value):
         raise ValueError(f"{key!r} of a result is a list of names, not {value!r:.60}")
     return tuple(value)
+
+
+def _decode_renumberings(found: Any) -> dict[str, Renumbering]:
+    try:
+        return {str(name): Renumbering.from_dict(each) for name, each in found.items()}
+    except (AttributeError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"'renumbers' maps names to the size and the removed indices of an axis; it is {found!r:.60}"
+        ) from error
 
 
 def _decode_changes(changes: Any) -> dict[str, OperatorChange]:

@@ -45,13 +45,17 @@ class ClassChange:
 
 @dataclass(frozen=True, slots=True)
 class ClassSelection:
-    """A constant of an operator that holds indices into the class ``owner``."""
+    """A constant of an operator that holds indices into the class ``owner``.
+
+    A negative entry counts from the end. ``sources`` names the nodes that hold the entries.
+    """
 
     operator: int
     key: str
     owner: int
     along: tuple[int, ...]
     values: Int
+    sources: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from torchpruner_core.cut_result import (
     CutResult,
     Indices,
     OperatorChange,
+    Renumbering,
     TensorSpec,
 )
 from torchpruner_core.errors import CutError, OpaqueAxisError
@@ -100,6 +101,7 @@ def _result(graph: GraphData, asked: Sequence[CutRequest], removal: Removal) -> 
         literals=tuple(name for name in terminal if graph.nodes[name].kind == "constant"),
         reads_sizes=graph.size_readers.of(iner),
         unread=graph.unread,
+        renumbers=_renumberings(graph, gone),
         params_before=graph.params(),
         params_removed=closure.params_removed(removal),
         flops_before=flops_before,
@@ -173,8 +175,8 @@ def _operator_changes(graph: GraphData, gone: dict[int, Indices]) -> dict[str, O
                     values[change.position] += amount
     for selection in graph.coupling.selections:
         if selection.owner in gone:
-            shift = _renumbering(selection, gone)
-            if shift is not None:
+            shift = _shift(graph, selection, gone)
+            if any(shift):
                 changes.setdefault(graph.operator_names[selection.operator], {})[selection.key] = (
                     shift
                 )
@@ -236,11 +238,40 @@ def _factor_name(count: int) -> Callable[[int], str]:
     return name
 
 
-def _renumbering(selection: ClassSelection, gone: dict[int, Indices]) -> list[int] | None:
-    """Return what to subtract from each kept entry of a constant of indices, flattened."""
+def _kept(selection: ClassSelection, gone: dict[int, Indices]) -> Indices:
+    """Return the entries of a constant of indices that stay, as they were."""
     values = selection.values
     for axis, owner in enumerate(selection.along):
         if owner in gone:
             values = np.delete(values, gone[owner], axis=axis)
-    shift = np.searchsorted(gone[selection.owner], values.ravel())
-    return [int(s) for s in shift.tolist()] if shift.any() else None
+    return values
+
+
+def _shift(graph: GraphData, selection: ClassSelection, gone: dict[int, Indices]) -> list[int]:
+    """Return what to subtract from each kept entry of a constant of indices, flattened."""
+    size = int(graph.coupling.class_length[selection.owner])
+    kept = _kept(selection, gone)
+    shift: list[int] = (
+        (kept - Renumbering(size, gone[selection.owner]).apply(kept)).ravel().tolist()
+    )
+    return shift
+
+
+def _renumberings(graph: GraphData, gone: dict[int, Indices]) -> dict[str, Renumbering]:
+    found: dict[str, Renumbering] = {}
+    for selection in graph.coupling.selections:
+        if selection.owner not in gone:
+            continue
+        size = int(graph.coupling.class_length[selection.owner])
+        operator = graph.operator_names[selection.operator]
+        for source in selection.sources:
+            earlier = found.get(source)
+            readers = (*(earlier.operators if earlier else ()), operator)
+            if earlier is not None and earlier.size >= size:
+                found[source] = replace(earlier, operators=readers)
+                continue
+            is_constant = graph.nodes[source].kind == "constant"
+            whole = is_constant and selection.values.shape == graph.nodes[source].shape
+            values = tuple(selection.values.ravel().tolist()) if whole else None
+            found[source] = Renumbering(size, gone[selection.owner], readers, values)
+    return found

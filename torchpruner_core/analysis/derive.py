@@ -11,7 +11,7 @@ from torchpruner_core.analysis.closure import Removal
 from torchpruner_core.analysis.coupling import ClassChange, ClassSelection, Coupling
 from torchpruner_core.analysis.graph_data import GraphData
 from torchpruner_core.analysis.modules import with_costs
-from torchpruner_core.cut_result import CutResult, Indices
+from torchpruner_core.cut_result import CutResult, Indices, Renumbering
 from torchpruner_core.errors import CutError
 
 Graph = TypeVar("Graph", bound=GraphData)
@@ -107,7 +107,10 @@ def _cut_coupling(coupling: Coupling, gone: dict[int, Indices]) -> Coupling:
         class_start=starts,
         component=coupling.component[keep],
         changes=tuple(_cut_change(change, gone) for change in coupling.changes),
-        selections=tuple(_cut_selection(selection, gone) for selection in coupling.selections),
+        selections=tuple(
+            _cut_selection(selection, gone, int(coupling.class_length[selection.owner]))
+            for selection in coupling.selections
+        ),
     )
 
 
@@ -118,13 +121,15 @@ def _cut_change(change: ClassChange, gone: dict[int, Indices]) -> ClassChange:
     return replace(change, low=change.low - int(low), high=change.high - int(high))
 
 
-def _cut_selection(selection: ClassSelection, gone: dict[int, Indices]) -> ClassSelection:
+def _cut_selection(
+    selection: ClassSelection, gone: dict[int, Indices], size: int
+) -> ClassSelection:
     values = selection.values
     for axis, owner in enumerate(selection.along):
         if owner in gone:
             values = np.delete(values, gone[owner], axis=axis)
     if selection.owner in gone:
-        values = values - np.searchsorted(gone[selection.owner], values)
+        values = Renumbering(size, gone[selection.owner]).apply(values)
     return replace(selection, values=values)
 
 

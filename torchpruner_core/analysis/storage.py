@@ -21,7 +21,7 @@ Graph = TypeVar("Graph", bound=GraphData)
 SIZE_LIMIT = 1 << 31
 """A stored graph that unpacks to more bytes than this is refused: none is that large."""
 
-FORMAT = 1
+FORMAT = 2
 """Changes when a graph stored by an older version can no longer be read."""
 
 _ARRAYS = (
@@ -48,7 +48,9 @@ def dump(graph: GraphData) -> bytes:
         "reasons": coupling.reasons,
         "views": [_row(view) for view in coupling.views],
         "changes": [_row(change) for change in coupling.changes],
-        "selections": [[s.operator, s.key, s.owner, s.along] for s in coupling.selections],
+        "selections": [
+            [s.operator, s.key, s.owner, s.along, s.sources] for s in coupling.selections
+        ],
         "renormalised": coupling.renormalised,
         "costs": coupling.costs,
     }
@@ -80,8 +82,8 @@ def load(data: bytes, made: type[Graph]) -> Graph:
         views=tuple(ClassView(w, tuple(f), op) for w, f, op in header["views"]),
         changes=tuple(ClassChange(*row) for row in header["changes"]),
         selections=tuple(
-            ClassSelection(op, key, owner, tuple(along), arrays[f"selection{k}"])
-            for k, (op, key, owner, along) in enumerate(header["selections"])
+            ClassSelection(op, key, owner, tuple(along), arrays[f"selection{k}"], tuple(sources))
+            for k, (op, key, owner, along, sources) in enumerate(header["selections"])
         ),
         renormalised=tuple((op, owner) for op, owner in header["renormalised"]),
         costs=tuple((op, k, tuple(classes)) for op, k, classes in header["costs"]),

@@ -272,7 +272,12 @@ class _Solver:
             ),
             selections=tuple(
                 ClassSelection(
-                    s.operator, s.key, self.of(s.axis), tuple(map(self.of, s.along)), s.values
+                    s.operator,
+                    s.key,
+                    self.of(s.axis),
+                    tuple(map(self.of, s.along)),
+                    s.values,
+                    s.sources,
                 )
                 for s in ties.selections
                 if self.of(s.axis) not in self.frozen

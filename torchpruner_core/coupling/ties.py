@@ -50,7 +50,8 @@ class Change:
 class Selection:
     """A constant of indices into ``axis`` that must be renumbered when ``axis`` is cut.
 
-    ``along`` are the axes of the constant's own shape (``values.shape``).
+    ``along`` are the axes of the constant's own shape (``values.shape``); a negative entry counts
+    from the end. ``sources`` names the stored tensors that hold the entries, where none is computed.
     """
 
     operator: int
@@ -58,6 +59,7 @@ class Selection:
     axis: Axis
     along: tuple[Axis, ...]
     values: NDArray[np.int64]
+    sources: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,10 +216,20 @@ class Ties:
         self.changes.append(Change(self.operator, key, position, length, axis, low, stop, sign))
 
     def selection(
-        self, key: str, axis: Axis, along: Sequence[Axis], values: NDArray[np.int64]
+        self,
+        key: str,
+        axis: Axis,
+        along: Sequence[Axis],
+        values: NDArray[np.int64],
+        sources: Sequence[str] = (),
     ) -> None:
-        """Declare the operator's constant ``key`` to hold indices into ``axis``."""
-        self.selections.append(Selection(self.operator, key, axis, tuple(along), values))
+        """Declare the operator's constant ``key`` to hold indices into ``axis``.
+
+        ``sources`` are the values that hold these very entries, if they are stored as they are used.
+        """
+        self.selections.append(
+            Selection(self.operator, key, axis, tuple(along), values, tuple(sources))
+        )
 
     def renormalises(self, axis: Axis) -> None:
         """Declare that the operator computes a statistic over ``axis``."""

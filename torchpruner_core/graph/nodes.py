@@ -192,6 +192,11 @@ class OperatorRecord:
         node = self.input(position)
         return None if node is None else self.values.follows(node.value_name)
 
+    def stored_in(self, position: int) -> tuple[str, ...]:
+        """Return the values whose entries an input holds as they are stored; none where it does not."""
+        node = self.input(position)
+        return (node and self.values.stored_in(node.value_name)) or ()
+
     @property
     def opset(self) -> int:
         """The version of the operator set that the model asks for in this operator's domain."""

@@ -24,6 +24,9 @@ SIZE_LIMIT = 1 << 20
 """Larger constants (elements) are never evaluated."""
 
 
+MOVES_IN_A_ROW = 200
+"""Where an entry was copied from is not followed further back than this."""
+
 LITERAL, COMPUTED, SIZE = 0, 1, 2
 """Where an entry comes from: the program, a computation with sizes, a size or a product of sizes."""
 
@@ -53,6 +56,8 @@ class Values:
     dtypes: dict[str, str] = field(default_factory=dict)
     opsets: Sequence[Any] = ()
     _memo: dict[str, Known | None] = field(default_factory=dict)
+    _copied: dict[str, NDArray[np.int64] | None] = field(default_factory=dict)
+    _ranges: list[tuple[str, str]] = field(default_factory=list)
 
     def known(self, name: str) -> Array | None:
         """Return the value called ``name``, or ``None`` where only running the model tells it."""
@@ -111,6 +116,72 @@ class Values:
         found = self._find(name)
         return None if found is None else found.source == SIZE
 
+    def stored_in(self, name: str) -> tuple[str, ...] | None:
+        """Return the stored tensors that every entry of a known value was copied from, unchanged.
+
+        ``None`` where some entry was computed, or is the size of a tensor.
+        """
+        found = self._places(name)
+        if found is None or not found.size or (found < 0).any():
+            return None
+        places = [self._ranges[int(k)] for k in np.unique(found // SIZE_LIMIT)]
+        return None if any(kind == "size" for kind, _ in places) else tuple(n for _, n in places)
+
+    def sizes_in(self, name: str) -> list[tuple[str, int] | None]:
+        """Return, for each entry of a known list, the tensor and axis whose very size it is."""
+        found = self._places(name)
+        sizes: list[tuple[str, int] | None] = []
+        for number in () if found is None else found.ravel().tolist():
+            kind, tensor = self._ranges[number // SIZE_LIMIT] if number >= 0 else ("", "")
+            sizes.append((tensor, number % SIZE_LIMIT) if kind == "size" else None)
+        return sizes
+
+    def _places(self, name: str, depth: int = 0) -> NDArray[np.int64] | None:
+        """Return where each entry of a value was copied from: a number, or -1 where it was computed.
+
+        Entry ``k`` of stored tensor or shape ``r`` has the number ``r * SIZE_LIMIT + k``.
+        """
+        if name not in self._copied:
+            self._copied[name] = None if depth > MOVES_IN_A_ROW else self._trace(name, depth)
+        return self._copied[name]
+
+    def _trace(self, name: str, depth: int) -> NDArray[np.int64] | None:
+        known, producer = self.known(name), self.producers.get(name)
+        if known is None:
+            return None
+        if self.stored(name) is not None or producer is None or producer.op_type == "Constant":
+            return self._numbers("stored", name, known.shape)
+        if producer.op_type == "Shape":
+            given = attributes(producer)
+            rank = len(self.shapes[producer.input[0]] or ())
+            numbers = self._numbers("size", producer.input[0], (rank,))
+            return numbers[given.get("start", 0) : given.get("end", rank)]
+        if producer.op_type in _CONVERSIONS:
+            return self._places(producer.input[0], depth + 1)
+        moves, rule = _RULES.get(producer.op_type, (None, None))
+        if moves is None or moves == "all" or rule is None:
+            return None
+        read: list[Any] = []
+        for k, value in enumerate(producer.input):
+            operand = self.known(value) if value else None
+            if operand is not None and (k in moves or -1 in moves):
+                places = self._places(value, depth + 1)
+                operand = np.full(operand.shape, -1, np.int64) if places is None else places
+            read.append(operand)
+        try:
+            found = rule(attributes(producer), *read)
+        except (ValueError, TypeError, IndexError, KeyError):
+            return None
+        if isinstance(found, list):
+            found = found[list(producer.output).index(name)]
+        places = np.asarray(found)
+        return places.astype(np.int64) if places.shape == known.shape else None
+
+    def _numbers(self, kind: str, name: str, shape: tuple[int, ...]) -> NDArray[np.int64]:
+        self._ranges.append((kind, name))
+        first = (len(self._ranges) - 1) * SIZE_LIMIT
+        return first + np.arange(int(np.prod(shape)), dtype=np.int64).reshape(shape)
+
     def _find(self, name: str) -> Known | None:
         """Evaluate ``name`` and what it needs, without recursion: graphs may be deep."""
         pending = [name]
@@ -145,9 +216,20 @@ class Values:
             self._evaluate(producer)
         return self._memo[name]
 
-    def with_shapes(self, shapes: Mapping[str, tuple[int, ...] | None]) -> Values:
-        """Return the constants as they are when some tensors have other shapes."""
-        return replace(self, shapes=ChainMap(dict(shapes), self.shapes), _memo={})
+    def edited(
+        self,
+        shapes: Mapping[str, tuple[int, ...] | None],
+        stored: Callable[[str], Array | None] | None = None,
+    ) -> Values:
+        """Return the constants as they are when some tensors have other shapes, or other contents."""
+        return replace(
+            self,
+            stored=stored or self.stored,
+            shapes=ChainMap(dict(shapes), self.shapes),
+            _memo={},
+            _copied={},
+            _ranges=[],
+        )
 
     def _is_small(self, name: str) -> bool:
         shape = self.shapes.get(name)

@@ -18,6 +18,7 @@ from torchpruner_core.importing.formats import read_model
 from torchpruner_core.importing.importer import ImportedGraph, read_graph
 from torchpruner_core.importing.input_shapes import InputSpecs
 from torchpruner_core.importing.wire import Buffer, strip_weights
+from torchpruner_core.importing.stored_indices import declare_shared_indices
 from torchpruner_core.importing.zeros import declare_inexact_sums
 
 Progress = Callable[[str, float], None]
@@ -173,6 +174,7 @@ def declare(graph: ImportedGraph) -> Ties:
                 module=operator.module,
             ) from error
     _freeze_inner_constants(graph, ties)
+    declare_shared_indices(graph.nodes.values(), graph.operators.values(), ties)
     declare_inexact_sums(graph.nodes.values(), graph.operators.values(), ties)
     return ties
 

@@ -17,6 +17,7 @@ from torchpruner_core.cut_result import CutResult
 from torchpruner_core.graph.dtypes import np_dtype
 from torchpruner_core.graph.nodes import DataNode
 from torchpruner_core.importing.bodies import bodies_of, is_flattened
+from torchpruner_core.importing.importer import SHAPE_OPERATORS
 from torchpruner_core.onnx_pruning.rewrite import new_constants
 from torchpruner_core.onnx_pruning.sliced import (
     OpenModel,
@@ -42,6 +43,21 @@ def masked_onnx(data: bytes, result: Cut) -> bytes:
     return masker.run()
 
 
+def _read_as_indices(opened: OpenModel) -> set[str]:
+    """Return the values that say places, and those that they are made of."""
+    by_indices = [op for op in opened.graph.operators.values() if op.type in BY_INDICES]
+    pending = [operator.input(1) for operator in by_indices]
+    found: set[str] = set()
+    while pending:
+        node = pending.pop()
+        if node is None or node.value_name in found or node.dtype.startswith(("float", "bfloat")):
+            continue
+        found.add(node.value_name)
+        if node.in_operator is not None and node.in_operator.type not in SHAPE_OPERATORS:
+            pending.extend(node.in_operator.in_data)
+    return found
+
+
 class _Masker:
     def __init__(self, opened: OpenModel, result: CutResult) -> None:
         self.opened = opened
@@ -52,10 +68,7 @@ class _Masker:
             op.out_data[0].value_name: op for op in opened.graph.operators.values() if op.out_data
         }
         self.renamed: dict[str, str] = {}
-        by_indices = [op for op in opened.graph.operators.values() if op.type in BY_INDICES]
-        read_as_indices = [operator.input(1) for operator in by_indices]
-        indices = {node.value_name for node in read_as_indices if node is not None}
-        self.masked = opened.cuts.keys() - indices
+        self.masked = opened.cuts.keys() - _read_as_indices(opened)
 
     def run(self) -> bytes:
         import onnx

@@ -22,7 +22,6 @@ from torchpruner_core.onnx_pruning.rewrite import new_constants
 from torchpruner_core.onnx_pruning.sliced import (
     OpenModel,
     constant_values,
-    cut_array,
     open_model,
     separate_equals,
     set_shapes,
@@ -77,11 +76,11 @@ def _cut_constants(opened: OpenModel) -> None:
     ]
     separate_equals(opened)
     for node in flatten(opened.model.graph):
-        if node.op_type == "Constant" and node.output[0] in opened.cuts:
+        if node.op_type == "Constant" and node.output[0] in {*opened.cuts, *opened.renumbers}:
             computed.append(node.output[0])
     values = constant_values(opened, list(dict.fromkeys(computed)))
     for name, value in values.items():
-        _replace_value(opened, name, cut_array(value, opened.cuts.get(name, [])))
+        _replace_value(opened, name, opened.after(name, value))
 
 
 def _reads_cut(opened: OpenModel, operator: OperatorNode) -> bool:
@@ -120,13 +119,10 @@ def _cut_initializers(opened: OpenModel) -> None:
         if n.op_type == "Constant"
     }
     for tensor in opened.model.graph.initializer:
-        if tensor.name in opened.cuts and tensor.name not in done | constants:
-            value = onnx.numpy_helper.to_array(tensor)
-            tensor.CopyFrom(
-                onnx.numpy_helper.from_array(
-                    cut_array(value, opened.cuts[tensor.name]), tensor.name
-                )
-            )
+        changes = tensor.name in opened.cuts or tensor.name in opened.renumbers
+        if changes and tensor.name not in done | constants:
+            value = opened.after(tensor.name, onnx.numpy_helper.to_array(tensor))
+            tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
 
 
 def _rewrite_operators(opened: OpenModel, result: CutResult) -> None:
@@ -167,15 +163,22 @@ def _rewrite_operators(opened: OpenModel, result: CutResult) -> None:
 
 def _computed_after(opened: OpenModel) -> Values | None:
     """Return the constants as they are once the tensors have their new shapes."""
-    if opened.graph.values is None:
+    values = opened.graph.values
+    if values is None:
         return None
-    return opened.graph.values.with_shapes(
-        {
-            node.value_name: opened.shape_after(node)
-            for node in opened.graph.nodes.values()
-            if node.value_name in opened.cuts
-        }
-    )
+    shapes = {
+        node.value_name: opened.shape_after(node)
+        for node in opened.graph.nodes.values()
+        if node.value_name in opened.cuts
+    }
+
+    def stored(name: str) -> Any:
+        if name in opened.replaced:
+            return opened.replaced[name]
+        value = values.stored(name)
+        return None if value is None else opened.after(name, value)
+
+    return values.edited(shapes, stored)
 
 
 def _keep_measured(opened: OpenModel) -> None:

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from torchpruner_core.onnx_pruning.sliced import OpenModel
+from torchpruner_core.cut_result import Renumbering
+from torchpruner_core.onnx_pruning.sliced import OpenModel, cut_array
 from torchpruner_core.operators.base import OperatorNode
 from torchpruner_core.operators.registry import STANDARD_DOMAINS
 
@@ -260,6 +261,7 @@ def _fused_attention(opened: OpenModel, operator: OperatorNode) -> NewConstants:
 
 
 def _indices(opened: OpenModel, operator: OperatorNode) -> NewConstants:
+    """Renumber constant indices into one axis: the first of a tuple, or that of the attribute."""
     x, indices = operator.in_data[0], operator.in_data[1]
     old = operator.value(1)
     if x is None or indices is None or old is None:
@@ -269,12 +271,8 @@ def _indices(opened: OpenModel, operator: OperatorNode) -> NewConstants:
     cuts = opened.cuts.get(indices.value_name)
     if not len(removed) and cuts is None:
         return {}
-    values = old % x.shape[axis]
-    for dim, gone in enumerate(cuts or ()):
-        if gone is not None:
-            values = np.delete(values, gone, axis=dim)
-    new = values - np.searchsorted(removed, values)
-    return {1: new.astype(old.dtype).reshape(values.shape)}
+    left = cut_array(old, cuts or [])
+    return {1: Renumbering(x.shape[axis], removed).apply(left)}
 
 
 def _compress(opened: OpenModel, operator: OperatorNode) -> NewConstants:
@@ -304,6 +302,9 @@ _RULES: dict[str, Rule] = {
         for name in ("Attention", "QAttention", "MultiHeadAttention", "GroupQueryAttention")
     },
     "Gather": _indices,
+    "GatherND": _indices,
+    "GatherElements": _indices,
+    "ScatterElements": _indices,
     "ScatterND": _indices,
     "Compress": _compress,
 }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from torchpruner_core.cut_result import AxisCuts, CutResult, TensorSpec
+from torchpruner_core.cut_result import AxisCuts, CutResult, Renumbering, TensorSpec
 from torchpruner_core.errors import CutError, GraphError
 from torchpruner_core.graph.nodes import DataNode
 from torchpruner_core.importing.bodies import all_graphs, flatten
@@ -33,6 +33,8 @@ class OpenModel:
     model: onnx.ModelProto
     graph: ImportedGraph
     cuts: dict[str, AxisCuts]
+    renumbers: dict[str, Renumbering] = field(default_factory=dict)
+    """How stored positions follow, by value name."""
     computed: Values | None = None
     """The constants as they come out in the edited model, whose shapes may be others."""
     replaced: dict[str, Array] = field(default_factory=dict)
@@ -53,6 +55,12 @@ class OpenModel:
         cuts = self.cuts.get(node.value_name) if node is not None else None
         found = cuts[dim] if cuts is not None else None
         return np.empty(0, dtype=np.int64) if found is None else found
+
+    def after(self, name: str, value: Array) -> Array:
+        """Return a stored tensor's contents after the cut."""
+        left = cut_array(value, self.cuts.get(name, []))
+        renumbering = self.renumbers.get(name)
+        return left if renumbering is None else renumbering.apply(left)
 
     def fresh(self, name: str) -> str:
         """Return ``name``, or one like it that the model does not use yet.
@@ -91,7 +99,12 @@ def open_model(data: bytes, result: CutResult) -> OpenModel:
                 node=name,
             )
         cuts[node.value_name] = axes
-    return OpenModel(model, graph, cuts, graph.values)
+    renumbers = {
+        graph.nodes[name].value_name: renumbering
+        for name, renumbering in result.renumbers.items()
+        if name in graph.nodes
+    }
+    return OpenModel(model, graph, cuts, renumbers, graph.values)
 
 
 def separate_equals(opened: OpenModel) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from torchpruner_core.coupling.ties import Ties
 from torchpruner_core.graph.nodes import DataNode
 from torchpruner_core.operators.base import OperatorNode, Products
+from torchpruner_core.operators.indexing import ADDRESSED, pick
 from torchpruner_core.operators.registry import describes
 
 
@@ -157,26 +158,24 @@ class Gather(OperatorNode):
             ties.same(x.axis(dim), out.axis(dim - 1 + indices.rank))
         for dim in range(indices.rank):
             ties.same(indices.axis(dim), out.axis(axis + dim))
+        if not pick(self, ties, x, axis, indices, out, axis):
+            self._pick_by_sizes(ties, x, axis, indices, out)
+
+    def _pick_by_sizes(
+        self, ties: Ties, x: DataNode, axis: int, indices: DataNode, out: DataNode
+    ) -> None:
+        """Tie what indices pick that the program computes from sizes, and that follow by themselves."""
         known = self.value(1)
-        if known is None or x.shape[axis] < 1:
-            self.opaque_axis(ties, x, axis, "it is addressed by data")
-            return
-        values = known.astype(np.int64) % x.shape[axis]
         long = [dim for dim, size in enumerate(indices.shape) if size != 1]
-        if not long:
-            ties.opaque_at(
-                x.axis(axis), values.ravel(), f"one slice of it is read apart ({self.name})"
-            )
-        elif len(long) == 1:
-            at = np.arange(len(values.ravel()), dtype=np.int64)
-            ties.pairs(out.axis(axis + long[0]), at, x.axis(axis), values.ravel())
-        else:
-            self.opaque_axis(ties, x, axis, "it is addressed by a table of indices")
+        if known is None or x.shape[axis] < 1 or len(long) > 1:
+            self.opaque_axis(ties, x, axis, ADDRESSED)
             return
-        follows = self.follows(1)
-        if follows is None or not follows.any():
-            along = [indices.axis(dim) for dim in range(indices.rank)]
-            ties.selection("indices", x.axis(axis), along, values)
+        line = known.astype(np.int64).ravel() % x.shape[axis]
+        if long:
+            at = np.arange(len(line), dtype=np.int64)
+            ties.pairs(out.axis(axis + long[0]), at, x.axis(axis), line)
+        else:
+            ties.opaque_at(x.axis(axis), line, f"one slice of it is read apart ({self.name})")
 
     def zero_products(self) -> Products | None:
         return ((0,),)
