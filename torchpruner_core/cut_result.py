@@ -128,13 +128,15 @@ class Renumbering:
     """How a stored tensor of positions follows a cut.
 
     Its entries are positions along an axis of ``size`` slices, of which ``removed`` go; a negative
-    one counts from the end. ``operators`` read it. ``values`` are the entries before the cut,
-    flattened, of a tensor that is written in the program and belongs to no module.
+    one counts from the end. ``operators`` read it, and ``whole`` says that they read all of it.
+    ``values`` are the entries before the cut, flattened, of a tensor that is written in the program
+    and belongs to no module.
     """
 
     size: int
     removed: Indices
     operators: tuple[str, ...] = ()
+    whole: bool = False
     values: tuple[int, ...] | None = None
 
     def apply(self, entries: NDArray[Any]) -> NDArray[Any]:
@@ -164,6 +166,7 @@ class Renumbering:
             "size": self.size,
             "removed": encode_indices(self.removed),
             "operators": list(self.operators),
+            "whole": self.whole,
             "values": None if self.values is None else list(self.values),
         }
 
@@ -174,6 +177,7 @@ class Renumbering:
             int(data["size"]),
             decode_indices(data["removed"]),
             _decode_names(data.get("operators", ()), "operators"),
+            bool(data.get("whole", False)),
             None if values is None else tuple(int(value) for value in values),
         )
 

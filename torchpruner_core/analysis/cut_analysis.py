@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 
@@ -270,8 +271,9 @@ def _renumberings(graph: GraphData, gone: dict[int, Indices]) -> dict[str, Renum
             if earlier is not None and earlier.size >= size:
                 found[source] = replace(earlier, operators=readers)
                 continue
-            is_constant = graph.nodes[source].kind == "constant"
-            whole = is_constant and selection.values.shape == graph.nodes[source].shape
-            values = tuple(selection.values.ravel().tolist()) if whole else None
-            found[source] = Renumbering(size, gone[selection.owner], readers, values)
+            node = graph.nodes[source]
+            whole = selection.values.size == prod(node.shape)
+            is_listed = whole and node.kind == "constant"
+            values = tuple(selection.values.ravel().tolist()) if is_listed else None
+            found[source] = Renumbering(size, gone[selection.owner], readers, whole, values)
     return found

@@ -17,8 +17,11 @@ from torchpruner_core.graph.naming import self_name
 from torchpruner_core.importing.formats import read_model
 from torchpruner_core.importing.importer import ImportedGraph, read_graph
 from torchpruner_core.importing.input_shapes import InputSpecs
+from torchpruner_core.importing.stored_indices import (
+    declare_shared_indices,
+    release_stored_indices,
+)
 from torchpruner_core.importing.wire import Buffer, strip_weights
-from torchpruner_core.importing.stored_indices import declare_shared_indices
 from torchpruner_core.importing.zeros import declare_inexact_sums
 
 Progress = Callable[[str, float], None]
@@ -132,6 +135,7 @@ def declare(graph: ImportedGraph) -> Ties:
     replaced by a shorter constant.
     """
     ties = Ties()
+    release_stored_indices(graph.operators.values())
     for node in graph.nodes.values():
         node.first_axis = ties.new_axes([max(size, 1) for size in node.shape])
         for dim, size in enumerate(node.shape):

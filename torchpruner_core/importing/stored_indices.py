@@ -16,10 +16,33 @@ from torchpruner_core.graph.nodes import DataNode
 from torchpruner_core.operators.base import OperatorNode
 
 COPIES = frozenset(
-    "Cast CastLike Concat Expand Flatten Gather Identity Reshape Slice Split Squeeze Tile Transpose "
-    "Unsqueeze".split()
-)
+    (
+        "Cast", "CastLike", "Concat", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split",
+        "Squeeze", "Tile", "Transpose", "Unsqueeze",
+    )
+)  # fmt: skip
 """Operators whose result holds entries of their first input (all inputs of ``Concat``) unchanged."""
+
+
+ADDRESSING = frozenset(["Gather", "GatherElements", "GatherND", "ScatterElements", "Scatter", "ScatterND"])
+"""Operators whose second input says places."""
+
+
+def release_stored_indices(operators: Iterable[OperatorNode]) -> None:
+    """Let operators that only rearrange stored indices of the program take part in the coupling.
+
+    What is computed from constants is else replaced as a whole, and its origin would stay as it is.
+    """
+    for operator in operators:
+        if operator.is_constant or operator.type not in ADDRESSING or not operator.stored_in(1):
+            continue
+        pending = [operator.input(1)]
+        while pending:
+            node = pending.pop()
+            maker = None if node is None else node.in_operator
+            if maker is not None and maker.is_constant and maker.type in COPIES:
+                maker.is_constant = False
+                pending.extend(maker.in_data if maker.type == "Concat" else maker.in_data[:1])
 
 
 def declare_shared_indices(

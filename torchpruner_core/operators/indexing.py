@@ -1,6 +1,7 @@
 """Operators that read or write at positions that an operand gives.
 
-Constant positions say which slices are read or written. An axis that data addresses cannot be shortened, whatever stands beside it can.
+Constant positions say which slices are read or written. An axis that data addresses cannot be
+shortened, whatever stands beside it can.
 Sources: https://onnx.ai/onnx/operators/onnx__GatherElements.html and the pages beside it.
 """
 

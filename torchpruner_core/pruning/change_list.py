@@ -14,6 +14,7 @@ from torchpruner_core.errors import CutMismatchError, ModulePrunerError, ReplayE
 from torchpruner_core.pruning.module_pruners.base import BasePruner, TensorPruner, layer_change
 from torchpruner_core.pruning.module_pruners.registry import module_pruner_reg
 from torchpruner_core.pruning.tensors.journal import MISSING, AttributeChange, get_attribute
+from torchpruner_core.pruning.tensors.positions import Positions, find_positions
 from torchpruner_core.pruning.tensors.targets import LocalModel, Target, own_tensors, split_name
 
 
@@ -26,6 +27,8 @@ class Plan:
     targets: list[Target]
     attributes: list[AttributeChange] = field(default_factory=list)
     custom: list[tuple[str, nn.Module, BasePruner]] = field(default_factory=list)
+    positions: list[Positions] = field(default_factory=list)
+    """The tensors of indices whose values change."""
     untaken: dict[str, OperatorChange] = field(default_factory=dict)
     stale: list[str] = field(default_factory=list)
     literals: dict[str, AxisCuts] = field(default_factory=dict)
@@ -79,9 +82,13 @@ def make_plan(model: nn.Module, cut: CutResult) -> Plan:
     plan.attributes.extend(_caches(plan))
     # A parent's pruner may hand its children to its own code: parents first.
     plan.custom.sort(key=lambda entry: entry[0].count("."))
+    plan.positions = find_positions(local, cut, targets)
+    renumbered = _renumbered_operators(cut, local)
     for operator, change in cut.operator.items():
         owner = local.modules.get(operator_owner(operator)[0])
-        if owner is None or not has_own_rule(type(owner)):
+        if operator in renumbered:
+            change = {key: amount for key, amount in change.items() if key != "indices"}
+        if change and (owner is None or not has_own_rule(type(owner))):
             plan.untaken[operator] = change
     for literal in cut.literals:
         if literal not in local.tensors and literal in cut.terminal:
@@ -93,6 +100,14 @@ def make_plan(model: nn.Module, cut: CutResult) -> Plan:
         if layer is not None and has_own_rule(type(layer)) and not any(own_tensors(layer)):
             plan.stale.append(name)
     return plan
+
+
+def _renumbered_operators(cut: CutResult, local: LocalModel) -> set[str]:
+    """Return the operators all of whose indices are in tensors of the model."""
+    held = [r for name, r in cut.renumbers.items() if name in local.tensors]
+    written = [r for name, r in cut.renumbers.items() if name not in local.tensors]
+    found = {operator for each in held for operator in each.operators}
+    return found - {operator for each in written for operator in each.operators}
 
 
 def _caches(plan: Plan) -> list[AttributeChange]:

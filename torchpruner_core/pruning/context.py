@@ -64,6 +64,8 @@ class CutContext:
     tensors: dict[str, TensorRecord] = field(default_factory=dict)
     attributes: list[AttributeChange] = field(default_factory=list)
     custom: dict[str, Any] = field(default_factory=dict)
+    positions: dict[str, torch.Tensor] = field(default_factory=dict)
+    """The entries that stayed of each tensor of positions, as they were."""
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     followed: dict[str, AxisCuts] = field(default_factory=dict)
     """What was cut along though the graph never read it, as ``terminal`` would list it."""

@@ -44,6 +44,7 @@ from torchpruner_core.pruning.model_config import (
 from torchpruner_core.pruning.module_pruners.base import BasePruner
 from torchpruner_core.pruning.tensors import slices
 from torchpruner_core.pruning.tensors.journal import AttributeChange, Journal, get_attribute
+from torchpruner_core.pruning.tensors.positions import Positions, renumber
 from torchpruner_core.pruning.tensors.targets import (
     LocalModel,
     Target,
@@ -110,6 +111,10 @@ def set_cut(
             attributes += _config_changes(root, plan, stage, attributes, inputs)
         for target in plan.targets:
             _shorten(target, journal, context)
+        for positions in plan.positions:
+            journal.overwrite(positions.tensor)
+            context.positions[positions.name] = positions.tensor.detach().clone()
+            renumber(positions.tensor, positions.after(positions.tensor))
         for change in attributes:
             _set(plan.local, change, journal, context)
         if verification is not None:
@@ -149,6 +154,10 @@ def recovery_cut(model: ModelT, cut_dict: Cut, param_context: CutContext) -> Mod
         for name, (pruner_class, user_context) in context.custom.items():
             if pruner_class.recovery_cut is not BasePruner.recovery_cut:
                 _recover_custom(local, name, pruner_class, user_context, cut, context, journal)
+        for name, noted in context.positions.items():
+            positions = Positions(name, local.tensors[name], cut.renumbers[name])
+            journal.overwrite(positions.tensor)
+            renumber(positions.tensor, positions.before(positions.tensor, noted))
         with torch.no_grad():
             for name, record in context.tensors.items():
                 tensor = local.tensors[name]

@@ -37,7 +37,7 @@ def set_zero(model: ModelT, cut_dict: Cut) -> tuple[ModelT, CutContext]:
     root = unwrap(model)
     cut = read_cut(cut_dict)
     local = LocalModel(root)
-    targets = local.find(cut)
+    targets = [t for t in local.find(cut) if not cut.renumbers.keys() & set(t.names)]
     everywhere = under_every_name(cut, targets)
     context = CutContext("zero", fingerprint(cut))
     journal = Journal()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from torchpruner_core.cut_result import CutResult
+from torchpruner_core.cut_result import CutResult, Renumbering
 from torchpruner_service.problems import Conflict
 from torchpruner_service.sandbox.state_reading import StoredTensor
 
@@ -35,9 +35,21 @@ def cut_tensors(
             axes = cut.terminal.get(ROOT + name) or by_storage.get((tensor.storage, number))
             if axes is not None:
                 tensor = _cut(name, tensor, axes)
+            renumbering = cut.renumbers.get(ROOT + name)
+            if renumbering is not None:
+                tensor = _renumbered(tensor, renumbering)
         result[name] = tensor
     _check_all_used(state, cuts)
     return result
+
+
+def _renumbered(tensor: StoredTensor, renumbering: Renumbering) -> StoredTensor:
+    """Return a tensor of positions with the values it has once the axis it addresses is cut."""
+
+    def bits() -> NDArray[Any]:
+        return renumbering.apply(tensor.bits())
+
+    return replace(tensor, bits=bits)
 
 
 def _cut_by_storage(

@@ -38,6 +38,7 @@ from torchpruner_core.pruning.forward.corrections import SPLITTING, Correction, 
 from torchpruner_core.pruning.forward.trace import SHAPING, Call, Trace, record
 from torchpruner_core.pruning.tensors import slices
 from torchpruner_core.pruning.tensors.journal import AttributeChange, put_attribute
+from torchpruner_core.pruning.tensors.positions import Positions
 from torchpruner_core.pruning.tensors.targets import own_tensors
 
 DEVICES = ("meta", "fake", "cpu")
@@ -134,7 +135,8 @@ class Stage:
     def candidate(self, attributes: Sequence[AttributeChange | Correction]) -> nn.Module:
         """Return a shadow of the model as it will be, with these attributes."""
         shapes = {id(t.tensor): t for t in self.plan.targets}
-        shadow = self._shadow(shapes)
+        values = {id(p.tensor): p for p in self.plan.positions}
+        shadow = self._shadow(shapes, values)
         names = {
             f"self.{path}" if path else "self": m
             for path, m in shadow.named_modules(remove_duplicate=False)
@@ -180,7 +182,7 @@ class Stage:
             names = dict(_named_tensors(masked))
             with torch.no_grad():
                 for name, axes in self.cut.terminal.items():
-                    if name in names:
+                    if name in names and name not in self.cut.renumbers:
                         slices.set_zero_tensor(names[name], axes)
                 expected = less_cut_outputs(self.cut, flatten_outputs(masked(*args, **kwargs)))
                 args, kwargs = cut_inputs(self.cut, args, kwargs)
@@ -198,12 +200,17 @@ class Stage:
         finally:
             self.device = device
 
-    def _shadow(self, targets: Mapping[int, Any]) -> nn.Module:
+    def _shadow(
+        self, targets: Mapping[int, Any], positions: Mapping[int, Positions] | None = None
+    ) -> nn.Module:
         memo: dict[int, Any] = {}
         for module in self.root.modules():
             for _, tensor in own_tensors(module):
                 if id(tensor) not in memo:
-                    memo[id(tensor)] = self._double(tensor, targets.get(id(tensor)))
+                    double = self._double(tensor, targets.get(id(tensor)))
+                    if positions and self.device == "cpu" and id(tensor) in positions:
+                        double = positions[id(tensor)].after(double)
+                    memo[id(tensor)] = double
         shadow: nn.Module = copy.deepcopy(self.root, memo)
         return shadow.eval()
 

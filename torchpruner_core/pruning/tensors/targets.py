@@ -118,7 +118,7 @@ class LocalModel:
             if tensor is None:
                 if name in literals:
                     continue
-                raise self._missing(name)
+                raise self.missing(name)
             expected = cut.shapes.get(name)
             if expected is not None and tuple(expected) != tuple(tensor.shape):
                 raise CutMismatchError(
@@ -140,7 +140,8 @@ class LocalModel:
                 )
         return list(targets.values())
 
-    def _missing(self, name: str) -> Exception:
+    def missing(self, name: str) -> Exception:
+        """Return the error of a name that the model lacks."""
         module_name, attribute = split_name(name)
         owner = self.modules.get(module_name)
         if owner is None:
