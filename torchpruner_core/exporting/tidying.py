@@ -7,6 +7,7 @@ parameter, a buffer or an input stays, under its own name.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,14 @@ if TYPE_CHECKING:
 
 FOLDED_ELEMENTS = 1 << 16
 """Larger constants are left as they are computed: folding them would only make the file larger."""
+
+FX_KEY = "pkg.torch.onnx.fx_node"
+"""The metadata entry in which the exporter says which call a node comes from."""
+
+TEMPLATE_DOMAIN = "torchpruner.template"
+
+_MADE_BY_ANOTHER = re.compile(r"aten\.new_(zeros|ones|full|empty)\.")
+_COPIES_A_SHAPE = re.compile(r"aten\.(\w+_like|new_\w+|fill)\.")
 
 _OPTIONAL_BIAS = {"Conv": 2, "ConvTranspose": 2}
 
@@ -34,6 +43,7 @@ def tidy(model: ir.Model) -> None:
     from onnx_ir.passes.common import RemoveUnusedNodesPass
 
     stored = set(model.graph.initializers)
+    measured = _measure_templates(model)
 
     def foldable(node: ir.Node) -> bool | None:
         reads = any(value is not None and value.name in stored for value in node.inputs)
@@ -46,6 +56,8 @@ def tidy(model: ir.Model) -> None:
         input_size_limit=FOLDED_ELEMENTS,
         output_size_limit=FOLDED_ELEMENTS,
     )
+    for shape in measured:
+        shape.domain = ""
     for node in model.graph:
         if node.op_type == "Split" and node.inputs[0] is not None and not node.metadata_props:
             node.metadata_props.update(scopes.get(node.inputs[0].name, {}))
@@ -68,6 +80,43 @@ def tidy(model: ir.Model) -> None:
         n for n, v in model.graph.initializers.items() if n not in stored and not v.uses()
     ]:
         del model.graph.initializers[name]
+
+
+def _measure_templates(model: ir.Model) -> list[ir.Node]:
+    """Let tensors that were made in the shape of another be as large as that one is.
+
+    ``f.new_zeros(f.shape)`` reaches the exporter as numbers; those that are the shape of ``f`` are
+    read off it, as for ``zeros_like(f)``. Returns the ``Shape`` nodes that say so, in a domain of
+    their own, which no folding knows.
+    """
+    import onnx_ir as ir
+
+    measured: list[ir.Node] = []
+    for node in list(model.graph):
+        call = node.metadata_props.get(FX_KEY, "")
+        if node.op_type == "Shape" and _COPIES_A_SHAPE.search(call):
+            measured.append(node)
+        if node.op_type not in ("ConstantOfShape", "Expand") or not _MADE_BY_ANOTHER.search(call):
+            continue
+        like = next((n for n in _of_same_call(model, node) if n.op_type == "CastLike"), None)
+        template = None if like is None else like.inputs[1]
+        asked = ir.convenience.get_const_tensor(node.inputs[-1])
+        if template is None or template.shape is None or asked is None:
+            continue
+        if list(template.shape) == asked.numpy().tolist():
+            shape = ir.node("Shape", [template], metadata_props=dict(node.metadata_props))
+            model.graph.insert_before(node, shape)
+            node.replace_input_with(len(node.inputs) - 1, shape.outputs[0])
+            measured.append(shape)
+    for shape in measured:
+        shape.domain = TEMPLATE_DOMAIN
+    return measured
+
+
+def _of_same_call(model: ir.Model, node: ir.Node) -> list[ir.Node]:
+    """Return the nodes that one call in PyTorch became."""
+    call = node.metadata_props.get(FX_KEY)
+    return [other for other in model.graph if other.metadata_props.get(FX_KEY) == call]
 
 
 def _scopes_of_splits(model: ir.Model) -> dict[str | None, dict[str, str]]:

@@ -21,6 +21,7 @@ from torchpruner_core.importing.stored_indices import (
     declare_shared_indices,
     release_stored_indices,
 )
+from torchpruner_core.importing.templates import declare_templates, release_templates
 from torchpruner_core.importing.wire import Buffer, strip_weights
 from torchpruner_core.importing.zeros import declare_inexact_sums
 
@@ -136,6 +137,7 @@ def declare(graph: ImportedGraph) -> Ties:
     """
     ties = Ties()
     release_stored_indices(graph.operators.values())
+    release_templates(graph.nodes.values(), graph.operators.values())
     for node in graph.nodes.values():
         node.first_axis = ties.new_axes([max(size, 1) for size in node.shape])
         for dim, size in enumerate(node.shape):
@@ -179,6 +181,7 @@ def declare(graph: ImportedGraph) -> Ties:
             ) from error
     _freeze_inner_constants(graph, ties)
     declare_shared_indices(graph.nodes.values(), graph.operators.values(), ties)
+    declare_templates(graph.nodes.values(), graph.operators.values(), ties)
     declare_inexact_sums(graph.nodes.values(), graph.operators.values(), ties)
     return ties
 

@@ -24,7 +24,9 @@ COPIES = frozenset(
 """Operators whose result holds entries of their first input (all inputs of ``Concat``) unchanged."""
 
 
-ADDRESSING = frozenset(["Gather", "GatherElements", "GatherND", "ScatterElements", "Scatter", "ScatterND"])
+ADDRESSING = frozenset(
+    ["Gather", "GatherElements", "GatherND", "ScatterElements", "Scatter", "ScatterND"]
+)
 """Operators whose second input says places."""
 
 

@@ -110,6 +110,12 @@ def _expand(opened: OpenModel, operator: OperatorNode) -> NewConstants:
     return {1: new}
 
 
+def _filled(opened: OpenModel, operator: OperatorNode) -> NewConstants:
+    if operator.value(0) is None or not _touched(opened, operator):
+        return {}
+    return {0: np.array(opened.shape_after(operator.out_data[0]), dtype=np.int64)}
+
+
 def _split(opened: OpenModel, operator: OperatorNode) -> NewConstants:
     axis = int(operator.params.get("axis", 0))
     x = operator.in_data[0]
@@ -286,6 +292,7 @@ def _compress(opened: OpenModel, operator: OperatorNode) -> NewConstants:
 _RULES: dict[str, Rule] = {
     "Reshape": _shape,
     "Expand": _expand,
+    "ConstantOfShape": _filled,
     "Split": _split,
     "Slice": _slice,
     "Pad": _pad,

@@ -20,7 +20,7 @@ REASONS: dict[str, tuple[str, ...]] = {
     ),
     "how large its result is depends on data": (*("NonMaxSuppression", "NonZero", "Unique"),),
     "its values are made from a shape or a length": (
-        *("Constant", "ConstantOfShape", "EyeLike", "Range", "Shape", "Size"),
+        *("Constant", "EyeLike", "Range", "Shape", "Size"),
         *("BlackmanWindow", "HammingWindow", "HannWindow", "MelWeightMatrix"),
         *("RandomNormal", "RandomUniform"),
     ),

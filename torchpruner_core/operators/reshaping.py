@@ -13,6 +13,7 @@ from math import prod
 
 from torchpruner_core.coupling.ties import Axis, Ties
 from torchpruner_core.graph.nodes import DataNode
+from torchpruner_core.graph.values import tensor_value
 from torchpruner_core.operators.base import OperatorNode, Products
 from torchpruner_core.operators.registry import describes
 
@@ -210,6 +211,26 @@ class Expand(OperatorNode):
 
     def zero_products(self) -> Products | None:
         return ((0,),)
+
+
+@describes("ConstantOfShape")
+class Filled(OperatorNode):
+    """One number in a given shape; axes may be made as long as those of another tensor."""
+
+    def ties(self, ties: Ties) -> None:
+        shape, out = self.in_data[0], self.out_data[0]
+        assert shape is not None
+        for dim, size in enumerate(out.shape):
+            if size != 1:
+                ties.copy(out.axis(dim))
+        declare_sizes(self, ties, 0, "input", out)
+        for dim in range(shape.rank):
+            self.opaque_axis(ties, shape, dim, "it is a shape")
+
+    def zero_products(self) -> Products | None:
+        value = self.params.get("value")
+        number = None if value is None else tensor_value(value)
+        return () if value is None or (number is not None and not number.any()) else None
 
 
 @describes("Tile")

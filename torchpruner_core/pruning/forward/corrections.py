@@ -17,9 +17,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-ArgumentPath = tuple[Any, ...]
-"""``('args', 2)``, ``('args', 1, 0)`` in a tuple, ``('args', 1, 0, 'stop')`` in a slice,
-``('kwargs', 'scale')``; ``('sizes',)`` stands for the lengths that a split or chunk makes."""
+from torchpruner_core.pruning.forward.places import ArgumentPath
 
 SIZES: ArgumentPath = ("sizes",)
 SPLITTING = frozenset({"split", "split_with_sizes", "chunk", "tensor_split"})
@@ -80,7 +78,7 @@ def _numbers(path: ArgumentPath, value: Any) -> Iterator[tuple[ArgumentPath, Any
 
 def _replaced(value: Any, path: ArgumentPath, old: Any, new: Any) -> Any:
     if not path:
-        return new if value == old else value
+        return new if type(value) is type(old) and value == old else value
     step = path[0]
     if isinstance(value, slice):
         edges = {"start": value.start, "stop": value.stop}
@@ -120,6 +118,11 @@ class _Corrector(TorchFunctionMode):
                     pieces = _split(args, arguments["kwargs"], correction.new)
                     if pieces is not None:
                         return pieces
+                    continue
+                if correction.argument[0] == "rest":
+                    first = correction.argument[1]
+                    if tuple(args[first:]) == correction.old:
+                        arguments["args"] = (*args[:first], *correction.new)
                     continue
                 arguments = _replaced(
                     arguments, correction.argument, correction.old, correction.new

@@ -14,11 +14,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from torchpruner_core.cut_dict import operator_owner
 from torchpruner_core.errors import CutMismatchError, LiteralInForwardError
 from torchpruner_core.pruning.forward.corrections import SIZES, SPLITTING, Correction, kind_of
+from torchpruner_core.pruning.forward.proof import TOLERANCE
+from torchpruner_core.pruning.forward.proof import difference as compare
 from torchpruner_core.pruning.forward.rehearsal import Outcome, Stage, sizes_after, split_sizes
 from torchpruner_core.pruning.forward.trace import SHAPING, Call
 from torchpruner_core.pruning.module_pruners.registry import module_pruner_reg
@@ -27,11 +30,11 @@ from torchpruner_core.pruning.tensors.journal import AttributeChange
 ATTEMPTS = 600
 """Rehearsals at most; a 32-layer model whose layers all change needs about 100."""
 
-RANGES = ("__getitem__", "narrow")
-"""Functions that take a position, which need not equal a size."""
+POSITIONS = frozenset({"starts", "ends", "indices"})
+"""Constants that say places: another place may have the same shape."""
 
-TOLERANCE = 1e-4
-"""Relative difference from the masked model below which values confirm what shapes leave open."""
+ROUNDS = 20
+"""Corrections of places may show further ones, which are then found in the next round."""
 
 _SKIPPED = {"training", "dump_patches", "call_super_init"}
 _SIZE_NAME = re.compile(r"head|size|dim|feature|channel|width|hidden|inner|embed", re.I)
@@ -98,22 +101,35 @@ class _Search:
         self.sizes = _sizes_by_module(stage)
         self.amounts = _amounts_by_module(stage)
         self.best: Outcome | None = None
+        self.refuted: float | None = None
+        """How far the values of a candidate were off whose shapes were right."""
         self._outcomes: dict[frozenset[str], Outcome] = {}
+        self._differences: dict[frozenset[str], float | None] = {}
 
     def run(self) -> list[Change]:
         plan = self.stage.plan
-        if not plan.untaken and not plan.stale and self._try([]).diverged:
-            return []  # nothing says that a constant must change, and another path is no proof of it
+        unsaid = not plan.untaken and not plan.stale and self._try([]).diverged
+        # Nothing says that a constant must change; another path is no proof of it, values are.
+        if unsaid and (self._difference([]) or 0.0) <= TOLERANCE:
+            return []
         found = self._search([], set())
         assert self.best is not None
         # Another number in a computation is no other way to write the same one.
         if found is None and not self.best.computes_otherwise and self._proven([]):
             found = []
         if found is None:
-            raise _refusal(
-                self.stage, f"and no attribute explains it: {self.best.reason}", self.best
-            )
+            raise _refusal(self.stage, f"and no attribute explains it: {self._reason()}", self.best)
         return self._follow_names(found)
+
+    def _reason(self) -> str:
+        assert self.best is not None
+        if self.refuted is None or self.best.reason:
+            return self.best.reason
+        if self.refuted == float("inf"):
+            return "the pruned forward fails with values, such as an index outside its axis"
+        return (
+            f"the pruned forward computes something else: its outputs are off by {self.refuted:.2g}"
+        )
 
     def _try(self, changes: Sequence[Change]) -> Outcome:
         """Rehearse with these changes, once."""
@@ -135,9 +151,14 @@ class _Search:
             return None
         seen.add(key)
         taken = {(c.module, c.path) for c in changes if isinstance(c, AttributeChange)}
-        tiers: list[Iterable[Change]] = [*self._candidates(now)]
+        placed = self._placed(changes)
+        if placed is not None:
+            return placed
+        tiers: list[Iterable[Change]] = [self._listed(), *self._candidates(now)]
         if self.correct_forward:
             tiers.append(self._corrections(now))
+        elif now.computes_otherwise and now.call is not None and now.failing is not None:
+            tiers.append(self._kept_numbers(now.call, now.failing))
         for tier in tiers:
             fresh = [
                 c for c in tier if isinstance(c, Correction) or (c.module, c.path) not in taken
@@ -176,6 +197,76 @@ class _Search:
                 return found
         return None
 
+    def _placed(self, changes: list[Change]) -> list[Change] | None:
+        """Return ``changes`` with corrections of every place in the code that means other slices now."""
+        if not self.correct_forward:
+            return None
+        grown = list(changes)
+        for _ in range(ROUNDS):
+            outcome = self._try(grown)
+            taken = {(c.module, c.function, c.nth) for c in grown if isinstance(c, Correction)}
+            fresh = [
+                correction
+                for old, call in outcome.places
+                for correction in self._place_after(old, call)
+                if (correction.module, correction.function, correction.nth) not in taken
+            ]
+            if not fresh:
+                break
+            grown += fresh
+            outcome = self._try(grown)
+            if outcome.good and self._is_certain(grown):
+                return grown
+        return None
+
+    def _place_after(self, old: Call, call: Call) -> Iterator[Correction]:
+        """Yield the correction of a place that does not mean the slices it meant before the cut."""
+        if old.place is None or call.place is None or not _is_same(old, call):
+            return
+        place = old.place
+        for axis, (before, now) in enumerate(zip(place.shape, call.place.shape, strict=False)):
+            if before == now:
+                continue
+            removed = self.stage.allowed.removed(place.shape, axis, before - now)
+            wanted = None if removed is None else place.after(axis, removed)
+            if wanted is None:
+                return
+            place = replace(place, value=wanted)
+        if place.value != call.place.value:
+            where = (call.module, call.function, call.nth, call.place.argument)
+            yield Correction(*where, call.place.value, place.value)
+
+    def _listed(self) -> Iterator[Change]:
+        """Yield new contents of attributes that list the positions which the program holds."""
+        cut = self.stage.cut
+        for name, renumbering in cut.renumbers.items():
+            if renumbering.values is None or name in self.stage.plan.local.tensors:
+                continue
+            entries = np.array(renumbering.values)
+            for axis, gone in enumerate(cut.terminal.get(name, ())):
+                if gone is not None:
+                    entries = np.delete(entries.reshape(cut.shapes[name]), gone, axis=axis)
+            new = renumbering.apply(entries).ravel().tolist()
+            for path, module in self.modules.items():
+                for key, value in module.__dict__.items():
+                    if type(value) in (list, tuple) and list(value) == list(renumbering.values):
+                        yield AttributeChange(path, (key,), value, type(value)(new))
+
+    def _kept_numbers(self, old: Call, call: Call) -> Iterator[Correction]:
+        """Yield the correction under which a number read off a size stays what it was.
+
+        The masked network and the pruned ONNX model compute with that number.
+        """
+        if kind_of(call.function) != kind_of(old.function) or old.scalars == call.scalars:
+            return
+        place = (call.module, call.function, call.nth)
+        if call.function == "scaled_dot_product_attention":
+            yield Correction(*place, ("kwargs", "scale"), None, old.scalars[0])
+        for path, value in call.numbers:
+            for other, before in old.numbers:
+                if path == other and value != before:
+                    yield Correction(*place, path, value, before)
+
     def _without_doubt(self, changes: list[Change], candidates: list[Change]) -> list[Change]:
         """Return the candidates; guessed lengths that get further than all others are no guess."""
         guesses = [
@@ -200,14 +291,9 @@ class _Search:
             return
         place = (call.module, call.function, call.nth)
         if old.scalars != call.scalars:
-            # The number was computed from a size: the network that is pruned computes with the old.
-            if call.function == "scaled_dot_product_attention":
-                yield Correction(*place, ("kwargs", "scale"), None, old.scalars[0])
-            for path, value in call.numbers:
-                for other, before in old.numbers:
-                    if path == other and value != before:
-                        yield Correction(*place, path, value, before)
+            yield from self._kept_numbers(old, call)
             return
+        yield from self._place_after(old, call)
         if call.function in SPLITTING:
             told = list(split_sizes(self.stage.cut, old))
             for sizes in told or self.stage.allowed.splits(old, call):
@@ -221,12 +307,10 @@ class _Search:
         for path, value in call.numbers:
             if type(value) is not int:
                 continue
-            amounts = [x - y for x, y in changes if x == value or call.function in RANGES]
+            amounts = [x - y for x, y in changes if x == value]
             for amount in amounts if changes else self.amounts["self"]:
-                # A position that is no size does not say which slices it means: values must confirm.
-                guessed = call.function in RANGES and (value, value - amount) not in changes
                 if value - amount >= 1:
-                    yield Correction(*place, path, value, value - amount, guessed)
+                    yield Correction(*place, path, value, value - amount)
 
     def _told(self, call: Call | None) -> list[tuple[int, int]]:
         """Return how sizes in a call's shapes change, where the cut carries its shapes."""
@@ -313,9 +397,28 @@ class _Search:
         )
 
     def _is_certain(self, changes: Sequence[Change]) -> bool:
-        """Tell whether shapes alone decide these changes, or else the values confirm them."""
+        """Tell whether a candidate whose shapes are right is right.
+
+        Values decide where they can. Without them shapes must do, but for places: where nothing
+        says that a place in the code has moved with its slices, it has not.
+        """
+        plan, outcome = self.stage.plan, self._try(changes)
         guessed = any(isinstance(c, Correction) and c.guessed for c in changes)
-        return not guessed or self._proven(changes)
+        if not (changes or plan.untaken or plan.stale or outcome.suspects or outcome.moved):
+            return True
+        difference = self._difference(changes)
+        if difference is None:
+            places = any(POSITIONS & change.keys() for change in plan.untaken.values())
+            return not guessed and not (places and not changes and not outcome.moved)
+        if difference > TOLERANCE and outcome.good:
+            self.refuted = difference
+        return difference <= TOLERANCE
+
+    def _difference(self, changes: Sequence[Change]) -> float | None:
+        key = _key(changes)
+        if key not in self._differences:
+            self._differences[key] = compare(self.stage, [*self.declared, *changes])
+        return self._differences[key]
 
     def _proven(self, changes: Sequence[Change]) -> bool:
         """Tell whether the values prove a candidate right, where its shapes leave it open.
@@ -323,8 +426,8 @@ class _Search:
         An exporter may write a computation with other intermediate shapes than the code's, and a
         forward may branch on a size; only the outputs tell then.
         """
-        difference = self.stage.difference([*self.declared, *changes])
-        return difference is not None and difference < TOLERANCE
+        difference = self._difference(changes)
+        return difference is not None and difference <= TOLERANCE
 
     def _follow_names(self, changes: list[Change]) -> list[Change]:
         """Let attributes that merely describe a size follow it, if the forward does not mind.
@@ -369,6 +472,10 @@ class _Search:
         pairs = list(zip(self.stage.everything, right.calls, strict=False))
         together = [(x, y) for x, y in pairs if (x.module, x.function) == (y.module, y.function)]
         return together if len(together) == len(pairs) else []
+
+
+def _is_same(old: Call, call: Call) -> bool:
+    return (old.module, old.function, old.nth) == (call.module, call.function, call.nth)
 
 
 def _key(changes: Iterable[Change]) -> frozenset[str]:

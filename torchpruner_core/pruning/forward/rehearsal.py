@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_map
@@ -31,8 +32,6 @@ from torchpruner_core.cut_result import AxisCuts, CutResult, TensorSpec
 from torchpruner_core.pruning.change_list import Plan, has_own_rule
 from torchpruner_core.pruning.forward.boundaries import (
     cut_inputs,
-    flatten_outputs,
-    less_cut_outputs,
 )
 from torchpruner_core.pruning.forward.corrections import SPLITTING, Correction, correct, kind_of
 from torchpruner_core.pruning.forward.trace import SHAPING, Call, Trace, record
@@ -62,7 +61,8 @@ class Outcome:
     the forward takes another path there, after which shapes cannot be compared, and
     ``computes_otherwise`` that a number in a computation is another one. ``suspects`` are
     earlier calls, before and now, whose shape stayed though the cut shortens tensors of that shape.
-    ``calls`` are all that a good rehearsal made.
+    ``places`` are calls, before and now, that mean a part of a tensor which the cut shortens, and
+    ``moved`` that one of them means another part by itself. ``calls`` are all that a good rehearsal made.
     """
 
     good: bool
@@ -75,6 +75,8 @@ class Outcome:
     diverged: bool = False
     computes_otherwise: bool = False
     suspects: tuple[tuple[Call, Call], ...] = ()
+    places: tuple[tuple[Call, Call], ...] = ()
+    moved: bool = False
     calls: tuple[Call, ...] = ()
 
 
@@ -102,10 +104,10 @@ class Stage:
             return
         for device in DEVICES:
             self.device = device
-            if device == "cpu" and not _has_values(root):
+            if device == "cpu" and not has_values(root):
                 continue
-            for args, kwargs in self._calls():
-                trace = self._record(self._shadow({}), args, kwargs)
+            for args, kwargs in self.ways_to_call():
+                trace = self._record(self.shadow({}), args, kwargs)
                 if trace.error is None:
                     self.everything = trace.calls
                     trace.calls = self._outside(trace)
@@ -117,7 +119,7 @@ class Stage:
     @property
     def cannot_run_given(self) -> bool:
         """Whether the caller gave inputs that the model does not even run on with its values."""
-        return not self.everything and self._given is not None and _has_values(self.root)
+        return not self.everything and self._given is not None and has_values(self.root)
 
     def _record(
         self,
@@ -136,7 +138,7 @@ class Stage:
         """Return a shadow of the model as it will be, with these attributes."""
         shapes = {id(t.tensor): t for t in self.plan.targets}
         values = {id(p.tensor): p for p in self.plan.positions}
-        shadow = self._shadow(shapes, values)
+        shadow = self.shadow(shapes, values)
         names = {
             f"self.{path}" if path else "self": m
             for path, m in shadow.named_modules(remove_duplicate=False)
@@ -165,42 +167,15 @@ class Stage:
     def _outside(self, trace: Trace) -> list[Call]:
         return [call for call in trace.calls if call.module not in self.inside]
 
-    def difference(self, attributes: Sequence[AttributeChange | Correction]) -> float | None:
-        """Return how far the pruned model is from the masked one, relative to its largest output.
+    def call_with_values(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return arguments with values, in the form on which the model has run."""
+        args, kwargs = next(iter(self.ways_to_call()))
+        if self._given is None and self._call[0] == ():
+            kwargs = dict(zip(self._call[1], _tensors_of(args, kwargs), strict=False))
+            args = ()
+        return args, kwargs
 
-        ``None`` where that says nothing: without values, or where the cut renormalises.
-        """
-        if self.cut.renormalises or not _has_values(self.root):
-            return None
-        device, self.device = self.device, "cpu"
-        try:
-            args, kwargs = next(iter(self._calls()))
-            if self._given is None and self._call[0] == ():
-                kwargs = dict(zip(self._call[1], _tensors_of(args, kwargs), strict=False))
-                args = ()
-            masked, pruned = self._shadow({}), self.candidate(attributes)
-            names = dict(_named_tensors(masked))
-            with torch.no_grad():
-                for name, axes in self.cut.terminal.items():
-                    if name in names and name not in self.cut.renumbers:
-                        slices.set_zero_tensor(names[name], axes)
-                expected = less_cut_outputs(self.cut, flatten_outputs(masked(*args, **kwargs)))
-                args, kwargs = cut_inputs(self.cut, args, kwargs)
-                received = flatten_outputs(pruned(*args, **kwargs))
-            worst = 0.0
-            for x, y in zip(expected, received, strict=True):
-                if x.shape != y.shape:
-                    return None
-                if x.is_floating_point() and x.numel():
-                    scale = max(float(x.abs().max()), 1e-12)
-                    worst = max(worst, float((x - y).abs().max()) / scale)
-            return worst
-        except Exception:
-            return None
-        finally:
-            self.device = device
-
-    def _shadow(
+    def shadow(
         self, targets: Mapping[int, Any], positions: Mapping[int, Positions] | None = None
     ) -> nn.Module:
         memo: dict[int, Any] = {}
@@ -240,7 +215,7 @@ class Stage:
             device = "meta" if self.device == "meta" else "cpu"
             return torch.empty(value.shape, dtype=value.dtype, device=device)
 
-    def _calls(self) -> Iterable[tuple[tuple[Any, ...], dict[str, Any]]]:
+    def ways_to_call(self) -> Iterable[tuple[tuple[Any, ...], dict[str, Any]]]:
         if self._given is not None:
             given = tree_map(self._as_here, self._given)
             if isinstance(given, Mapping):
@@ -272,6 +247,7 @@ class _Comparison:
         self.unexplained = 0
         self.outcome: Outcome | None = None
         self.suspects: list[tuple[Call, Call]] = []
+        self.places: list[tuple[Call, Call]] = []
 
     def see(self, call: Call) -> None:
         """Take the next call into account; stops the run at the first disagreement."""
@@ -296,6 +272,8 @@ class _Comparison:
                 f"{_only(old.scalars)}"
             )
             return Outcome(False, i, call.module, old, call, reason, computes_otherwise=True)
+        if old.place and call.place and old.place.shape != call.place.shape:
+            self.places.append((old, call))
         shaping = call.function in SHAPING and call.module in self.stage.owners
         if shaping and call.function in SPLITTING and self._splits_otherwise(old, call):
             self.suspects.append((old, call))
@@ -322,7 +300,16 @@ class _Comparison:
 
     def conclude(self, trace: Trace) -> Outcome:
         """Return the outcome of a finished run."""
-        return replace(self._outcome(trace), suspects=tuple(reversed(self.suspects)))
+        outcome = self._outcome(trace)
+        last = outcome.call, outcome.failing
+        if last[0] and last[1] and last[0].place and last[1].place:
+            self.places.append((last[0], last[1]))
+        return replace(
+            outcome,
+            suspects=tuple(reversed(self.suspects)),
+            places=tuple(self.places),
+            moved=any(old.place.value != now.place.value for old, now in self.places),  # type: ignore[union-attr]
+        )
 
     def _outcome(self, trace: Trace) -> Outcome:
         if self.outcome is not None:
@@ -391,6 +378,7 @@ class Allowed:
     def __init__(self, cut: CutResult, literals: Mapping[str, AxisCuts]) -> None:
         self.vectors: set[Vector] = set()
         self._pairs: set[tuple[Vector, Vector]] = set()
+        self._axes: dict[tuple[Vector, int], list[NDArray[np.int64]]] = {}
         for tensors in (cut.terminal, literals, cut.iner):
             for name, axes in tensors.items():
                 vector = tuple(0 if a is None else len(a) for a in axes)
@@ -399,6 +387,9 @@ class Allowed:
                     shape = tuple(cut.shapes[name])
                     after = tuple(s - v for s, v in zip(shape, vector, strict=True))
                     self._pairs.add((shape, after))
+                    for axis, gone in enumerate(axes):
+                        if gone is not None:
+                            self._axes.setdefault((shape, axis), []).append(gone)
         if not cut.shapes:
             for change in cut.operator.values():
                 amount = change.get("shape")
@@ -415,6 +406,12 @@ class Allowed:
     def becomes(self, before: Vector) -> list[Vector]:
         """Return the shapes that tensors of shape ``before`` have after the cut, if it tells."""
         return sorted(after for shape, after in self._pairs if shape == before and after != before)
+
+    def removed(self, before: Vector, axis: int, count: int) -> NDArray[np.int64] | None:
+        """Return the ``count`` indices that go from an axis of tensors of shape ``before``, if all agree."""
+        found = [gone for gone in self._axes.get((before, axis), ()) if len(gone) == count]
+        same = all(np.array_equal(found[0], other) for other in found)
+        return found[0] if found and same else None
 
     def splits(self, before: Call, now: Call) -> Iterator[Vector]:
         """Yield other lengths of as much in all that a splitting call's parts may have after the cut."""
@@ -460,11 +457,11 @@ def _same_kind(tensor: torch.Tensor, data: torch.Tensor) -> torch.Tensor:
     return data
 
 
-def _has_values(root: nn.Module) -> bool:
+def has_values(root: nn.Module) -> bool:
     return not any(tensor.is_meta for module in root.modules() for _, tensor in own_tensors(module))
 
 
-def _named_tensors(model: nn.Module) -> Iterable[tuple[str, torch.Tensor]]:
+def named_tensors(model: nn.Module) -> Iterable[tuple[str, torch.Tensor]]:
     for path, module in model.named_modules(remove_duplicate=False):
         for attribute, tensor in own_tensors(module):
             yield f"self.{path}.{attribute}" if path else f"self.{attribute}", tensor

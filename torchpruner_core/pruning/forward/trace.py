@@ -19,7 +19,8 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from torchpruner_core.pruning.forward.boundaries import flatten_outputs
-from torchpruner_core.pruning.forward.corrections import ArgumentPath, kind_of, numbers
+from torchpruner_core.pruning.forward.corrections import kind_of, numbers
+from torchpruner_core.pruning.forward.places import ArgumentPath, Place, place_of
 
 SHAPING = frozenset(
     [
@@ -38,6 +39,8 @@ SHAPING = frozenset(
         "unbind",
         "narrow",
         "__getitem__",
+        "__setitem__",
+        "slice_scatter",
         "unfold",
         "as_strided",
         "repeat_interleave",
@@ -48,6 +51,9 @@ SHAPING = frozenset(
     ]
 )
 """Functions that say a shape; a literal in ``forward()`` ends up in one of these."""
+
+WRITE = "__setitem__"
+"""A call that returns nothing; the shape it is known by is that of what it writes into."""
 
 ARITHMETIC = frozenset(
     [
@@ -75,11 +81,33 @@ ARITHMETIC = frozenset(
         "__rtruediv__",
         "__rmul__",
         "__radd__",
+        "floor_divide_",
+        "remainder_",
+        "fmod",
+        "__rfloordiv__",
+        "__rmod__",
         "addmm",
         "baddbmm",
+        "clamp",
+        "clamp_",
+        "clamp_min",
+        "clamp_max",
+        "clip",
+        "fill_",
+        "masked_fill",
+        "masked_fill_",
+        "eq",
+        "ne",
+        "lt",
+        "le",
+        "gt",
+        "ge",
     ]
 )
-"""Functions whose Python numbers are part of what is computed, and must not change with a size."""
+"""Functions whose integers are part of what is computed, and must not change with a size.
+
+The fractions among the arguments of any function are; no shape is one.
+"""
 
 
 @dataclass(frozen=True)
@@ -95,6 +123,7 @@ class Call:
     nth: int
     numbers: tuple[tuple[ArgumentPath, Any], ...]
     scalars: tuple[float, ...]
+    place: Place | None = None
     shapes: tuple[tuple[int, ...], ...] = ()
 
     @property
@@ -131,14 +160,19 @@ class Trace(TorchFunctionMode):
         module, seen = self.stack[-1]
         kind = kind_of(name)
         call = Call(
-            module, name, seen[kind], tuple(numbers(args, kwargs)), _scalars(name, args, kwargs)
+            module,
+            name,
+            seen[kind],
+            tuple(numbers(args, kwargs)),
+            _scalars(name, args, kwargs),
+            place_of(name, args, kwargs),
         )
         for _, counter in self.stack:
             counter[kind] += 1
         self.pending = call
         result = func(*args, **kwargs)
         self.pending = None
-        shapes = tuple(tuple(x.shape) for x in _tensors(result))
+        shapes = tuple(tuple(x.shape) for x in _tensors(args[0] if name == WRITE else result))
         if shapes and name != "__get__":
             self.calls.append(replace(call, shapes=shapes))
             if self.watch is not None:
@@ -172,7 +206,7 @@ def _scalars(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tup
     elif name in ARITHMETIC:
         args = (*args, *kwargs.values())
     else:
-        return ()
+        return tuple(x for x in (*args, *kwargs.values()) if type(x) is float)
     return tuple(float(x) for x in args if type(x) in (int, float))
 
 
