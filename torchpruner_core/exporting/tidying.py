@@ -26,7 +26,7 @@ FX_KEY = "pkg.torch.onnx.fx_node"
 TEMPLATE_DOMAIN = "torchpruner.template"
 
 _MADE_BY_ANOTHER = re.compile(r"aten\.new_(zeros|ones|full|empty)\.")
-_COPIES_A_SHAPE = re.compile(r"aten\.(\w+_like|new_\w+|fill)\.")
+_COPIES_A_SHAPE = re.compile(r"(aten|prims)\.(\w+_like|new_\w+|fill|var\w*|std\w*)\.")
 
 _OPTIONAL_BIAS = {"Conv": 2, "ConvTranspose": 2}
 
@@ -56,8 +56,8 @@ def tidy(model: ir.Model) -> None:
         input_size_limit=FOLDED_ELEMENTS,
         output_size_limit=FOLDED_ELEMENTS,
     )
-    for shape in measured:
-        shape.domain = ""
+    for reading in measured:
+        reading.domain = ""
     for node in model.graph:
         if node.op_type == "Split" and node.inputs[0] is not None and not node.metadata_props:
             node.metadata_props.update(scopes.get(node.inputs[0].name, {}))
@@ -100,16 +100,17 @@ def _measure_templates(model: ir.Model) -> list[ir.Node]:
             continue
         like = next((n for n in _of_same_call(model, node) if n.op_type == "CastLike"), None)
         template = None if like is None else like.inputs[1]
-        asked = ir.convenience.get_const_tensor(node.inputs[-1])
+        shape = node.inputs[-1]
+        asked = None if shape is None else ir.convenience.get_const_tensor(shape)
         if template is None or template.shape is None or asked is None:
             continue
         if list(template.shape) == asked.numpy().tolist():
-            shape = ir.node("Shape", [template], metadata_props=dict(node.metadata_props))
-            model.graph.insert_before(node, shape)
-            node.replace_input_with(len(node.inputs) - 1, shape.outputs[0])
-            measured.append(shape)
-    for shape in measured:
-        shape.domain = TEMPLATE_DOMAIN
+            reading = ir.node("Shape", [template], metadata_props=dict(node.metadata_props))
+            model.graph.insert_before(node, reading)
+            node.replace_input_with(len(node.inputs) - 1, reading.outputs[0])
+            measured.append(reading)
+    for reading in measured:
+        reading.domain = TEMPLATE_DOMAIN
     return measured
 
 

@@ -132,7 +132,7 @@ def _from_exported(exported: torch.export.ExportedProgram, origin: Origin) -> Pr
 
     with _quiet():
         try:
-            exported = _unrolled(exported)
+            exported = _taken_apart(exported)
             program = torch.onnx.export(
                 exported, dynamo=True, optimize=False, verbose=False, opset_version=OPSET
             )
@@ -155,17 +155,45 @@ def _from_exported(exported: torch.export.ExportedProgram, origin: Origin) -> Pr
     return Program(weightless=weightless, with_weights=with_weights)
 
 
-def _unrolled(exported: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """Write LSTMs with projections step by step: ONNX's operator has none, and would lose them."""
+def _taken_apart(exported: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """Write out operators whose translation would lose something, in the terms of other operators.
+
+    ONNX's LSTM has no projections, so those are written step by step; and the mean of ``var_mean``
+    becomes a sum over a number, which no longer says what it counts.
+    """
     import torch
     from torch._decomp import get_decompositions
 
+    table: dict[Any, Any] = {}
     lstm = torch.ops.aten.lstm.input
     states = [n.args[1] for n in exported.graph.nodes if n.target is lstm]
-    if all(h.meta["val"].shape[2] == c.meta["val"].shape[2] for h, c in states):
+    if any(h.meta["val"].shape[2] != c.meta["val"].shape[2] for h, c in states):
+        table.update(get_decompositions([lstm]))
+    if any(str(node.target).startswith("aten.var_mean.") for node in exported.graph.nodes):
+        table.update({getattr(torch.ops.aten.var_mean, name): f for name, f in _VAR_MEAN.items()})
+    if not table:
         return exported
-    unrolled: torch.export.ExportedProgram = exported.run_decompositions(get_decompositions([lstm]))
-    return unrolled
+    decomposed: torch.export.ExportedProgram = exported.run_decompositions(table)
+    return decomposed
+
+
+def _var_and_mean(
+    x: Any, dim: Any = None, *, correction: Any = None, keepdim: bool = False
+) -> tuple[Any, Any]:
+    import torch
+
+    variance = torch.ops.aten.var.correction(x, dim, correction=correction, keepdim=keepdim)
+    return variance, torch.ops.aten.mean.dim(x, dim or list(range(x.ndim)), keepdim)
+
+
+_VAR_MEAN: dict[str, Any] = {
+    "correction": _var_and_mean,
+    "dim": lambda x, dim, unbiased=True, keepdim=False: _var_and_mean(
+        x, dim, correction=int(unbiased), keepdim=keepdim
+    ),
+    "default": lambda x, unbiased=True: _var_and_mean(x, correction=int(unbiased)),
+}
+"""The forms of ``var_mean``, by the name of their overload."""
 
 
 def _serialise(model: Any, *, stripped: bool) -> bytes:

@@ -16,8 +16,11 @@ MAKERS = {"ConstantOfShape": 0, "Expand": 1}
 """Operators that make a tensor of a given shape, and the input that says which."""
 
 PASSED_ON = frozenset(
-    ["Add", "Cast", "CastLike", "Concat", "Div", "Expand", "Identity", "Mul", "Neg", "Sub", "Transpose", "Unsqueeze", "Where"]
-)
+    (
+        "Add", "Cast", "CastLike", "Concat", "Div", "Expand", "Identity", "Mul", "Neg", "Sub",
+        "Transpose", "Unsqueeze", "Where",
+    )
+)  # fmt: skip
 """Operators that may compute with a copy and nothing else, and leave its axes what they are."""
 
 

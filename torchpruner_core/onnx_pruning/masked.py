@@ -18,9 +18,11 @@ from torchpruner_core.graph.dtypes import np_dtype
 from torchpruner_core.graph.nodes import DataNode
 from torchpruner_core.importing.bodies import bodies_of, is_flattened
 from torchpruner_core.importing.importer import SHAPE_OPERATORS
+from torchpruner_core.onnx_pruning.counts import counts_of_statistics
 from torchpruner_core.onnx_pruning.rewrite import new_constants
 from torchpruner_core.onnx_pruning.sliced import (
     OpenModel,
+    computed_after,
     open_model,
     separate_equals,
     zero_array,
@@ -82,6 +84,7 @@ class _Masker:
                     onnx.numpy_helper.to_array(tensor), self.opened.cuts[tensor.name]
                 )
                 tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
+        self._count_kept_slices()
         self._mask_graph(model.graph, by_value)
         model.graph.initializer.extend(self.initializers)
         data: bytes = model.SerializeToString()
@@ -112,6 +115,15 @@ class _Masker:
         del graph.node[:]
         graph.node.extend(nodes)
         self.nodes = before
+
+    def _count_kept_slices(self) -> None:
+        """Let each variance over fewer slices count those that it is computed from."""
+        after = computed_after(self.opened)
+        for node in counts_of_statistics(self.opened.graph.operators.values()):
+            value = None if after is None else after.known(node.value_name)
+            if value is not None and node.value_name not in self.renamed:
+                name = self._constant(self.opened.fresh(f"{node.value_name}#kept"), value)
+                self.renamed[node.value_name] = name
 
     def _copy(self, node: Any) -> Any:
         copy = type(node)()

@@ -15,12 +15,15 @@ from torchpruner_core.cut_result import CutResult, TensorSpec
 from torchpruner_core.errors import GraphError
 from torchpruner_core.graph.dtypes import np_dtype
 from torchpruner_core.graph.nodes import DataNode
-from torchpruner_core.importing.bodies import flatten, graphs_of
+from torchpruner_core.importing.bodies import all_graphs, flatten, graphs_of
 from torchpruner_core.importing.importer import SHAPE_OPERATORS, read_graph
 from torchpruner_core.importing.wire import strip_weights
-from torchpruner_core.onnx_pruning.rewrite import new_constants
+from torchpruner_core.onnx_pruning.counts import counts_of_statistics
+from torchpruner_core.onnx_pruning.loading import check_loads
+from torchpruner_core.onnx_pruning.rewrite import Mended, new_constants
 from torchpruner_core.onnx_pruning.sliced import (
     OpenModel,
+    computed_after,
     constant_values,
     open_model,
     separate_equals,
@@ -38,7 +41,8 @@ def prune_onnx(data: bytes, result: Cut) -> bytes:
     """Return the ONNX model ``data`` with ``result`` cut out of it.
 
     ``data`` holds its weights; ``result`` came from its own graph. The model returned passes
-    ``onnx.checker`` and has the shapes that ``result`` lists.
+    ``onnx.checker``, has the shapes that ``result`` lists, and loads in onnxruntime where that is
+    installed.
 
     Raises ``CutError`` where the two do not belong together, ``GraphError`` where a constant
     cannot be rewritten.
@@ -47,7 +51,7 @@ def prune_onnx(data: bytes, result: Cut) -> bytes:
 
     result = read_cut(result)
     opened = open_model(data, result)
-    opened.computed = _computed_after(opened)
+    opened.computed = computed_after(opened)
     _cut_constants(opened)
     _cut_initializers(opened)
     _rewrite_operators(opened, result)
@@ -62,6 +66,7 @@ def prune_onnx(data: bytes, result: Cut) -> bytes:
             f"the pruned model is not valid ONNX: {str(error).splitlines()[0]}"
         ) from error
     _verify_shapes(opened, pruned, result)
+    check_loads(pruned, data)
     return pruned
 
 
@@ -148,6 +153,9 @@ def _rewrite_operators(opened: OpenModel, result: CutResult) -> None:
                     [*kept, onnx.helper.make_attribute(key, np.asarray(value).tolist())]
                 )
                 continue
+            if isinstance(value, Mended):
+                _mend(opened, node, key, value)
+                continue
             name = opened.fresh(f"{operator.proto.output[0]}#{key}")
             opened.model.graph.initializer.append(
                 onnx.numpy_helper.from_array(np.asarray(value), name)
@@ -161,24 +169,26 @@ def _rewrite_operators(opened: OpenModel, result: CutResult) -> None:
             node.attribute.extend(kept)
 
 
-def _computed_after(opened: OpenModel) -> Values | None:
-    """Return the constants as they are once the tensors have their new shapes."""
-    values = opened.graph.values
-    if values is None:
-        return None
-    shapes = {
-        node.value_name: opened.shape_after(node)
-        for node in opened.graph.nodes.values()
-        if node.value_name in opened.cuts
-    }
+def _mend(opened: OpenModel, node: Any, position: int, mended: Mended) -> None:
+    """Put a selection between a shape that data decides in part and the operator that reads it."""
+    import onnx
 
-    def stored(name: str) -> Any:
-        if name in opened.replaced:
-            return opened.replaced[name]
-        value = values.stored(name)
-        return None if value is None else opened.after(name, value)
-
-    return values.edited(shapes, stored)
+    prefix = f"{node.output[0]}#{position}"
+    stored = {"known": mended.known, "sizes": mended.value}
+    names = {key: opened.fresh(f"{prefix}{key}") for key in stored}
+    for key, value in stored.items():
+        opened.model.graph.initializer.append(onnx.numpy_helper.from_array(value, names[key]))
+    result = opened.fresh(f"{prefix}mended")
+    made = onnx.helper.make_node(
+        "Where", [names["known"], names["sizes"], node.input[position]], [result]
+    )
+    for graph in all_graphs(opened.model.graph):
+        names_made = [list(other.output) for other in graph.node]
+        if list(node.output) in names_made:
+            place = names_made.index(list(node.output))
+            graph.node.insert(place, made)
+            graph.node[place + 1].input[position] = result
+            return
 
 
 def _keep_measured(opened: OpenModel) -> None:
@@ -190,8 +200,9 @@ def _keep_measured(opened: OpenModel) -> None:
     values, after = opened.graph.values, opened.computed
     if values is None or after is None:
         return
+    counts = {node.name for node in counts_of_statistics(opened.graph.operators.values())}
     for node in opened.graph.nodes.values():
-        if not _is_measured(node, values):
+        if node.name in counts or not _is_measured(node, values):
             continue
         before, changed = values.known(node.value_name), after.known(node.value_name)
         if before is not None and (changed is None or not np.array_equal(before, changed)):

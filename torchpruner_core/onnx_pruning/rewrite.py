@@ -8,6 +8,7 @@ to it by itself: numbers computed from the sizes of tensors often follow a cut, 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -43,6 +44,8 @@ def new_constants(
 
 def _follows(opened: OpenModel, operator: OperatorNode, key: int | str, value: Any) -> bool:
     """Return whether the program comes to ``value`` by itself."""
+    if isinstance(value, Mended):
+        return False
     if isinstance(key, str):
         return key in operator.params and np.array_equal(operator.params[key], value)
     found = _computed(opened, operator, key)
@@ -81,9 +84,38 @@ def _resolved(shape: list[int], x: tuple[int, ...], allow_zero: bool) -> tuple[i
     return tuple(prod(x) // rest if size == -1 else size for size in sizes)
 
 
+@dataclass(frozen=True)
+class Mended:
+    """A constant that data decides in part: ``value`` where ``known`` says so, else what is computed."""
+
+    known: NDArray[np.bool_]
+    value: Int
+
+
+def _partial(opened: OpenModel, operator: OperatorNode, position: int) -> NewConstants:
+    """Return the sizes, of a shape that data decides in part, which the cut changes."""
+    node, out = operator.input(position), operator.out_data[0]
+    sizes = None if node is None else operator.values.partial(node.value_name)
+    if sizes is None:
+        return {}
+    after = opened.shape_after(out)
+    first = out.rank - len(sizes)
+    value = np.array(
+        [after[first + k] if first + k >= 0 else -1 for k in range(len(sizes))], dtype=np.int64
+    )
+    known = np.array(
+        [size > 0 and new > 0 and size != new for size, new in zip(sizes, value, strict=True)]
+    )
+    broadcast = np.array(sizes) == 1
+    known &= ~broadcast
+    return {position: Mended(known, value)} if known.any() else {}
+
+
 def _shape(opened: OpenModel, operator: OperatorNode) -> NewConstants:
     old, out, x = operator.value(1), operator.out_data[0], operator.in_data[0]
-    if old is None or x is None or not _touched(opened, operator):
+    if old is None:
+        return _partial(opened, operator, 1)
+    if x is None or not _touched(opened, operator):
         return {}
     after, before = opened.shape_after(out), opened.shape_after(x)
     computed = _computed(opened, operator, 1)
@@ -100,7 +132,9 @@ def _shape(opened: OpenModel, operator: OperatorNode) -> NewConstants:
 
 def _expand(opened: OpenModel, operator: OperatorNode) -> NewConstants:
     old, out = operator.value(1), operator.out_data[0]
-    if old is None or not _touched(opened, operator):
+    if old is None:
+        return _partial(opened, operator, 1)
+    if not _touched(opened, operator):
         return {}
     after = opened.shape_after(out)
     first = out.rank - len(old)
@@ -111,7 +145,9 @@ def _expand(opened: OpenModel, operator: OperatorNode) -> NewConstants:
 
 
 def _filled(opened: OpenModel, operator: OperatorNode) -> NewConstants:
-    if operator.value(0) is None or not _touched(opened, operator):
+    if operator.value(0) is None:
+        return _partial(opened, operator, 0)
+    if not _touched(opened, operator):
         return {}
     return {0: np.array(opened.shape_after(operator.out_data[0]), dtype=np.int64)}
 

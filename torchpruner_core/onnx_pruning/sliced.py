@@ -107,6 +107,26 @@ def open_model(data: bytes, result: CutResult) -> OpenModel:
     return OpenModel(model, graph, cuts, renumbers, graph.values)
 
 
+def computed_after(opened: OpenModel) -> Values | None:
+    """Return the constants as they are once the tensors have their new shapes."""
+    values = opened.graph.values
+    if values is None:
+        return None
+    shapes = {
+        node.value_name: opened.shape_after(node)
+        for node in opened.graph.nodes.values()
+        if node.value_name in opened.cuts
+    }
+
+    def stored(name: str) -> Any:
+        if name in opened.replaced:
+            return opened.replaced[name]
+        value = values.stored(name)
+        return None if value is None else opened.after(name, value)
+
+    return values.edited(shapes, stored)
+
+
 def separate_equals(opened: OpenModel) -> None:
     """Give parameters that were stored once, because their values were equal, their own tensors.
 

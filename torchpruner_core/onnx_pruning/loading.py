@@ -1,0 +1,37 @@
+"""Does a pruned model load? What a runtime refuses is not handed out."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from torchpruner_core.errors import GraphError
+
+
+def check_loads(pruned: bytes, original: bytes) -> None:
+    """Load a pruned model in onnxruntime, where it is installed.
+
+    Raises ``GraphError`` where it does not load, unless the model that it was cut from does not
+    either: of operators that this runtime lacks, nothing can be said.
+    """
+    if find_spec("onnxruntime") is None:
+        return
+    reason = _refusal(pruned)
+    if reason is not None and _refusal(original) is None:
+        raise GraphError(
+            f"onnxruntime does not load the pruned model, and it loads the original: {reason}. This is "
+            "a fault of the analysis; please report it with the model and the cut"
+        )
+
+
+def _refusal(data: bytes) -> str | None:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        return str(error).strip().splitlines()[0][:300]
+    return None
