@@ -47,6 +47,10 @@ _PUBLIC = {
     "Rules": "planning.rules",
     "Scores": "planning.scores",
     "InfeasibleBudgetError": "planning.errors",
+    "OnnxRuntime": "runtimes.onnx_runtime",
+    "load_pruned": "checkpoints",
+    "save_pretrained": "checkpoints",
+    "load_pretrained": "checkpoints",
     "ReplayError": "errors",
     "CutMismatchError": "errors",
     "LiteralInForwardError": "errors",
@@ -84,6 +88,7 @@ if TYPE_CHECKING:
     )
     from torchpruner_core.analysis.groups import Group
     from torchpruner_core.analysis.solved_graph import SolvedGraph
+    from torchpruner_core.checkpoints import load_pretrained, load_pruned, save_pretrained
     from torchpruner_core.cut_dict import merge_cut_dict
     from torchpruner_core.cut_result import Choice, CutRequest, CutResult, TensorSpec
     from torchpruner_core.errors import (
@@ -129,3 +134,4 @@ if TYPE_CHECKING:
     from torchpruner_core.pruning.oracle import VerifyReport, verify_cut
     from torchpruner_core.pruning.zero import recovery_zero, set_zero
     from torchpruner_core.recovery.recover import Recovery, recover
+    from torchpruner_core.runtimes.onnx_runtime import OnnxRuntime

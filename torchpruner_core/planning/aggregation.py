@@ -91,13 +91,19 @@ def unit_scores(units: Units, scores: Scores, reduce: str) -> tuple[Float, NDArr
 
 
 def normalised(scores: Float, group: UnitGroup, how: str) -> Float:
-    """Return the scores of one group's units, shape ``(units of the group,)``."""
+    """Return the scores of one group's units, shape ``(units of the group,)``.
+
+    Divided by a measure of the group, they count by slices: a head of 64 features weighs as much as 64
+    neurons do, since it saves about as much.
+    """
     values = scores[group.units]
+    if how == "none":
+        return values
     size = np.abs(values)
     by = float(
-        {"none": 1.0, "mean": size.mean(), "max": size.max(), "sum": size.sum()}[how]
+        {"mean": size.mean(), "max": size.max(), "sum": size.sum()}[how]
         if how != "l2"
         else np.linalg.norm(size)
     )
-    result: Float = values / by if by > 0 else values
+    result: Float = group.step * (values / by if by > 0 else values)
     return result

@@ -129,7 +129,7 @@ def plan_latency(
                 best = Measured(rows, cut, ())
             if after.median >= CLOSE * target:
                 break
-        if after.median > target and aim <= least:
+        if after.median > target and not (rows < planner.choices.last).any():
             break  # the least that the rules allow was measured
         # From the last round on nothing is left to correct with, so it aims lower.
         care = AIM if number < ROUNDS - 2 else AIM * AIM
