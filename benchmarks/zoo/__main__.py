@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmarks.zoo import report, runner
 from benchmarks.zoo.catalogue import every
+from benchmarks.zoo.wild import report as wild_report
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,7 +32,7 @@ def main() -> int:
     }  # fmt: skip
     if options.known:
         found = [runner.read(folder / f"{specimen.key}.json") for specimen in wanted]
-        rows = [row for row in found if row is not None and runner.finished(row)]
+        rows: list[dict[str, Any]] = [row for row in found if row and runner.finished(row)]
     else:
         rows = runner.run(wanted, folder, redo=redo, **limits)
     if options.peer and not options.known:
@@ -40,7 +41,13 @@ def main() -> int:
     print(json.dumps(summary, indent=1))
     if not options.only or options.report:
         report.write_json(options.build / "zoo.json", rows)
-        report.write_markdown(options.docs / "coverage.md", rows, len(wanted))
+        of_files = [row for row in rows if row["family"] == "wild"]
+        modules = [row for row in rows if row["family"] != "wild"]
+        count = sum(specimen.family != "wild" for specimen in wanted)
+        if modules:
+            report.write_markdown(options.docs / "coverage.md", modules, count)
+        if of_files:
+            wild_report.write_markdown(options.docs / "onnx-files.md", of_files)
     return 1 if summary["wrong"] else 0
 
 

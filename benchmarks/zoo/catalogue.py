@@ -10,8 +10,10 @@ from benchmarks.zoo import (
     torchvision_models,
     transformers_models,
     ultralytics_models,
+    wild,
 )
 from benchmarks.zoo.specimen import Specimen
+from benchmarks.zoo.wild.wild_file import WildFile
 
 SOURCES = (
     recurrent_models,
@@ -22,7 +24,13 @@ SOURCES = (
 )
 
 
-def every() -> Iterator[Specimen]:
+def every() -> Iterator[Specimen | WildFile]:
+    """Yield every specimen of every source, then the files of the family ``wild``."""
+    yield from specimens()
+    yield from wild.files()
+
+
+def specimens() -> Iterator[Specimen]:
     """Yield every specimen of every source."""
     for source in SOURCES:
         yield from source.specimens()
@@ -75,5 +83,5 @@ SAMPLE = (
 
 def sample() -> list[Specimen]:
     """Return the specimens of :data:`SAMPLE`, in that order."""
-    by_name = {f"{specimen.family}/{specimen.name}": specimen for specimen in every()}
+    by_name = {f"{specimen.family}/{specimen.name}": specimen for specimen in specimens()}
     return [by_name[name] for name in SAMPLE]

@@ -9,10 +9,12 @@ import signal
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.zoo.specimen import Specimen
+from benchmarks.zoo.wild.wild_file import WildFile
 
 PRELOADED = (
     "torch", "torchvision", "timm", "transformers", "onnx", "onnxruntime", "onnxscript",
@@ -21,8 +23,11 @@ PRELOADED = (
 """Imported once in the server that the processes are forked from."""
 
 
+Subject = Specimen | WildFile
+
+
 def run(
-    specimens: Sequence[Specimen],
+    specimens: Sequence[Subject],
     folder: Path,
     *,
     seconds: float,
@@ -39,7 +44,7 @@ def run(
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOADED))
 
-    def row_of(number: int, specimen: Specimen) -> dict[str, Any]:
+    def row_of(number: int, specimen: Subject) -> dict[str, Any]:
         path = folder / f"{specimen.key}.json"
         row = read(path)
         if row is None or not finished(row) or redo & states(row):
@@ -52,7 +57,7 @@ def run(
 
 
 def _run_one(
-    context: Any, specimen: Specimen, path: Path, seconds: float, memory_gb: float
+    context: Any, specimen: Subject, path: Path, seconds: float, memory_gb: float
 ) -> dict[str, Any]:
     path.unlink(missing_ok=True)
     began = time.perf_counter()
@@ -78,23 +83,28 @@ def _run_one(
 
 
 def _child(key: str, path: str, memory_gb: float) -> None:
+    from benchmarks.zoo import examine
     from benchmarks.zoo.catalogue import every
-    from benchmarks.zoo.examine import examine
+    from benchmarks.zoo.wild.examine import examine as examine_file
 
     limit = int(memory_gb * 1e9)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    save = partial(write, Path(path))
     specimen = next(s for s in every() if s.key == key)
-    examine(specimen, lambda row: write(Path(path), row))
+    if isinstance(specimen, Specimen):
+        examine.examine(specimen, save)
+    else:
+        examine_file(specimen, save)
 
 
 def run_peer(
-    specimens: Sequence[Specimen], folder: Path, *, seconds: float, memory_gb: float, jobs: int
+    specimens: Sequence[Subject], folder: Path, *, seconds: float, memory_gb: float, jobs: int
 ) -> list[dict[str, Any]]:
     """Return the rows with what Torch-Pruning makes of their cuts under ``peer``, tried where missing."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOADED))
 
-    def row_of(specimen: Specimen) -> dict[str, Any] | None:
+    def row_of(specimen: Subject) -> dict[str, Any] | None:
         path = folder / f"{specimen.key}.json"
         row = read(path)
         if row is None:
@@ -126,7 +136,9 @@ def _child_peer(key: str, path: str, memory_gb: float, seconds: float) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     row = read(Path(path))
     assert row is not None
-    model, inputs = next(s for s in every() if s.key == key).build()
+    specimen = next(s for s in every() if s.key == key)
+    assert isinstance(specimen, Specimen)
+    model, inputs = specimen.build()
     enliven(model, inputs)
     row["peer"] = try_cuts(model, inputs, row["cuts"], seconds)
     write(Path(path), row)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 WEIGHT_TYPES = frozenset({1, 2, 3, 10, 11, 16, 17, 18, 19, 20, 21, 22, 23})
 """Element types that weights are stored in: floating-point numbers, and integers of 8 and 4 bits."""
 
+CONSTANT_INITIALIZERS_SINCE = 4
+"""The format version from which an initializer need not be an input."""
+
 _TORCH_LITERALS = r"(^|/)Constant(_\d+)?_output_\d+$|^_?val_\d+$"
 """Values of ``Constant`` operators in which PyTorch's exporters write a ``forward()``'s own numbers."""
 
@@ -59,6 +62,7 @@ def parse(data: bytes) -> onnx.ModelProto:
     del model.graph.value_info[:]
     _one_opset(model)
     _check_operators(model)
+    _constant_initializers(model)
     if not any(entry.key == METADATA_KEY for entry in model.metadata_props):
         _lift_constants(model)
     if has_graphs(model):
@@ -115,6 +119,22 @@ def _check_operators(model: onnx.ModelProto) -> None:
                 )
 
 
+def _constant_initializers(model: onnx.ModelProto) -> None:
+    """Make initializers constants of the program, which until format 4 were inputs as well."""
+    stored = {tensor.name for tensor in model.graph.initializer}
+    if any(info.name in stored for info in model.graph.input):
+        inputs = [_copy(info) for info in model.graph.input if info.name not in stored]
+        del model.graph.input[:]
+        model.graph.input.extend(inputs)
+    model.ir_version = max(model.ir_version, CONSTANT_INITIALIZERS_SINCE)
+
+
+def _copy(message: Any) -> Any:
+    copy = type(message)()
+    copy.CopyFrom(message)
+    return copy
+
+
 def _lift_constants(model: onnx.ModelProto) -> None:
     """Store the weights among ``Constant`` operators as initializers, each under its value's name."""
     literals = re.compile(_TORCH_LITERALS if model.producer_name.startswith("pytorch") else "(?!)")
@@ -129,8 +149,7 @@ def _lift_constants(model: onnx.ModelProto) -> None:
         for k, node in enumerate(graph.node):
             tensor = lifted[k]
             if tensor is None:
-                kept.append(type(node)())
-                kept[-1].CopyFrom(node)
+                kept.append(_copy(node))
                 continue
             stored = graph.initializer.add()
             stored.CopyFrom(tensor)

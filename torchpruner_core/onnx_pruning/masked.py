@@ -28,6 +28,10 @@ from torchpruner_core.onnx_pruning.sliced import (
     zero_array,
 )
 from torchpruner_core.operators.base import OperatorNode
+from torchpruner_core.operators.registry import STANDARD_DOMAINS
+
+SELECTS_SINCE, PADS_BY_INPUT_SINCE = 9, 11
+"""Operator sets that have ``Where``, and ``Pad`` with its amounts as an input."""
 
 BY_INDICES = frozenset({"Gather", "GatherElements", "GatherND", "ScatterElements", "ScatterND"})
 """Operators whose second input says places: a zero there is the first place, not nothing."""
@@ -65,6 +69,8 @@ class _Masker:
         self.opened = opened
         self.result = result
         self.nodes: list[Any] = []
+        versions = opened.model.opset_import
+        self.opset = next((v.version for v in versions if v.domain in STANDARD_DOMAINS), 1)
         self.initializers: list[Any] = []
         self.by_output = {
             op.out_data[0].value_name: op for op in opened.graph.operators.values() if op.out_data
@@ -155,6 +161,9 @@ class _Masker:
         if node.dtype == "bool":
             self.renamed[name] = self._emit("And", [mask, name], f"{name}#masked")
             return
+        if self.opset < SELECTS_SINCE:
+            self._mask_by_product(name, node, keep)
+            return
         # onnxruntime selects in these dtypes only; the others fit into one of them.
         selected = node.dtype
         if selected not in ("float32", "float64", "int32", "int64", "uint8"):
@@ -163,6 +172,14 @@ class _Masker:
         source = self._cast(name, node.dtype, selected, f"{name}#as_{selected}")
         masked = self._emit("Where", [mask, source, zero], f"{name}#{selected}_masked")
         self.renamed[name] = self._cast(masked, selected, node.dtype, f"{name}#masked")
+
+    def _mask_by_product(self, name: str, node: DataNode, keep: Any) -> None:
+        """As :meth:`_mask`, in operator sets that cannot select: what was infinite is no number then."""
+        working = node.dtype if node.dtype.startswith("float") else "float32"
+        factor = self._constant(f"{name}#factor", keep.astype(np_dtype(working)))
+        source = self._cast(name, node.dtype, working, f"{name}#as_{working}")
+        masked = self._emit("Mul", [source, factor], f"{name}#{working}_masked")
+        self.renamed[name] = self._cast(masked, working, node.dtype, f"{name}#masked")
 
     def _cast(self, value: str, dtype: str, wanted: str, output: str) -> str:
         import onnx
@@ -225,8 +242,12 @@ class _Masker:
             kept = np.setdiff1d(np.arange(node.shape[dim]), cut)
             pads = np.zeros(2 * node.rank, dtype=np.int64)
             pads[node.rank + dim] = 1
-            amounts = self._constant(f"{name}#{dim}pads", pads)
-            padded = self._emit("Pad", [current, amounts, zero], f"{name}#{dim}padded")
+            if self.opset < PADS_BY_INPUT_SINCE:
+                amounts = {"pads": pads.tolist()}
+                padded = self._emit("Pad", [current], f"{name}#{dim}padded", **amounts)
+            else:
+                given = self._constant(f"{name}#{dim}pads", pads)
+                padded = self._emit("Pad", [current, given, zero], f"{name}#{dim}padded")
             place = np.full(node.shape[dim], len(kept), dtype=np.int64)
             place[kept] = np.arange(len(kept))
             index = self._constant(f"{name}#{dim}place", place)

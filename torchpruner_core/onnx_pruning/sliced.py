@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from torchpruner_core.cut_result import AxisCuts, CutResult, Renumbering, TensorSpec
 from torchpruner_core.errors import CutError, GraphError
+from torchpruner_core.graph.dtypes import element_type
 from torchpruner_core.graph.nodes import DataNode
 from torchpruner_core.importing.bodies import all_graphs, flatten
 from torchpruner_core.importing.folding import apply_decisions
@@ -153,15 +154,22 @@ def separate_equals(opened: OpenModel) -> None:
 def set_shapes(model: onnx.ModelProto, opened: OpenModel) -> None:
     """Write the shapes after the cut into the model's declared inputs and outputs."""
     nodes = {node.value_name: node for node in opened.graph.nodes.values()}
-    for info in (i for graph in all_graphs(model.graph) for i in (*graph.input, *graph.output)):
+    infos = [(g, i) for g in all_graphs(model.graph) for i in (*g.input, *g.output)]
+    for graph, info in infos:
         node = nodes.get(info.name)
-        if node is None or info.name not in opened.cuts:
+        if node is None:
             continue
-        for dim, size in zip(
-            info.type.tensor_type.shape.dim, opened.shape_after(node), strict=False
-        ):
-            if dim.HasField("dim_value"):
-                dim.dim_value = size
+        tensor = info.type.tensor_type
+        if graph is model.graph and node.is_shaped and not tensor.HasField("shape"):
+            # The checker asks for what many files leave out.
+            tensor.elem_type = tensor.elem_type or element_type(node.dtype)
+            tensor.shape.SetInParent()
+            for size in opened.shape_after(node):
+                tensor.shape.dim.add(**({"dim_value": size} if size > 0 else {}))
+        if info.name in opened.cuts:
+            for dim, size in zip(tensor.shape.dim, opened.shape_after(node), strict=False):
+                if dim.HasField("dim_value") and dim.dim_value > 0:
+                    dim.dim_value = size
 
 
 def cut_array(value: Array, axes: AxisCuts) -> Array:
