@@ -7,7 +7,8 @@
     │   ├── ExportError            the exporter refused the program
     │   ├── InvalidModelError      the bytes are not the model they claim to be
     │   ├── InputSpecError         the input names, shapes or dtypes do not fit the model
-    │   └── UnsupportedModelError  a valid model, of a kind this library cannot read
+    │   ├── UnsupportedModelError  a valid model, of a kind this library cannot read
+    │   └── GraphTooLargeError     more slices than the caller allows
     ├── CutError                   a cut cannot be made
     │   ├── UnknownNodeError       no node of that name; a KeyError too
     │   ├── UnknownModuleError     no module of that name; a KeyError too
@@ -104,6 +105,13 @@ class UnsupportedModelError(GraphError):
 
     slug = "unsupported-model"
     title = "This kind of model is not supported"
+
+
+class GraphTooLargeError(GraphError):
+    """A graph with more slices than the caller allows; nothing of that size was made yet."""
+
+    slug = "graph-too-large"
+    title = "The model's axes are too long"
 
 
 class CutError(TorchPrunerError):

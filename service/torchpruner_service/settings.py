@@ -107,6 +107,11 @@ class Settings(BaseSettings):
     threads: int = Field(default=0, ge=0)
     """Threads of a job's numerical libraries; 0 leaves it to them."""
 
+    max_slices: int = Field(default=16_000_000, gt=0)
+    """Of one graph: the sum of the lengths of axes that are not tied to each other. A small file may
+    have less; see ``worker/handlers.py``."""
+    graph_ttl: int = Field(default=6 * 3600, gt=0)
+    """How long Redis keeps a graph that nobody asks for; the object store has it."""
     graph_cache_bytes: int = Field(default=64 * MIB, gt=0)
     """Solved graphs (as stored) that one API process keeps unpacked."""
 

@@ -202,3 +202,13 @@ def test_an_operator_without_inputs_is_named(attack: Attack) -> None:
     nodes = [helper.make_node("Relu", ["x"], ["y"]), helper.make_node("Identity", [], [])]
     problem = attack.fails(model(nodes).SerializeToString())
     assert "Identity" in problem["detail"] and "IndexError" not in problem["detail"]
+
+
+@pytest.mark.parametrize("length", [3_000_000, 10_000_000, 2**31 - 1])
+def test_a_few_bytes_cannot_declare_a_large_graph(attack: Attack, length: int) -> None:
+    content = model([helper.make_node("Relu", ["x"], ["y"])], shape=[1, length]).SerializeToString()
+    assert len(content) < 100
+    problem = attack.fails(content)
+    assert problem["type"] in {"graph-too-large", "input-too-large"}
+    if problem["type"] == "graph-too-large":
+        assert problem["slices"] > problem["limit"] and "smaller shapes" in problem["detail"]

@@ -9,6 +9,11 @@ import redis
 
 from tests.service.models import small_file
 from tests.service.running import RunningService, running_service
+from torchpruner_service.settings import Settings
+from torchpruner_service.state.graph_keys import drop_orphans
+from torchpruner_service.state.keys import Keys
+from torchpruner_service.storage.garbage import collect
+from torchpruner_service.storage.objects import Objects
 
 
 @pytest.fixture
@@ -47,6 +52,22 @@ def test_a_job_that_was_lost_is_started_from_its_durable_request(own: RunningSer
     # Sooner than the half minute that it would take by itself.
     store.delete("torchpruner:restored")
     assert own.wait_job(made.headers["location"], 60)["state"] == "ready"
+
+
+def test_graphs_in_redis_live_for_a_while_and_go_with_their_model(own: RunningService) -> None:
+    first = own.upload(small_file(1804).content, "x:1x3x8x8")["id"]
+    second = own.upload(small_file(1805).content, "x:1x3x8x8")["id"]
+    store, keys = connection(own), Keys()
+    for key in store.keys(keys.graph("*")):
+        assert 0 < store.ttl(key) <= Settings().graph_ttl
+    objects = Objects((own.data_dir / "objects").as_uri())
+    assert drop_orphans(store, keys, objects) == 0
+    own.client.delete(f"/v1/models/{first}")
+    collect(objects, upload_ttl=3600, grace=0)
+    assert drop_orphans(store, keys, objects) == 1
+    assert not store.exists(keys.graph(first)) and store.exists(keys.graph(second))
+    assert own.upload(small_file(1804).content, "x:1x3x8x8")["state"] == "ready"
+    assert own.cut(first, "self.conv1.weight", [0])["terminal"]
 
 
 def test_a_graph_that_redis_evicted_is_read_from_the_store(own: RunningService) -> None:

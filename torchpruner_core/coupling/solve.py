@@ -26,6 +26,7 @@ from torchpruner_core.analysis.coupling import (
     Coupling,
 )
 from torchpruner_core.coupling.ties import Ties
+from torchpruner_core.errors import GraphTooLargeError
 
 Int = NDArray[np.int64]
 
@@ -33,13 +34,23 @@ ALL_OF_AN_AXIS = "every slice of another axis would go with it"
 IN_VIEW = "is one of the axes that a Reshape-like split combines, and the others cannot be pruned"
 
 
-def solve(ties: Ties, input_axes: Iterable[int], visible_axes: int) -> Coupling:
+def solve(
+    ties: Ties, input_axes: Iterable[int], visible_axes: int, max_slices: int | None = None
+) -> Coupling:
     """Return the solved coupling of everything in ``ties``.
 
     ``input_axes`` are the axes of graph inputs; the first ``visible_axes`` axes are those of
-    tensors, in the order of the graph's nodes.
+    tensors, in the order of the graph's nodes. Raises ``GraphTooLargeError``, before anything of that
+    size is made, where there are more than ``max_slices`` slices.
     """
-    return _Solver(ties, input_axes).solve(visible_axes)
+    solver = _Solver(ties, input_axes)
+    if max_slices is not None:
+        solver.check_size(max_slices)
+    return solver.solve(visible_axes)
+
+
+TIES_PER_SLICE = 16
+"""A slice is tied to a few others in real models: less than two on average."""
 
 
 @dataclass(slots=True)
@@ -81,6 +92,21 @@ class _Solver:
 
     def of(self, axis: int) -> int:
         return int(self.class_of[axis])
+
+    def check_size(self, limit: int) -> None:
+        """Raise where there are more slices, or ties between them, than ``limit`` allows."""
+        slices = sum(int(n) for k, n in enumerate(self.length) if k not in self.frozen)
+        ties = sum(run[4] for run in self.ties.runs)
+        ties += sum(len(pair[1]) for pair in self.ties.index_pairs)
+        if slices > limit or ties > TIES_PER_SLICE * limit:
+            raise GraphTooLargeError(
+                f"the model's axes have {slices} slices in all, tied in {ties} places; {limit} slices "
+                "are allowed. Give the inputs smaller shapes (a batch of one, short sequences), or "
+                "allow more",
+                slices=slices,
+                ties=ties,
+                limit=limit,
+            )
 
     def solve(self, visible_axes: int) -> Coupling:
         while True:

@@ -29,14 +29,20 @@ Progress = Callable[[str, float], None]
 
 
 def solve_onnx(
-    data: Buffer | str | Path, inputs: InputSpecs = None, progress: Progress | None = None
+    data: Buffer | str | Path,
+    inputs: InputSpecs = None,
+    progress: Progress | None = None,
+    *,
+    max_slices: int | None = None,
 ) -> SolvedGraph:
     """Return the solved graph of an ONNX model, given as bytes or as a path.
 
     ``inputs`` gives shapes, by name or in order, where the file leaves them open. ``progress`` is
-    called with a stage's name and the fraction done. Weights are not read.
+    called with a stage's name and the fraction done. Weights are not read. ``max_slices`` bounds the
+    sum of the lengths of all axes that are not tied to each other, which time and memory go with.
 
-    Raises ``InvalidModelError``, ``InputSpecError`` or ``UnsupportedModelError``.
+    Raises ``InvalidModelError``, ``InputSpecError``, ``UnsupportedModelError`` or
+    ``GraphTooLargeError``.
     """
     report = progress or (lambda stage, done: None)
     report("reading", 0.0)
@@ -46,13 +52,13 @@ def solve_onnx(
     report("inferring shapes", 0.2)
     graph = read_graph(weightless, inputs)
     report("coupling", 0.6)
-    solved = solve_graph(graph)
+    solved = solve_graph(graph, max_slices)
     report("done", 1.0)
     return solved
 
 
-def solve_graph(graph: ImportedGraph) -> SolvedGraph:
-    """Return the solved form of an imported graph."""
+def solve_graph(graph: ImportedGraph, max_slices: int | None = None) -> SolvedGraph:
+    """Return the solved form of an imported graph; see :func:`solve_onnx` for ``max_slices``."""
     ties = declare(graph)
     inputs = [
         axis
@@ -60,7 +66,7 @@ def solve_graph(graph: ImportedGraph) -> SolvedGraph:
         for axis in range(node.first_axis, node.first_axis + node.rank)
     ]
     visible = sum(node.rank for node in graph.nodes.values())
-    coupling = solve(ties, inputs, visible)
+    coupling = solve(ties, inputs, visible, max_slices)
     flops = [0] * len(graph.operators)
     for operator, factor, classes in coupling.costs:
         flops[operator] += factor * prod(int(coupling.class_length[c]) for c in classes)

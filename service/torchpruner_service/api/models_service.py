@@ -348,7 +348,7 @@ async def graph_of(state: AppState, tenant: str, model: str) -> CachedGraph:
 
 async def _graph_bytes(state: AppState, tenant: str, model: str) -> bytes:
     try:
-        data = await state.redis.get(state.keys.graph(model))
+        data = await state.redis.getex(state.keys.graph(model), ex=state.settings.graph_ttl)
     except REDIS_ERRORS:
         data = None
     if data is not None:
@@ -357,7 +357,7 @@ async def _graph_bytes(state: AppState, tenant: str, model: str) -> bytes:
     if data is None:
         raise await not_ready(state, tenant, model)
     with contextlib.suppress(*REDIS_ERRORS):
-        await state.redis.set(state.keys.graph(model), data, ex=state.settings.result_ttl)
+        await state.redis.set(state.keys.graph(model), data, ex=state.settings.graph_ttl)
     return data
 
 

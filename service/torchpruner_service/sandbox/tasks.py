@@ -27,7 +27,7 @@ def build(args: dict[str, Any], out: FrameWriter) -> dict[str, Any]:
 
     # A file's own shapes are overridden by the asked ones; an exported one has them already.
     inputs = _specs(args) if args["format"] == "onnx" else None
-    graph = solve_onnx(data, inputs or None, progress)
+    graph = solve_onnx(data, inputs or None, progress, max_slices=args.get("max_slices"))
     from torchpruner_service.sandbox.weightless import lacks_weights
 
     out.data(graph.to_bytes())

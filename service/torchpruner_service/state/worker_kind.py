@@ -11,7 +11,9 @@ from typing import Any
 from torchpruner_service.identity import engine_version
 from torchpruner_service.settings import Settings
 
-OF_THE_WORKER = frozenset({"time-limit", "memory-limit", "disk-limit", "model-crashed"})
+OF_THE_WORKER = frozenset(
+    {"time-limit", "memory-limit", "disk-limit", "model-crashed", "graph-too-large"}
+)
 """Problems that end a job here and need not elsewhere."""
 
 WORKER = "worker"
@@ -29,6 +31,7 @@ def own_kind(settings: Settings) -> dict[str, Any]:
         "file_bytes": settings.sandbox_file_bytes,
         "files": settings.sandbox_files,
         "result_bytes": settings.sandbox_result_bytes,
+        "slices": settings.max_slices,
     }
 
 

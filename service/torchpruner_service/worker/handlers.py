@@ -21,6 +21,10 @@ from torchpruner_service.worker.context import HashedFile, JobContext
 
 MAX_GRAPH_BYTES = 512 << 20
 
+SMALL_FILE_SLICES, SLICES_PER_BYTE = 2_000_000, 16
+"""ResNet-50 has 265,000 slices in a weightless file of 74,000 bytes, a Llama of 70 billion parameters
+three million in five million."""
+
 CARRIES_CODE = frozenset({"torchscript", "pt2"})
 
 
@@ -49,7 +53,12 @@ def build(context: JobContext) -> dict[str, Any]:
 
         facts = context.run(
             "build",
-            {"path": str(source), "format": manifest["format"], "inputs": manifest["inputs"]},
+            {
+                "path": str(source),
+                "format": manifest["format"],
+                "inputs": manifest["inputs"],
+                "max_slices": slices_allowed(context.settings.max_slices, manifest["size"]),
+            },
             [source],
             on_data=collect,
             span=(5, 90),
@@ -62,8 +71,18 @@ def build(context: JobContext) -> dict[str, Any]:
         context.objects.put_json(layout.facts(model), facts)
         if stored is not None:
             context.objects.delete(layout.failure(model))
-    context.board.connection.set(context.board.keys.graph(model), data)
+    context.board.connection.set(
+        context.board.keys.graph(model), data, ex=context.settings.graph_ttl
+    )
     return facts
+
+
+def slices_allowed(limit: int, size: int) -> int:
+    """How many slices the graph of a file of ``size`` bytes may have.
+
+    A few bytes can declare axes of any length, which every process that holds the graph pays for.
+    """
+    return min(limit, max(SMALL_FILE_SLICES, SLICES_PER_BYTE * size))
 
 
 def weights(context: JobContext) -> dict[str, Any]:

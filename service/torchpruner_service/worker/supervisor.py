@@ -30,6 +30,7 @@ import structlog
 from torchpruner_service.identity import engine_version
 from torchpruner_service.sandbox import confinement
 from torchpruner_service.settings import Settings
+from torchpruner_service.state.graph_keys import drop_orphans
 from torchpruner_service.state.job_board import JobBoard
 from torchpruner_service.state.reconciler import INTERVAL, Reconciler
 from torchpruner_service.state.redis_clients import REDIS_ERRORS, retrying_client
@@ -200,7 +201,8 @@ class Supervisor:
         key = self._board.keys.collecting
         if self._connection.set(key, "1", nx=True, ex=int(TIDY_SECONDS * 0.9)):
             done = collect(self._board.objects, upload_ttl=settings.upload_ttl)
-            log.info("collected garbage", **asdict(done))
+            graphs = drop_orphans(self._connection, self._board.keys, self._board.objects)
+            log.info("collected garbage", **asdict(done), cached_graphs=graphs)
 
     def _drain(self) -> None:
         """Take no more jobs, let the running one end, leave nothing behind."""
