@@ -24,13 +24,13 @@ SOURCES = (
 )
 
 
-def every() -> Iterator[Specimen | WildFile]:
+def with_files() -> Iterator[Specimen | WildFile]:
     """Yield every specimen of every source, then the files of the family ``wild``."""
-    yield from specimens()
+    yield from every()
     yield from wild.files()
 
 
-def specimens() -> Iterator[Specimen]:
+def every() -> Iterator[Specimen]:
     """Yield every specimen of every source."""
     for source in SOURCES:
         yield from source.specimens()
@@ -83,5 +83,5 @@ SAMPLE = (
 
 def sample() -> list[Specimen]:
     """Return the specimens of :data:`SAMPLE`, in that order."""
-    by_name = {f"{specimen.family}/{specimen.name}": specimen for specimen in specimens()}
+    by_name = {f"{specimen.family}/{specimen.name}": specimen for specimen in every()}
     return [by_name[name] for name in SAMPLE]

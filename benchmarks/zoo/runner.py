@@ -84,13 +84,13 @@ def _run_one(
 
 def _child(key: str, path: str, memory_gb: float) -> None:
     from benchmarks.zoo import examine
-    from benchmarks.zoo.catalogue import every
+    from benchmarks.zoo.catalogue import with_files
     from benchmarks.zoo.wild.examine import examine as examine_file
 
     limit = int(memory_gb * 1e9)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     save = partial(write, Path(path))
-    specimen = next(s for s in every() if s.key == key)
+    specimen = next(s for s in with_files() if s.key == key)
     if isinstance(specimen, Specimen):
         examine.examine(specimen, save)
     else:
@@ -136,9 +136,7 @@ def _child_peer(key: str, path: str, memory_gb: float, seconds: float) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     row = read(Path(path))
     assert row is not None
-    specimen = next(s for s in every() if s.key == key)
-    assert isinstance(specimen, Specimen)
-    model, inputs = specimen.build()
+    model, inputs = next(s for s in every() if s.key == key).build()
     enliven(model, inputs)
     row["peer"] = try_cuts(model, inputs, row["cuts"], seconds)
     write(Path(path), row)

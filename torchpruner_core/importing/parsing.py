@@ -71,7 +71,7 @@ def parse(data: bytes) -> onnx.ModelProto:
 
 
 def _one_opset(model: onnx.ModelProto) -> None:
-    """Drop repeated entries of one domain, which merged files have."""
+    """Drop repeated entries of one domain, which merged files have, and add those left out."""
     import onnx
 
     versions: dict[str, int] = {}
@@ -82,7 +82,12 @@ def _one_opset(model: onnx.ModelProto) -> None:
                 f"the file asks for two versions of the operator set {domain or 'ai.onnx'!r}, "
                 f"{versions[domain]} and {entry.version}"
             )
-    if len(versions) != len(model.opset_import):
+    stated = len(versions)
+    for node in model.graph.node:
+        domain = node.domain
+        if domain and domain != "ai.onnx":
+            versions.setdefault(domain, 1)  # onnxruntime asks for no entry of its own domain
+    if not stated == len(versions) == len(model.opset_import):
         del model.opset_import[:]
         model.opset_import.extend(onnx.helper.make_opsetid(d, v) for d, v in versions.items())
 

@@ -37,7 +37,7 @@ def files() -> Iterator[WildFile]:
             read = partial(quantised, kind, build)
             yield WildFile(f"quantised {kind} {name}", read, tolerance=LOOSE)
     yield WildFile("int4 MatMulNBits transformer", int4, tolerance=LOOSE)
-    for name in ("bert", "gpt2", "vit"):
+    for name in ("bert", "vit"):
         yield WildFile(f"transformers optimizer {name}", partial(optimised, name))
     for name in ("convolutions", "transformer"):
         yield WildFile(f"onnxruntime extended {name}", partial(extended, NETWORKS[name]))
@@ -219,12 +219,6 @@ def _hugging_face(name: str) -> bytes:
         )  # fmt: skip
         model: nn.Module = transformers.BertModel(config)
         inputs = (torch.randint(0, 50, (1, 8)), torch.ones(1, 8, dtype=torch.int64))
-    elif name == "gpt2":
-        config = transformers.GPT2Config(
-            n_embd=32, n_layer=2, n_head=4, vocab_size=60, use_cache=False, **common
-        )
-        model = transformers.GPT2Model(config)
-        inputs = (torch.randint(0, 50, (1, 8)),)
     else:
         config = transformers.ViTConfig(
             hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
