@@ -88,7 +88,7 @@ OnRead = Callable[[Reading, torch.Tensor], None]
 
 
 class Watch(TorchDispatchMode):
-    """Tells ``on_read`` of every product of one of a model's parameters, while it is entered.
+    """Tells ``on_read`` of every product of one of a model's parameters before it is computed.
 
     ``otherwise`` maps a parameter's name to the operators that read it in any other way.
     """
@@ -109,9 +109,9 @@ class Watch(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        result = func(*args, **(kwargs or {}))
         handler = _HANDLERS.get(func)
         handled = handler(self, args, kwargs or {}) if handler is not None else ()
+        result = func(*args, **(kwargs or {}))
         if not _is_view(func):
             for value in tree_flatten((args, kwargs))[0]:
                 if isinstance(value, torch.Tensor):

@@ -46,65 +46,109 @@ def lost_features(reading: Reading, parameter: torch.Tensor, axes: Axes) -> list
     return found
 
 
-def ridge(
-    gram: Gram, lost: Lost, strength: float, centred: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return ``A``, shape ``(removed, kept)``, and ``c``, shape ``(removed,)``.
+@dataclass(frozen=True)
+class Fit:
+    """What is missing of some features, ``sources``, in terms of the kept ones: ``change`` x kept +
+    ``offset``.
+
+    ``change`` has the shape ``(kept, sources)``, or is ``None`` for none; ``offset`` the shape
+    ``(sources,)``.
+    """
+
+    sources: NDArray[np.int64]
+    change: torch.Tensor | None
+    offset: torch.Tensor
+
+
+def ridge(gram: Gram, lost: Lost, strength: float, centred: bool) -> Fit:
+    """Return the removed features in terms of the kept ones.
 
     ``strength`` is the regression's penalty as a share of the kept features' mean variance. Without
-    ``centred`` the fit goes through zero and ``c`` is zero, for a weight without a bias. Both have
-    float64 (float32 on MPS).
+    ``centred`` the fit goes through zero and has no offset, for a weight without a bias. In float64
+    (float32 on MPS).
     """
     moment = gram.covariance() if centred else gram.second_moment()
     kept = torch.from_numpy(lost.kept).to(moment.device)
     removed = torch.from_numpy(lost.removed).to(moment.device)
     rows = torch.searchsorted(gram.kept, kept)
-    among = moment[rows][:, kept]
-    across = moment[rows][:, removed]
-    size = among.diagonal().mean()
+    change = solved(moment[rows][:, kept], moment[rows][:, removed], strength)
     mean = gram.mean
+    offset = mean[removed] - mean[kept] @ change if centred else torch.zeros_like(mean[removed])
+    return Fit(lost.removed, change, offset)
+
+
+def mean_only(gram: Gram, lost: Lost) -> Fit:
+    """Return the removed features' means: bias compensation (FLAP)."""
+    mean = gram.mean
+    return Fit(lost.removed, None, mean[torch.from_numpy(lost.removed).to(mean.device)])
+
+
+def solved(among: torch.Tensor, across: torch.Tensor, strength: float) -> torch.Tensor:
+    """Return ``(among + penalty)^-1 across``; zeros where the features do not vary at all."""
+    size = among.diagonal().mean()
     if not bool(size > 0):
-        solution = torch.zeros_like(across.T)
-    else:
-        penalised = among + strength * size * torch.eye(
-            len(kept), dtype=among.dtype, device=among.device
-        )
-        factor, failed = torch.linalg.cholesky_ex(penalised)
-        if int(failed):
-            solution = torch.linalg.lstsq(penalised, across).solution.T
-        else:
-            solution = torch.cholesky_solve(across, factor).T
-    offset = mean[removed] - solution @ mean[kept] if centred else torch.zeros_like(mean[removed])
-    return solution, offset
+        return torch.zeros_like(across)
+    unit = torch.eye(len(among), dtype=among.dtype, device=among.device)
+    penalised = among + strength * size * unit
+    factor, failed = torch.linalg.cholesky_ex(penalised)
+    if int(failed):
+        found: torch.Tensor = torch.linalg.lstsq(penalised, across).solution
+        return found
+    return torch.cholesky_solve(across, factor)
 
 
-def mean_only(gram: Gram, lost: Lost) -> tuple[None, torch.Tensor]:
-    """Return no ``A``, and ``c`` as the removed features' mean: bias compensation (FLAP)."""
-    return None, gram.mean[torch.from_numpy(lost.removed).to(gram.mean.device)]
+def beside(
+    whole: torch.Tensor,
+    pruned: torch.Tensor,
+    lost: Lost,
+    features: slice,
+    strength: float,
+    centred: bool,
+) -> Fit:
+    """Return what is missing of every feature in terms of what the pruned model has of the kept ones.
+
+    ``whole`` and ``pruned`` hold what a weight reads in both models, row by row: shapes ``(n, features)``
+    and ``(n, kept features)``; ``features`` are the block's in ``pruned``. The penalty draws towards the
+    features as they were.
+    """
+    dtype = exact_dtype(whole.device)
+    x, y = whole[:, lost.block.features].float(), pruned[:, features].float()
+    kept = torch.from_numpy(lost.kept - lost.block.first).to(x.device)
+    gap = x.index_add(1, kept, y, alpha=-1)
+    mean_gap, mean = gap.mean(0), y.mean(0)
+    if centred:
+        gap, y = gap - mean_gap, y - mean
+    change = solved((y.T @ y).to(dtype) / len(y), (y.T @ gap).to(dtype) / len(y), strength)
+    offset = torch.zeros_like(mean_gap, dtype=dtype)
+    if centred:
+        offset = mean_gap.to(dtype) - mean.to(dtype) @ change
+    block = lost.block.features
+    return Fit(np.arange(block.start, block.stop), change, offset)
 
 
 def give_over(
+    original: torch.Tensor,
     weight: torch.Tensor,
     bias: torch.Tensor | None,
     position: int,
     lost: Lost,
-    solution: torch.Tensor | None,
-    offset: torch.Tensor,
+    fit: Fit,
 ) -> None:
-    """Change ``W_kept += W_removed A`` and ``b += W_removed c`` in place, on whole tensors.
+    """Change ``W_kept += change W_sources`` and ``b += offset W_sources`` in place, on whole tensors.
 
-    ``position`` is the block's place among its reading's: that of its outputs in ``bias``.
+    ``original`` holds the sources' weights; ``position`` is the block's place among its reading's: that
+    of its outputs in ``bias``.
     """
     view = lost.block.of(weight)
     first = lost.block.first
     kept = torch.from_numpy(lost.kept - first).to(view.device)
-    removed = torch.from_numpy(lost.removed - first).to(view.device)
-    taken = view[removed].to(offset.dtype)
-    if solution is not None:
-        share = torch.tensordot(solution.T, taken, dims=1)
-        view[kept] = (view[kept].to(offset.dtype) + share).to(view.dtype)
+    sources = torch.from_numpy(fit.sources - first).to(view.device)
+    taken = lost.block.of(original)[sources].to(fit.offset.dtype)
+    if fit.change is not None:
+        share = torch.tensordot(fit.change, taken, dims=1)
+        view[kept] = (view[kept].to(fit.offset.dtype) + share).to(view.dtype)
     if bias is not None:
-        moved = torch.tensordot(offset, taken, dims=1)
+        moved = torch.tensordot(fit.offset, taken, dims=1)
         if moved.dim() > 1:
             moved = moved.sum(
                 dim=tuple(range(1, moved.dim()))

@@ -137,7 +137,7 @@ def test_a_plan_is_taken_in_place_of_its_result_and_parameters_keep_their_identi
     model = convolutional()
     model, _ = tp.set_cut(model, Plan.result)
     parameters = [id(p) for p in model.parameters()]
-    done = tp.recover(model, Plan, IMAGES)
+    done = tp.recover(model, Plan, IMAGES, method="bias")
     assert parameters == [id(p) for p in model.parameters()]
     assert "self.1.running_mean" in done.statistics
     assert not model.training
@@ -250,9 +250,36 @@ def test_a_weight_that_is_an_embedding_too_is_left_alone_and_named() -> None:
 def test_several_passes_give_what_one_gives() -> None:
     cut = cut_of(convolutional, CONVOLUTIONS)
     first, second = convolutional(), convolutional()
-    tp.recover(tp.set_cut(first, cut)[0], cut, IMAGES)
-    tp.recover(tp.set_cut(second, cut)[0], cut, IMAGES, memory=1)
+    tp.recover(tp.set_cut(first, cut)[0], cut, IMAGES, sequential=False)
+    tp.recover(tp.set_cut(second, cut)[0], cut, IMAGES, sequential=False, memory=1)
     assert same(state(first), state(second))
+
+
+def test_fitting_in_turn_keeps_errors_from_adding_up() -> None:
+    torch.manual_seed(0)
+    deep = nn.Sequential(*(layer for _ in range(4) for layer in (nn.Linear(16, 16), nn.Tanh())))
+    deep.append(nn.LayerNorm(16))
+    deep.append(nn.Linear(16, 3))
+    rows = [torch.rand(64, 16, generator=G) for _ in range(4)]
+    graph = tp.ONNXGraph(deep)
+    graph.build_graph((rows[0][:1],), fill_value=False)
+    cut = graph.solved.cut_analysis_many(
+        [tp.CutRequest(f"self.{layer}.weight", 0, tuple(range(4))) for layer in (0, 2, 4, 6)]
+    )
+    errors = {}
+    for sequential in (False, True):
+        model, context = tp.set_cut(deep, cut)
+        errors[sequential] = tp.recover(model, cut, rows, sequential=sequential).error_after
+        tp.recovery_cut(model, cut, context)
+    assert errors[True] < 0.9 * errors[False]
+
+
+def test_one_batch_is_enough_where_more_do_not_fit_into_memory_or_together() -> None:
+    cut = cut_of(convolutional, CONVOLUTIONS)
+    for batches, memory in ((IMAGES, 1), ([IMAGES[0], IMAGES[1][..., :10, :10]], 1 << 30)):
+        model, _ = tp.set_cut(convolutional(), cut)
+        done = tp.recover(model, cut, batches, memory=memory)
+        assert done.error_after < done.error_before
 
 
 def test_progress_is_told_and_a_cancelled_recovery_changes_nothing() -> None:
