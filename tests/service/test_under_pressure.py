@@ -72,7 +72,7 @@ def test_fifty_clients_with_the_same_new_file_do_the_work_once(service: RunningS
 
 def request_head(length: int) -> bytes:
     return (
-        f"POST /v1/models?input=x:1x3x8x8 HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n"
+        f"POST /v1/models?input=x:1x3x8x8 HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {length}\r\n\r\n"
     ).encode()
 
 
@@ -127,7 +127,7 @@ def test_a_slow_reader_takes_no_memory(service: RunningService, model_id: str) -
     before = process.memory_info().rss
     readers = [connect(service) for _ in range(10)]
     for reader in readers:
-        reader.sendall(f"GET {artifact['content']} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        reader.sendall(f"GET {artifact['content']} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
         reader.recv(1000)
     time.sleep(2)
     # Ten times 47 MB are asked for; what waits is a few chunks for each.

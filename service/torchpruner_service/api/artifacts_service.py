@@ -60,7 +60,9 @@ async def request_artifact(
         trace=current_trace(),
         watchers=watchers,
     )
-    if await state.objects.aexists(layout.artifact_facts(identifier)):
+    if await state.objects.aexists(
+        layout.artifact_facts(identifier)
+    ) and await state.objects.aexists(layout.artifact(identifier)):
         await tell_ready(state, record)
     else:
         # A job that was ready and whose file is gone: the tenant removed it.

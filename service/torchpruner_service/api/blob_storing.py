@@ -20,9 +20,10 @@ async def store_blob(
     new = await state.catalog.blob_size(who.tenant, staged.digest) is None
     if new:
         await state.quotas.check_bytes(who, staged.size, upload=upload)
+    # The owner first: what has none may be collected at any moment, also right after it was seen.
+    await state.catalog.add_blob(who.tenant, staged.digest, staged.size)
     if await state.objects.asize(key) != staged.size:
         await state.objects.aput_file(key, staged.path)
-    await state.catalog.add_blob(who.tenant, staged.digest, staged.size)
     if new:
         try:
             await state.quotas.check_bytes(who, 0, upload=upload)

@@ -21,7 +21,7 @@ from torchpruner_service.auth.api_keys import Principal
 from torchpruner_service.identity import derived_model_id, engine_version, model_id
 from torchpruner_service.observability.logs import current_request_id
 from torchpruner_service.observability.tracing import current_trace
-from torchpruner_service.problems import Conflict, InvalidRequest
+from torchpruner_service.problems import Conflict, InvalidRequest, Unavailable
 from torchpruner_service.state.job_record import JobRecord, State
 from torchpruner_service.state.living_workers import living
 from torchpruner_service.state.redis_clients import REDIS_ERRORS, unavailable
@@ -61,6 +61,8 @@ async def register(
     When this returns, the model survives the loss of Redis and of every process.
     """
     identifier = model_id(blob, inputs)
+    # The owner first, as for blobs; what there is is looked at then.
+    await _add(state, principal, identifier, root=identifier, blob=blob, name=name)
     if not await state.objects.aexists(layout.manifest(identifier)):
         manifest = {
             "id": identifier,
@@ -71,9 +73,19 @@ async def register(
             "engine": engine_version(),
         }
         await state.objects.aput_json(layout.manifest(identifier), manifest)
-    await _add(state, principal, identifier, root=identifier, blob=blob, name=name)
+    await require_blob(state, blob)
     started = await submit_build(state, principal, identifier, watchers)
     return await view(state, principal.tenant, identifier), started
+
+
+async def require_blob(state: AppState, blob: str) -> None:
+    """Raise ``Unavailable`` where a file, whose owner is written, was collected just before."""
+    key = layout.blob(blob)
+    if not await state.objects.aexists(key) and not await state.objects.arecover(key):
+        raise Unavailable(
+            "the file was removed while it was registered again; send it once more",
+            slug="blob-gone",
+        )
 
 
 async def _add(
@@ -115,6 +127,13 @@ async def submit_build(
         return False
     # A job that was ready and whose graph is gone: nobody owned the model for a while.
     return await submit(state, record, restart=("cancelled", "ready"))
+
+
+async def has_graph(state: AppState, model: str) -> bool:
+    """Whether the graph of a model is stored, and its facts."""
+    return await state.objects.aexists(layout.solved(model)) and await state.objects.aexists(
+        layout.facts(model)
+    )
 
 
 async def submit(
@@ -354,6 +373,8 @@ async def _graph_bytes(state: AppState, tenant: str, model: str) -> bytes:
     if data is not None:
         return bytes(data)
     data = await state.objects.aget(layout.solved(model))
+    if data is None and await state.objects.arecover(layout.solved(model)):
+        data = await state.objects.aget(layout.solved(model))
     if data is None:
         raise await not_ready(state, tenant, model)
     with contextlib.suppress(*REDIS_ERRORS):
@@ -402,9 +423,19 @@ async def derive(
     if result is None:
         raise InvalidRequest("there is no result, so there is nothing to derive")
     identifier = derived_model_id(parent, result)
-    if not await state.catalog.owns_model(principal.tenant, identifier):
-        await state.quotas.check_models(principal)
-    if not await state.objects.aexists(layout.solved(identifier)):
+    # The owner first, as for blobs; what there is is looked at then.
+    await _add(
+        state,
+        principal,
+        identifier,
+        root=root_of(manifest),
+        blob=manifest.get("blob"),
+        name=body.name,
+    )
+    if not (
+        await has_graph(state, identifier)
+        and await state.objects.aexists(layout.manifest(identifier))
+    ):
         graph = await anyio.to_thread.run_sync(cached.graph.derive, result)
         data = await anyio.to_thread.run_sync(graph.to_bytes)
         parent_view = await view(state, principal.tenant, parent)
@@ -435,14 +466,8 @@ async def derive(
         await state.objects.aput_json(layout.facts(identifier), facts)
         await state.objects.aput(layout.solved(identifier), data)
         state.graphs.put(identifier, graph)
-    await _add(
-        state,
-        principal,
-        identifier,
-        root=root_of(manifest),
-        blob=manifest.get("blob"),
-        name=body.name,
-    )
+    if manifest.get("blob"):
+        await require_blob(state, str(manifest["blob"]))
     return await view(state, principal.tenant, identifier)
 
 
@@ -486,6 +511,8 @@ async def _manifest(state: AppState, model: str) -> dict[str, Any] | None:
         manifest: dict[str, Any] = json.loads(cached)
         return manifest
     stored: dict[str, Any] | None = await state.objects.aget_json(layout.manifest(model))
+    if stored is None and await state.objects.arecover(layout.manifest(model)):
+        stored = await state.objects.aget_json(layout.manifest(model))
     if stored is not None:
         with contextlib.suppress(*REDIS_ERRORS):
             await state.redis.set(key, json.dumps(stored), ex=state.settings.result_ttl)
@@ -496,7 +523,10 @@ async def _stored_state(
     state: AppState, tenant: str, manifest: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """The state of a model whose job Redis does not know: it ended long ago, or Redis is new."""
-    model = manifest["id"]
+    model, derived = manifest["id"], bool(manifest.get("parent"))
+    if derived and not await has_graph(state, model):
+        await state.objects.arecover(layout.facts(model))
+        await state.objects.arecover(layout.solved(model))
     facts = await state.objects.aget_json(layout.facts(model))
     if facts is not None and await state.objects.aexists(layout.solved(model)):
         with contextlib.suppress(*REDIS_ERRORS):
@@ -505,6 +535,11 @@ async def _stored_state(
             )
         return dict(READY), facts
     problem = await state.objects.aget_json(layout.failure(model))
+    if derived:
+        # Its file would build the graph of the model that it came from.
+        problem = Conflict(
+            "the graph of this derived model was removed; derive it again", slug="derived-gone"
+        ).to_dict()
     if problem is not None:
         failed = {"state": "failed", "stage": "failed", "percent": 0.0, "problem": problem}
         return failed, None

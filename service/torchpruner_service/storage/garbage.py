@@ -1,16 +1,25 @@
 """Removes what nobody owns any more: blobs, models, artifacts, forgotten uploads, staged files.
 
-A file is only removed once it is older than a grace time, so that what is being uploaded or made right now is
-left alone. Everything that an owned model needs is kept: its own blob, that of the model it was derived from,
-and weights that were added.
+Marked, waited for, looked at again, and only then deleted:
+
+1. what is older than a grace time and has no owner is *moved* into the trash;
+2. whoever wants it again writes that they own it *first* and looks whether it is there *then*;
+3. later the trash is listed, the owners are read after that, and what has an owner now is put back,
+   the rest deleted.
+
+So it does not matter when anybody is slow, or dies. An owner written before the owners are read in 3
+gets the file back. One written later looks after the file was moved away, does not find it, and writes
+it anew. The trash holds each removal under a name of its own, so a deletion that comes late hits
+nothing else. (Moving is one step on a disk; where it is a copy and a deletion, the trash is kept for
+some time in any case, which is far longer than the two are apart.)
 """
 
 from __future__ import annotations
 
+import secrets
 import stat
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torchpruner_service.storage import layout
@@ -18,13 +27,13 @@ from torchpruner_service.storage.objects import Objects
 from torchpruner_service.storage.tree_removal import remove_tree
 
 GRACE_SECONDS = 3600.0
-
-Keeps = Callable[[list[str]], bool]
+TRASH_SECONDS = 600.0
+"""How long the trash keeps things where moving there is not one step, or where nobody is in a hurry."""
 
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """How many of each were removed."""
+    """How many of each went into the trash, and how many uploads were forgotten."""
 
     blobs: int
     models: int
@@ -32,31 +41,81 @@ class Collected:
     uploads: int
 
 
+@dataclass(slots=True)
+class Owned:
+    """What some tenant has at the moment: ids by kind."""
+
+    models: set[str] = field(default_factory=set)
+    blobs: set[str] = field(default_factory=set)
+    artifacts: set[str] = field(default_factory=set)
+
+    def has(self, key: str) -> bool:
+        """Whether an object belongs to somebody."""
+        parts = key.split("/")
+        if parts[0] == "blobs":
+            return parts[2].split(".")[0] in self.blobs
+        return parts[1] in (self.models if parts[0] == "models" else self.artifacts)
+
+
 def collect(objects: Objects, *, upload_ttl: float, grace: float = GRACE_SECONDS) -> Collected:
-    """Remove everything without an owner that is older than ``grace`` seconds."""
+    """Put everything without an owner that is older than ``grace`` seconds into the trash, and empty
+    that of what has been there for a while (at once, without a grace)."""
+    patience = TRASH_SECONDS if grace > 0 or objects.local_root is None else 0.0
+    empty_trash(objects, patience)
     before = time.time() - grace
-    owned: dict[str, set[str]] = {"models": set(), "blobs": set(), "artifacts": set()}
-    holdings = []
+    owned = read_owners(objects)
+    moved = {
+        kind: _discard(objects, f"{kind}/", before, owned)
+        for kind in ("blobs", "models", "artifacts")
+    }
+    if not patience:
+        empty_trash(objects, patience)
+    uploads = _expired_uploads(objects, time.time() - upload_ttl)
+    return Collected(**moved, uploads=uploads)
+
+
+def read_owners(objects: Objects) -> Owned:
+    """What tenants have, and the files that it is made from."""
+    owned, entries = Owned(), []
     for key in objects.keys("tenants/"):
         kind, item = key.split("/")[2:4]
-        if kind == "holdings":
-            holdings.append(key)
-        else:
-            owned.setdefault(kind, set()).add(item)
-    blobs = set(owned["blobs"])
-    for key in holdings:
-        blobs.add(str((objects.get_json(key) or {}).get("blob")))
-    for model in owned["models"]:
-        blobs.add(str((objects.get_json(layout.manifest(model)) or {}).get("blob")))
-    uploads = _expired_uploads(objects, time.time() - upload_ttl)
-    return Collected(
-        blobs=_remove(objects, "blobs/", before, lambda parts: parts[2].split(".")[0] in blobs),
-        models=_remove(objects, "models/", before, lambda parts: parts[1] in owned["models"]),
-        artifacts=_remove(
-            objects, "artifacts/", before, lambda parts: parts[1] in owned["artifacts"]
-        ),
-        uploads=uploads,
-    )
+        if kind == "models":
+            owned.models.add(item)
+            entries.append(key)
+        elif kind == "holdings":
+            entries.append(key)
+        elif kind == "blobs":
+            owned.blobs.add(item)
+        elif kind == "artifacts":
+            owned.artifacts.add(item)
+    for key in entries:
+        facts = objects.get_json(key) or {}
+        if "blob" not in facts and key.split("/")[2] == "models":
+            # Written by a version whose entries did not name the file.
+            manifest = layout.manifest(key.split("/")[3])
+            facts = objects.get_json(manifest) or _discarded_json(objects, manifest) or {}
+        owned.blobs.add(str(facts.get("blob")))
+    return owned
+
+
+def empty_trash(objects: Objects, patience: float) -> int:
+    """Put back what has an owner again and delete what has been in the trash for ``patience``
+    seconds; return how many were put back.
+
+    The order matters: an owner that is not read here was written after all of these were moved.
+    """
+    waiting = list(objects.keys(layout.TRASH))
+    if not waiting:
+        return 0
+    owned, put_back = read_owners(objects), 0
+    for place in waiting:
+        key, moved_at = layout.undiscarded(place)
+        if owned.has(key):
+            objects.restore(place, key)
+            put_back += 1
+        elif moved_at <= time.time() - patience:
+            objects.delete(place)
+    return put_back
 
 
 def sweep_scratch(folder: Path, older_than: float) -> int:
@@ -80,22 +139,32 @@ def sweep_scratch(folder: Path, older_than: float) -> int:
     return removed
 
 
-def _remove(objects: Objects, prefix: str, before: float, is_owned: Keeps) -> int:
+def _discard(objects: Objects, prefix: str, before: float, owned: Owned) -> int:
     doomed = [
         key
         for key, modified in objects.keys_with_times(prefix)
-        if modified < before and not is_owned(key.split("/"))
+        if modified < before and not owned.has(key)
     ]
-    for key in doomed:
-        objects.delete(key)
-    return len(doomed)
+    return sum(
+        objects.move(key, layout.discarded(key, time.time(), secrets.token_hex(4)))
+        for key in doomed
+    )
+
+
+def _discarded_json(objects: Objects, key: str) -> dict[str, object] | None:
+    for place in objects.keys(layout.all_discarded(key)):
+        found: dict[str, object] | None = objects.get_json(place)
+        return found
+    return None
 
 
 def _expired_uploads(objects: Objects, before: float) -> int:
-    doomed = []
+    """Forget uploads for which nothing has come for a while."""
+    latest: dict[str, float] = {}
     for key, modified in objects.keys_with_times("uploads/"):
-        if key.endswith("/facts.json") and modified < before:
-            doomed.append(key.removesuffix("facts.json"))
+        folder = key.partition("/parts/")[0].removesuffix("/facts.json") + "/"
+        latest[folder] = max(modified, latest.get(folder, 0.0))
+    doomed = [folder for folder, modified in latest.items() if modified < before]
     for folder in doomed:
         for key in list(objects.keys(folder)):
             objects.delete(key)

@@ -14,7 +14,17 @@ import secrets
 from pathlib import Path
 
 NAME_FILE = ".store"
-FOLDERS = ("artifacts", "blobs", "health", "keys", "models", "pending", "tenants", "uploads")
+FOLDERS = (
+    "artifacts",
+    "blobs",
+    "health",
+    "keys",
+    "models",
+    "pending",
+    "tenants",
+    "trash",
+    "uploads",
+)
 
 
 def hidden_folder(root: Path) -> Path:

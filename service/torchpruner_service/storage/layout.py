@@ -103,5 +103,25 @@ def upload_part(tenant: str, identifier: str, offset: int, size: int, name: str)
     return f"{upload_parts(tenant, identifier)}{offset:020d}-{size:020d}-{name}"
 
 
+TRASH = "trash/"
+"""The folder of what had no owner, until it is deleted or put back."""
+
+
+def all_discarded(key: str) -> str:
+    """The folder of each time that an object was put into the trash."""
+    return f"{TRASH}{key}/"
+
+
+def discarded(key: str, moment: float, token: str) -> str:
+    """Where an object lies in the trash; ``token`` keeps each time apart."""
+    return f"{all_discarded(key)}{moment:.3f}-{token}"
+
+
+def undiscarded(place: str) -> tuple[str, float]:
+    """The key of something in the trash, and when (Unix seconds) it was put there."""
+    key, _, name = place.removeprefix(TRASH).rpartition("/")
+    return key, float(name.partition("-")[0])
+
+
 def api_key(key: str) -> str:
     return f"keys/{key}.json"

@@ -23,11 +23,14 @@ from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import LocalStore, from_url
 
 from torchpruner_service.problems import Unavailable
+from torchpruner_service.storage import layout
 from torchpruner_service.storage.hidden_folder import hidden_folder
 from torchpruner_service.storage.store_errors import NO_ROOM, BadStore, StoreErrors, full
 
 CHUNK = 1 << 20
 PROBE = "health/probe"
+COPIED_AT_ONCE = 5 << 30
+"""S3 copies objects of fewer bytes than this by itself."""
 T = TypeVar("T")
 
 
@@ -101,6 +104,44 @@ class Objects:
         with contextlib.suppress(KeyError):
             self._errors.guard(lambda: obstore.delete(self._store, key))
 
+    def move(self, key: str, place: str) -> bool:
+        """Give an object another key; ``False`` where there is none. One step on a disk."""
+        try:
+            if self.local_root is None:
+                self._copy(key, place)
+                self.delete(key)
+            else:
+                self._errors.guard(lambda: obstore.rename(self._store, key, place))
+        except KeyError:
+            return False
+        return True
+
+    def restore(self, place: str, key: str) -> None:
+        """Give an object its key back, unless there is one of that key by now."""
+        try:
+            if not self.exists(key):
+                self._copy(place, key)
+        except KeyError:
+            return
+        self.delete(place)
+
+    def recover(self, key: str) -> bool:
+        """Put an object back whose owner found it in the trash; whether it is there now."""
+        with contextlib.suppress(KeyError):
+            for place in self.keys(layout.all_discarded(key)):
+                if not self.exists(key):
+                    self._copy(place, key)
+        return self.exists(key)
+
+    def _copy(self, source: str, target: str) -> None:
+        if self.local_root is not None or (self.size(source) or 0) < COPIED_AT_ONCE:
+            self._errors.guard(lambda: obstore.copy(self._store, source, target))
+            return
+        stream = self._errors.guard(
+            lambda: obstore.get(self._store, source).stream(min_chunk_size=8 * CHUNK)
+        )
+        self._errors.guard(lambda: obstore.put(self._store, target, iter(stream)))
+
     def keys(self, prefix: str) -> Iterator[str]:
         """Every key under ``prefix`` (a folder, ending in ``/``)."""
         for meta in self._listed(prefix):
@@ -165,6 +206,9 @@ class Objects:
     async def adelete(self, key: str) -> None:
         with contextlib.suppress(KeyError):
             await self._errors.aguard(lambda: obstore.delete_async(self._store, key))
+
+    async def arecover(self, key: str) -> bool:
+        return await anyio.to_thread.run_sync(self.recover, key)
 
     async def akeys(self, prefix: str) -> list[str]:
         def listed() -> list[str]:

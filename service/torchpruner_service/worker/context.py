@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torchpruner_service.problems import NotFound
+from torchpruner_service.problems import NotFound, Unavailable
 from torchpruner_service.sandbox.confinement import Limits
 from torchpruner_service.sandbox.runner import Task, TaskCancelled, run_task
 from torchpruner_service.settings import Settings
@@ -82,6 +82,12 @@ class JobContext:
         path = self.folder / f"blob-{digest[:16]}"
         if path.exists():
             return path
+        if not self.objects.exists(key) and not self.objects.recover(key):
+            raise NotFound(
+                f"the uploaded file {digest} is no longer stored; upload it again",
+                slug="blob-missing",
+                retryable=True,
+            )
         stored = self.objects.local_path(key)
         if stored is not None:
             with contextlib.suppress(OSError):
@@ -89,11 +95,8 @@ class JobContext:
                 return path
         try:
             self.objects.fetch(key, path)
-        except KeyError:
-            raise NotFound(
-                f"the uploaded file {digest} is no longer stored; upload it again",
-                slug="blob-missing",
-            ) from None
+        except KeyError as error:
+            raise Unavailable(f"the uploaded file {digest} went while it was read") from error
         return path
 
     def run(

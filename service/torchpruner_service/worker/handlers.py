@@ -38,6 +38,8 @@ def build(context: JobContext) -> dict[str, Any]:
     data = context.objects.get(layout.solved(model))
     if facts is None or data is None:
         manifest = _manifest(context)
+        if manifest.get("parent"):
+            raise Conflict("a derived model's graph is its parent's, cut: derive it again")
         if manifest["engine"] != engine_version():
             # Taken over from an older version, none of whose workers is left.
             manifest["engine"] = engine_version()
@@ -194,7 +196,7 @@ class KnownFailure(Problem):
 def _artifact(context: JobContext, task: str, form: str) -> dict[str, Any]:
     identifier = context.record.request["artifact"]
     facts: dict[str, Any] | None = context.objects.get_json(layout.artifact_facts(identifier))
-    if facts is not None:
+    if facts is not None and context.objects.exists(layout.artifact(identifier)):
         return facts
     _, args, inputs, code = _source(context)
     file = HashedFile(context.folder / "artifact")
@@ -222,9 +224,10 @@ def _source(context: JobContext) -> tuple[Path, dict[str, Any], list[Path], bool
 
 
 def _manifest(context: JobContext) -> dict[str, Any]:
-    manifest: dict[str, Any] | None = context.objects.get_json(
-        layout.manifest(context.record.model)
-    )
+    key = layout.manifest(context.record.model)
+    manifest: dict[str, Any] | None = context.objects.get_json(key)
+    if manifest is None and context.objects.recover(key):
+        manifest = context.objects.get_json(key)
     if manifest is None:
         raise NotFound(f"model {context.record.model} is no longer stored", slug="model-missing")
     return manifest

@@ -200,8 +200,16 @@ class Supervisor:
         sweep_scratch(settings.scratch_dir, max(3600.0, 2.0 * settings.job_timeout))
         key = self._board.keys.collecting
         if self._connection.set(key, "1", nx=True, ex=int(TIDY_SECONDS * 0.9)):
-            done = collect(self._board.objects, upload_ttl=settings.upload_ttl)
+            # A large store takes its time, and this thread's word must not be late.
+            threading.Thread(target=self._collect, name="garbage", daemon=True).start()
+
+    def _collect(self) -> None:
+        try:
+            done = collect(self._board.objects, upload_ttl=self._settings.upload_ttl)
             graphs = drop_orphans(self._connection, self._board.keys, self._board.objects)
+        except Exception:
+            log.exception("collecting garbage failed")
+        else:
             log.info("collected garbage", **asdict(done), cached_graphs=graphs)
 
     def _drain(self) -> None:
