@@ -1,0 +1,192 @@
+"""From a tape to an ONNX model: what the outputs need, translated call by call.
+
+The model's tensors become initializers under their own names, without their data; :meth:`Captured.whole`
+adds the data from the tensors themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from torchpruner_core.capture import translations  # noqa: F401  (imported to register)
+from torchpruner_core.capture.errors import CaptureError
+from torchpruner_core.capture.registry import translation
+from torchpruner_core.capture.tape import Call, Frozen, Tape, Value
+from torchpruner_core.capture.writer import ELEMENTS, Type, Writer, raw_bytes
+from torchpruner_core.importing.wire import KEEP_FLOAT_BYTES, KEEP_INTEGER_BYTES
+
+if TYPE_CHECKING:
+    import onnx
+
+IR_VERSIONS = {20: 9, 21: 10, 22: 10, 23: 11, 24: 12, 25: 13, 26: 13}
+"""The file format that each operator set came with."""
+
+PROTOBUF_LIMIT = 2**31 - 2**20
+
+
+@dataclass(slots=True)
+class Captured:
+    """A captured program: ``model`` without the weights' data, and every value's shape and dtype.
+
+    ``opaque`` names operators that nobody translates; they stand in the program under their own name.
+    """
+
+    model: onnx.ModelProto
+    types: dict[str, Type]
+    stored: dict[str, torch.Tensor]
+    frozen: tuple[Frozen, ...] = ()
+    opaque: tuple[str, ...] = ()
+    _light: bytes = field(default=b"", repr=False)
+
+    def light(self) -> bytes:
+        """Return the model's bytes without its large tensors' data."""
+        if not self._light:
+            self._light = self.model.SerializeToString()
+        return self._light
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.stored.values())
+
+    @property
+    def on_meta(self) -> bool:
+        return any(tensor.is_meta for tensor in self.stored.values())
+
+    def whole(self) -> bytes:
+        """Return the model's bytes with all data, read from the module's tensors as they are now."""
+        import onnx
+
+        model = onnx.ModelProto()
+        model.CopyFrom(self.model)
+        for initializer in model.graph.initializer:
+            tensor = self.stored.get(initializer.name)
+            if tensor is not None and not initializer.raw_data:
+                initializer.raw_data = raw_bytes(tensor)
+        data: bytes = model.SerializeToString()
+        return data
+
+
+def assemble(tape: Tape, metadata: Mapping[str, str]) -> Captured:
+    """Translate a tape; raises ``CaptureError`` where a call has no meaning in ONNX."""
+    import onnx
+
+    model = onnx.ModelProto()
+    model.producer_name = "torchpruner"
+    model.graph.name = "main_graph"
+    outputs = _unique(tape)
+    writer = Writer(model, [*tape.stored, *(v.name for v in tape.inputs), *outputs])
+    for value in tape.inputs:
+        _declare(model.graph.input.add(), value.name, value)
+        writer.bind(value, value.name)
+    for name, tensor in tape.stored.items():
+        _header(model.graph.initializer.add(), name, tensor)
+        writer.types[name] = tuple(tensor.shape), ELEMENTS[tensor.dtype][1]
+    for name, value in tape.values.items():
+        if name not in tape.stored:  # made in the run: data as it is now
+            continue
+        writer.bind(value, name)
+    wanted: dict[int, str] = {}
+    for name, value in outputs.items():
+        if value.kind == "computed" and not value.fixed:
+            wanted.setdefault(id(value), name)
+    opaque: dict[str, None] = {}
+    for call in _live(tape):
+        _translate(writer, call, wanted, opaque)
+    for name, value in outputs.items():
+        if writer.name(value) != name:
+            writer.module = ""
+            node = model.graph.node.add()
+            node.op_type = "Identity"
+            node.input.append(writer.name(value))
+            node.output.append(name)
+            writer.types[name] = value.shape, ELEMENTS[value.dtype][1]
+        _declare(model.graph.output.add(), name, value)
+    model.opset_import.add(domain="", version=writer.opset)
+    for domain in sorted(writer.domains):
+        model.opset_import.add(domain=domain, version=1)
+    model.ir_version = IR_VERSIONS[writer.opset]
+    for key, text in metadata.items():
+        model.metadata_props.add(key=key, value=text)
+    return Captured(model, writer.types, tape.stored, tuple(tape.frozen), tuple(opaque))
+
+
+def _unique(tape: Tape) -> dict[str, Value]:
+    """Return the outputs under names that nothing else has."""
+    taken = {*tape.stored, *(value.name for value in tape.inputs)}
+    found: dict[str, Value] = {}
+    for name, value in tape.outputs.items():
+        candidate, count = name, 0
+        while candidate in taken:
+            count += 1
+            candidate = f"{name}_{count}"
+        taken.add(candidate)
+        found[candidate] = value
+    return found
+
+
+def _declare(info: Any, name: str, value: Value) -> None:
+    info.name = name
+    info.type.tensor_type.elem_type = ELEMENTS[value.dtype][0]
+    shape = info.type.tensor_type.shape
+    shape.SetInParent()
+    for size in value.shape:
+        shape.dim.add().dim_value = size
+
+
+def _header(initializer: Any, name: str, tensor: torch.Tensor) -> None:
+    """Declare a stored tensor; shapes may be computed from small ones, so these keep their data."""
+    initializer.name = name
+    initializer.data_type = ELEMENTS[tensor.dtype][0]
+    initializer.dims.extend(tensor.shape)
+    floats = tensor.dtype.is_floating_point or tensor.dtype.is_complex
+    limit = KEEP_FLOAT_BYTES if floats else KEEP_INTEGER_BYTES
+    if tensor.nbytes <= limit and not tensor.is_meta:
+        initializer.raw_data = raw_bytes(tensor)
+
+
+def _live(tape: Tape) -> list[Call]:
+    """Return the calls that the outputs need, in order."""
+    needed = {id(value) for value in tape.outputs.values()}
+    found = []
+    for call in reversed(tape.calls):
+        if not any(id(value) in needed for value in call.outputs):
+            continue
+        found.append(call)
+        needed.update(id(value) for value in call.reads())
+    return found[::-1]
+
+
+def _translate(writer: Writer, call: Call, wanted: dict[int, str], opaque: dict[str, None]) -> None:
+    writer.module = call.module
+    rule = translation(call.name, call.overload)
+    if rule is None:
+        names: Any = _opaque(writer, call)
+        opaque[call.name] = None
+    else:
+        try:
+            names = rule(writer, call, *call.args, **call.kwargs)
+        except CaptureError:
+            raise
+        except Exception as error:
+            where = f"self.{call.module}" if call.module else "self"
+            raise CaptureError(
+                f"the translation of {call.name}.{call.overload} failed in {where}: {error!r}"
+            ) from error
+    writer.finish(call, names, wanted)
+
+
+def _opaque(writer: Writer, call: Call) -> list[str]:
+    """Write an operator that nobody translates, in a domain of its library's name."""
+    domain, _, name = call.name.partition("::")
+    settings: dict[str, Any] = {}
+    for k, arg in enumerate([*call.args, *call.kwargs.values()]):
+        if isinstance(arg, (bool, int, float, str)):
+            settings[f"argument_{k}"] = arg
+    types = [(value.shape, value.dtype) for value in call.outputs]
+    return writer.ops(
+        name, *call.reads(), outputs=len(types), domain=f"torch.{domain}", types=types, **settings
+    )

@@ -1,0 +1,290 @@
+"""Writing ONNX, node by node, straight into its protocol buffers.
+
+A translation asks for operators with :meth:`Writer.op` and gets the names of what they compute.
+Shapes and dtypes go to :attr:`Writer.types` as they become known, so that nothing needs to be inferred.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from torchpruner_core.capture.errors import CaptureError
+from torchpruner_core.capture.tape import Call, Value
+from torchpruner_core.graph.naming import MODULE_KEY
+
+if TYPE_CHECKING:
+    import onnx
+
+BASE_OPSET = 20
+
+Type = tuple[tuple[int, ...], str]
+"""A shape and numpy's name of a dtype."""
+
+ELEMENTS: dict[torch.dtype, tuple[int, str]] = {
+    torch.float32: (1, "float32"),
+    torch.uint8: (2, "uint8"),
+    torch.int8: (3, "int8"),
+    torch.int16: (5, "int16"),
+    torch.int32: (6, "int32"),
+    torch.int64: (7, "int64"),
+    torch.bool: (9, "bool"),
+    torch.float16: (10, "float16"),
+    torch.float64: (11, "float64"),
+    torch.complex64: (14, "complex64"),
+    torch.complex128: (15, "complex128"),
+    torch.bfloat16: (16, "bfloat16"),
+    torch.float8_e4m3fn: (17, "float8_e4m3fn"),
+    torch.float8_e4m3fnuz: (18, "float8_e4m3fnuz"),
+    torch.float8_e5m2: (19, "float8_e5m2"),
+    torch.float8_e5m2fnuz: (20, "float8_e5m2fnuz"),
+    torch.uint16: (4, "uint16"),
+    torch.uint32: (12, "uint32"),
+    torch.uint64: (13, "uint64"),
+}
+"""ONNX's number of an element type, and numpy's name."""
+
+
+class Writer:
+    """Writes one graph. ``module`` is where the operators written now belong."""
+
+    def __init__(self, model: onnx.ModelProto, taken: Iterable[str]) -> None:
+        self.model = model
+        self.graph = model.graph
+        self.module = ""
+        self.opset = BASE_OPSET
+        self.domains: set[str] = set()
+        self.types: dict[str, Type] = {}
+        self._taken = set(taken)
+        self._names: dict[int, str] = {}
+        self._kept: list[Value] = []
+        self._constants: dict[Any, str] = {}
+        self._count = 0
+        self._nodes: list[Any] = []
+
+    # Values
+
+    def bind(self, value: Value, name: str) -> None:
+        """Let ``value`` be known by ``name``."""
+        self._names[id(value)] = name
+        self._kept.append(value)  # an id stands for a value while the value lives
+        self.types[name] = value.shape, ELEMENTS[value.dtype][1]
+
+    def name(self, value: Any) -> str:
+        """Return the name of a value; a constant is stored where it is first read."""
+        if value is None:
+            return ""
+        if type(value) is str:
+            return value
+        found = self._names.get(id(value))
+        if found is None:
+            if value.data is None:
+                raise CaptureError(f"{value} is read before it is computed")
+            found = self.tensor(value.data, value.name)
+            self.bind(value, found)
+        return found
+
+    def fresh(self, prefix: str = "v") -> str:
+        """Return a name that nothing has."""
+        while True:
+            self._count += 1
+            name = f"{prefix}{self._count}"
+            if name not in self._taken:
+                return name
+
+    # Constants
+
+    def ints(self, values: Sequence[int] | int) -> str:
+        """Return the name of a stored list of int64, or of one."""
+        key = tuple(values) if not isinstance(values, int) else values
+        found = self._constants.get(key)
+        if found is None:
+            array = np.array(values, dtype=np.int64)
+            found = self._constants[key] = self.fresh("val_")
+            self._store(found, array.shape, 7, "int64", array.tobytes())
+        return found
+
+    def scalar(self, value: Any, dtype: torch.dtype) -> str:
+        """Return the name of a stored number."""
+        key = (type(value), value, dtype)
+        found = self._constants.get(key)
+        if found is None:
+            if dtype.is_floating_point or dtype.is_complex or type(value) in (int, bool):
+                tensor = torch.tensor(value, dtype=dtype)
+            else:
+                tensor = torch.tensor(value).to(dtype)
+            found = self._constants[key] = self.tensor(tensor)
+        return found
+
+    def tensor(self, tensor: torch.Tensor, name: str = "") -> str:
+        """Store a tensor's contents; return its name."""
+        if not name or name in self._taken:
+            name = self.fresh("val_")
+        self._taken.add(name)
+        element, dtype = ELEMENTS[tensor.dtype]
+        self._store(name, tuple(tensor.shape), element, dtype, raw_bytes(tensor))
+        return name
+
+    def _store(
+        self, name: str, shape: tuple[int, ...], element: int, dtype: str, raw: bytes
+    ) -> None:
+        stored = self.graph.initializer.add()
+        stored.name = name
+        stored.data_type = element
+        stored.dims.extend(shape)
+        stored.raw_data = raw
+        self.types[name] = tuple(shape), dtype
+
+    # Operators
+
+    def op(
+        self,
+        op_type: str,
+        *inputs: Any,
+        shape: Sequence[int] | None = None,
+        dtype: torch.dtype | None = None,
+        domain: str = "",
+        since: int = 0,
+        **attributes: Any,
+    ) -> str:
+        """Write an operator with one output; return the output's name.
+
+        Inputs are values or names, ``None`` for one that is left out. ``shape`` and ``dtype`` are the
+        output's, where they are known and it is no output of the call. ``since`` is the operator set
+        that brought the operator.
+        """
+        return self.ops(
+            op_type,
+            *inputs,
+            outputs=1,
+            domain=domain,
+            since=since,
+            types=None if shape is None or dtype is None else [(tuple(shape), dtype)],
+            **attributes,
+        )[0]
+
+    def ops(
+        self,
+        op_type: str,
+        *inputs: Any,
+        outputs: int,
+        domain: str = "",
+        since: int = 0,
+        types: Sequence[tuple[tuple[int, ...], torch.dtype]] | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        **more: Any,
+    ) -> list[str]:
+        """Write an operator with several outputs; return their names.
+
+        ``attributes`` holds those that are called as an argument of this function.
+        """
+        names = [each if type(each) is str else self.name(each) for each in inputs]
+        while names and not names[-1]:
+            names.pop()
+        node = self.graph.node.add()
+        node.op_type = op_type
+        node.input.extend(names)
+        made = [self.fresh() for _ in range(outputs)]
+        node.output.extend(made)
+        if domain:
+            node.domain = domain
+            self.domains.add(domain)
+        self.opset = max(self.opset, since)
+        for key, value in ({**attributes, **more} if attributes else more).items():
+            if value is not None:
+                _attribute(node.attribute.add(), key, value)
+        entry = node.metadata_props.add()
+        entry.key = MODULE_KEY
+        entry.value = self.module
+        self._nodes.append(node)
+        for name, known in zip(made, types or (), strict=False):
+            self.types[name] = known[0], ELEMENTS[known[1]][1]
+        return made
+
+    def finish(self, call: Call, names: str | Sequence[str | None], wanted: dict[int, str]) -> None:
+        """Bind what a translation gave to the call's outputs; ``wanted`` names the graph's outputs."""
+        given = [names] if isinstance(names, str) else list(names)
+        for value, name in zip(call.outputs, given, strict=False):
+            if name is None:
+                continue
+            asked = wanted.get(id(value))
+            if asked is not None and self._rename(name, asked):
+                name = asked
+            self.bind(value, name)
+        self._nodes.clear()
+
+    def _rename(self, name: str, asked: str) -> bool:
+        """Give a value that was just computed the name that the graph's output has."""
+        made = next((n for n in self._nodes if name in n.output), None)
+        if made is None:
+            return False
+        for node in self._nodes:
+            for names in (node.input, node.output):
+                for k, each in enumerate(names):
+                    if each == name:
+                        names[k] = asked
+        return True
+
+    # Dtypes and shapes
+
+    def cast(self, value: Any, dtype: torch.dtype, was: torch.dtype | None = None) -> str:
+        """Return the name of ``value`` in another dtype; ``was`` is the dtype of a name."""
+        before = value.dtype if type(value) is Value else was
+        if before is dtype:
+            return self.name(value)
+        shape = value.shape if type(value) is Value else None
+        return self.op("Cast", value, to=ELEMENTS[dtype][0], shape=shape, dtype=dtype)
+
+    def operand(self, value: Any, dtype: torch.dtype) -> str:
+        """Return the name of a tensor or number as an operand of an operator in ``dtype``."""
+        if type(value) is Value:
+            if value.fixed and value.data is not None and value.dtype is not dtype:
+                return self.tensor(value.data.to(dtype))
+            return self.cast(value, dtype)
+        return self.scalar(value, dtype)
+
+    def reshape(self, value: Any, shape: Sequence[int], dtype: torch.dtype | None = None) -> str:
+        """Return ``value`` under another shape."""
+        kind = value.dtype if type(value) is Value else dtype
+        return self.op("Reshape", value, self.ints(list(shape)), shape=shape, dtype=kind)
+
+
+def _attribute(attribute: Any, key: str, value: Any) -> None:
+    """Write an attribute; numbers of ``AttributeProto.type``: 1 float, 2 int, 3 text, 4 tensor."""
+    attribute.name = key
+    if isinstance(value, (bool, int)):
+        attribute.type, attribute.i = 2, int(value)
+    elif isinstance(value, float):
+        attribute.type, attribute.f = 1, value
+    elif isinstance(value, str):
+        attribute.type, attribute.s = 3, value.encode()
+    elif isinstance(value, torch.Tensor):
+        attribute.type = 4
+        attribute.t.data_type = ELEMENTS[value.dtype][0]
+        attribute.t.dims.extend(value.shape)
+        attribute.t.raw_data = raw_bytes(value)
+    elif all(isinstance(each, int) for each in value):
+        attribute.type = 7
+        attribute.ints.extend(map(int, value))
+    elif all(isinstance(each, (int, float)) for each in value):
+        attribute.type = 6
+        attribute.floats.extend(map(float, value))
+    elif all(isinstance(each, str) for each in value):
+        attribute.type = 8
+        attribute.strings.extend(each.encode() for each in value)
+    else:
+        raise CaptureError(f"the attribute {key} cannot hold {value!r}")
+
+
+def raw_bytes(tensor: torch.Tensor) -> bytes:
+    """Return a tensor's contents as ONNX stores them."""
+    plain = tensor.detach().cpu().contiguous()
+    if plain.is_complex():
+        plain = torch.view_as_real(plain.resolve_conj())
+    if plain.dtype is torch.bool:
+        plain = plain.view(torch.uint8)
+    raw: bytes = plain.reshape(-1).view(torch.uint8).numpy().tobytes() if plain.numel() else b""
+    return raw
