@@ -19,7 +19,7 @@ from torchpruner_core.graph.modules import Module, fill_boundaries
 from torchpruner_core.graph.named import Modules, Nodes, Operators
 from torchpruner_core.graph.naming import self_name
 from torchpruner_core.graph.nodes import DataNode
-from torchpruner_core.importing.importer import ImportedGraph, read_graph
+from torchpruner_core.importing.importer import ImportedGraph, graph_of, read_graph
 from torchpruner_core.importing.solving import solve_graph
 
 if TYPE_CHECKING:
@@ -77,7 +77,10 @@ class ONNXGraph:
         inputs = arranged(inputs)
         program = export(self.model, inputs, training=training)
         specs = specs_of(inputs) if _takes_shapes(self.model) else None
-        imported = read_graph(program.weightless(), specs)
+        if program.parsed is not None and specs is None:
+            imported = graph_of(*program.parsed)
+        else:
+            imported = read_graph(program.weightless(), specs)
         solved = solve_graph(imported)
         values = self._first_run(program, imported, inputs) if fill_value else None
         self._program, self._solved = program, solved

@@ -227,12 +227,16 @@ class Recorder(TorchDispatchMode):
         named = (
             dict(zip(kwargs, self._values(kwargs.values(), helds), strict=True)) if kwargs else {}
         )
-        exact = all([held.root.exact for held in helds])
-        fixed = exact and not op.draws and all([held.value.fixed for held in helds])
+        exact = all(held.root.exact for held in helds)
+        fixed = exact and not op.draws and all(held.value.fixed for held in helds)
         if op.name in RUNNING_STATISTICS and exact:
             self._save_statistics(op, args)
         computed = True
-        if fixed or (self.compute and exact) or (exact and helds and not op.draws and op.open_shape):
+        if (
+            fixed
+            or (self.compute and exact)
+            or (exact and helds and not op.draws and op.open_shape)
+        ):
             result = self._executed(op, values, named, args, kwargs)
         elif op.open_shape and self._needs_values(op, args):
             raise ValuesNeeded(op.name)
@@ -356,11 +360,11 @@ class Recorder(TorchDispatchMode):
         named = dict(zip(kwargs, self._values(kwargs.values(), helds), strict=True))
         held = self._get(target)
         root = held.root
-        exact = all([h.root.exact for h in helds])
+        exact = all(h.root.exact for h in helds)
         if place is None:
             named.pop(op.writes_names[0])
-            exact = all([h.root.exact for h in helds if h is not held])
-        fixed = exact and not op.draws and root.value.fixed and all([h.value.fixed for h in helds])
+            exact = all(h.root.exact for h in helds if h is not held)
+        fixed = exact and not op.draws and root.value.fixed and all(h.value.fixed for h in helds)
         if not fixed:
             for each in (*helds, root):
                 self._publish(each)
@@ -451,10 +455,10 @@ class Recorder(TorchDispatchMode):
     def _read(self, op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         helds: list[Held] = []
         values = self._values(args, helds)
-        if not all([held.root.exact for held in helds]):
+        if not all(held.root.exact for held in helds):
             raise ValuesNeeded(op.name)
         result = op.function(*map(_contents, values), **kwargs)
-        if not all([held.value.fixed for held in helds]):
+        if not all(held.value.fixed for held in helds):
             self._freeze(op, helds, result)
         return result
 
@@ -494,9 +498,6 @@ class Recorder(TorchDispatchMode):
 
     def _reshaped(self, op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         x, shape = args
-        if x.dim() == len(shape) and all(type(n) is int for n in shape):
-            if tuple(shape) == tuple(x.shape) and x.is_contiguous():
-                return self._view(operator(torch.ops.aten.view.default), args, {})
         try:
             return self._view(operator(torch.ops.aten.view.default), args, {})
         except RuntimeError:

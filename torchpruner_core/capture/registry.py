@@ -3,8 +3,8 @@
 A translation takes the :class:`~torchpruner_core.capture.writer.Writer`, the call, and the call's
 arguments as ATen has them, with :class:`~torchpruner_core.capture.tape.Value` for tensors. It writes
 operators and returns the name of the output (a list of names where the call has several). An
-operator without a translation is taken apart by PyTorch where PyTorch can; the rest becomes an operator of its
-own name that nobody has described, and the graph around it stays prunable.
+operator without a translation is taken apart by PyTorch where PyTorch can; the rest becomes an
+operator of its own name that nobody has described, and the graph around it stays prunable.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _LOADED = False
 
 
 def register_translation(*names: str) -> Callable[[Translation], Translation]:
-    """Let a function translate the operators ``names``: ``'mylib::op'``, or one overload of it, ``'mylib::op.Tensor'``.
+    """Let a function translate operators: ``'mylib::op'``, or one overload of it, ``'mylib::op.Tensor'``.
 
-    A later registration replaces an earlier one.
+    A later registration replaces an earlier one. Raises ``ValueError`` for a name without a namespace.
 
         @register_translation("mylib::scaled_add")
         def scaled_add(g, call, x, y, scale=1.0):

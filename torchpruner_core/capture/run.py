@@ -18,7 +18,6 @@ from torchpruner_core.capture.recorder import Recorder
 from torchpruner_core.capture.registry import is_translated
 from torchpruner_core.capture.scopes import followed
 from torchpruner_core.capture.tape import Kind, Tape
-from torchpruner_core.capture.untouched import untouched
 from torchpruner_core.errors import ExportError
 
 logger = logging.getLogger(__name__)
@@ -36,7 +35,10 @@ def record(
     inputs_of: Callable[[tuple[Any, ...], Mapping[str, Any]], Mapping[str, Any]],
     outputs_of: Leaves,
 ) -> Tape:
-    """Run ``model`` once and return what it did; the model is as it was afterwards.
+    """Run ``model`` once and return what it did.
+
+    Contents of the model's tensors and of the inputs are as before; what the forward writes to attributes
+    the caller puts back.
 
     ``inputs_of`` names the tensors among arguments, ``outputs_of`` those of a result. Raises
     ``CaptureError`` where the run cannot be recorded, and ``ExportError`` where ``forward`` itself
@@ -95,7 +97,7 @@ def _recorded(
         tape.inputs.append(recorder.own(tensor, "input", name))
         if id(tensor) in contents:
             recorder.give(tensor, contents[id(tensor)])
-    with untouched(model), followed(model, recorder) as stack:
+    with followed(model, recorder) as stack:
         try:
             with _as_if_exporting(), torch._C._AutoDispatchBelowAutograd(), recorder:
                 result = model(*args, **kwargs)
@@ -128,7 +130,7 @@ def _as_if_exporting() -> Iterator[None]:
 
 
 def _found(model: nn.Module, tensor: torch.Tensor) -> tuple[str, Kind]:
-    """Return where the model keeps a tensor that the run met: one that was made meanwhile, or is no parameter."""
+    """Return where the model keeps a tensor that the run met: made meanwhile, or no parameter."""
     for path, module in model.named_modules():
         for name, value in vars(module).items():
             if value is tensor:

@@ -8,6 +8,7 @@ Loading TorchScript or ``.pt2`` runs code from the file: the service does it in 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,18 @@ def export_onnx(model: Any, inputs: Inputs | None = None, *, weights: bool = Tru
     return program.with_weights() if weights else program.weightless()
 
 
-def export(model: Any, inputs: Inputs | None = None, *, training: bool = False) -> Program:
+def export(
+    model: Any,
+    inputs: Inputs | None = None,
+    *,
+    training: bool = False,
+    entrances: Sequence[str] | None = None,
+) -> Program:
     """Return ``model`` as a :class:`Program`; arguments and errors as for :func:`export_onnx`.
 
     ``training`` exports an ``nn.Module`` in training mode; its mode is put back afterwards.
+    ``entrances`` are the ways to try for it, in order; by default ``'capture'``, ``'torch.export'``,
+    ``'TorchScript'``.
     """
     if isinstance(model, Program):
         return model
@@ -47,7 +56,9 @@ def export(model: Any, inputs: Inputs | None = None, *, training: bool = False) 
         return Program.from_bytes(model.SerializeToString())
     from torchpruner_core.exporting import torch_programs
 
-    return torch_programs.export_object(model, inputs, training)
+    return torch_programs.export_object(
+        model, inputs, training, entrances or torch_programs.ENTRANCES
+    )
 
 
 def _export_file(data: bytes, inputs: Inputs | None) -> Program:

@@ -118,6 +118,21 @@ def flatten_outputs(result: Any) -> list[Any]:
     return found
 
 
+def named_outputs(result: Any) -> dict[str, Any]:
+    """Return the tensors of a model's result under the names of the fields that hold them.
+
+    A tensor alone is ``output``; those of a tuple are numbered: ``output_0``.
+    """
+    import torch
+
+    found: dict[str, Any] = {}
+    for path, leaf in _named_leaves("", result).items():
+        if isinstance(leaf, torch.Tensor):
+            name = path.removeprefix("_") or "output"
+            found[f"output_{name}" if name[0].isdigit() else name] = leaf
+    return found
+
+
 @contextlib.contextmanager
 def plain_outputs(model: Any) -> Iterator[None]:
     """Let a model return a list of tensors where it returns what exporters refuse.

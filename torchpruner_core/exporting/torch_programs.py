@@ -1,8 +1,8 @@
 """PyTorch's three kinds of program to ONNX.
 
-An ``nn.Module`` goes through ``torch.export``, which keeps every name and scope, and falls back to
-the TorchScript exporter; a TorchScript program can only take the latter. Constant folding stays
-off in both, or batch norms are folded and parameter names lost.
+An ``nn.Module`` is captured in one forward pass; where that gives no program it goes through
+``torch.export``, and at last through the TorchScript exporter, which is the only way of a TorchScript
+program. Constant folding stays off in both exporters, or batch norms are folded and parameter names lost.
 """
 
 from __future__ import annotations
@@ -12,17 +12,22 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from torchpruner_core.capture.assembly import PROTOBUF_LIMIT
+from torchpruner_core.capture.run import ForwardError
 from torchpruner_core.cut_result import TensorSpec
 from torchpruner_core.errors import ExportError, InputSpecError, InvalidModelError
-from torchpruner_core.exporting.program import Program
+from torchpruner_core.exporting import captured
+from torchpruner_core.exporting.captured import ON_META, TOO_LARGE
+from torchpruner_core.exporting.program import Entrance, Program
 from torchpruner_core.exporting.structures import arranged, plain_outputs
 from torchpruner_core.exporting.symbolics import registered
 from torchpruner_core.exporting.tidying import tidy
 from torchpruner_core.graph.origin import METADATA_KEY, Origin
 from torchpruner_core.importing.formats import ModelFormat
+from torchpruner_core.untouched import untouched
 
 if TYPE_CHECKING:
     import onnx
@@ -31,17 +36,19 @@ if TYPE_CHECKING:
 OPSET = 20
 LARGE_BYTES = 64
 LOGGERS = ("torch.onnx", "torch.export", "torch.fx", "torch._subclasses", "onnxscript")
-PROTOBUF_LIMIT = 2**31 - 2**20
-TOO_LARGE = (
-    "the model is larger than the 2 GB a single ONNX file can hold; ask for the weightless form, "
-    "which is enough for analysis"
-)
+CAPTURE, TORCH_EXPORT, TORCHSCRIPT = "capture", "torch.export", "TorchScript"
+ENTRANCES = (CAPTURE, TORCH_EXPORT, TORCHSCRIPT)
 
 logger = logging.getLogger(__name__)
 
 
-def export_object(model: Any, inputs: Any, training: bool) -> Program:
-    """Export an ``nn.Module``, a ``ScriptModule`` or an ``ExportedProgram``."""
+def export_object(
+    model: Any, inputs: Any, training: bool, entrances: Sequence[str] = ENTRANCES
+) -> Program:
+    """Export an ``nn.Module``, a ``ScriptModule`` or an ``ExportedProgram``.
+
+    ``entrances`` are tried for an ``nn.Module``, in this order.
+    """
     import torch
 
     if isinstance(model, torch.export.ExportedProgram):
@@ -49,7 +56,7 @@ def export_object(model: Any, inputs: Any, training: bool) -> Program:
     if isinstance(model, torch.jit.ScriptModule):
         return _from_torchscript(model, inputs)
     if isinstance(model, torch.nn.Module):
-        return _from_module(_unwrapped(model), inputs, training)
+        return _from_module(_unwrapped(model), inputs, training, entrances)
     raise ExportError(
         f"a model is an nn.Module, a ScriptModule, an ExportedProgram, ONNX bytes or a path, "
         f"not {type(model).__name__}"
@@ -87,12 +94,14 @@ def _unwrapped(model: torch.nn.Module) -> torch.nn.Module:
             return found
 
 
-def _from_module(model: torch.nn.Module, inputs: Any, training: bool) -> Program:
+def _from_module(
+    model: torch.nn.Module, inputs: Any, training: bool, entrances: Sequence[str]
+) -> Program:
     import torch
 
-    from torchpruner_core.untouched import untouched
-
-    args, kwargs = _example_inputs(inputs, _devices(model))
+    device = _devices(model)
+    origin = _module_origin(model)
+    args, kwargs = _example_inputs(inputs, device)
 
     @contextlib.contextmanager
     def ready(values: bool) -> Iterator[None]:
@@ -106,25 +115,67 @@ def _from_module(model: torch.nn.Module, inputs: Any, training: bool) -> Program
         ):
             yield
 
-    with _quiet():
+    def by_capture() -> Program:
+        # What the run computes on the host it also needs to read there, be the weights on meta.
+        given = _example_inputs(inputs, "cpu") if device == "meta" else (args, kwargs)
         try:
-            with ready(values=False):  # nothing is computed: tensors in it have shapes alone
-                exported = torch.export.export(model, args, kwargs, strict=False)
-            return _from_exported(exported, _module_origin(model))
+            with untouched(model), _mode(model, training), torch.no_grad():
+                return captured.capture(model, *given, {METADATA_KEY: origin.to_json()})
+        except ForwardError as error:
+            if device != "meta" and not _runs(model, args, kwargs, ready):
+                raise _Refused from error
+            raise
+
+    def by_torch_export() -> Program:
+        with ready(values=False):  # nothing is computed: tensors in it have shapes alone
+            exported = torch.export.export(model, args, kwargs, strict=False)
+        return _from_exported(exported, origin)
+
+    def by_torchscript() -> Program:
+        with ready(values=True):
+            return _legacy(model, args, kwargs, origin, training)
+
+    makers = {CAPTURE: by_capture, TORCH_EXPORT: by_torch_export, TORCHSCRIPT: by_torchscript}
+    refusals: dict[str, str] = {}
+    errors: list[Exception] = []
+    for name in entrances:
+        try:
+            program = makers[name]()
+        except _Refused as refused:
+            assert isinstance(refused.__cause__, ForwardError)
+            raise refused.__cause__ from refused.__cause__.__cause__
         except Exception as error:
-            logger.info(
-                "torch.export refused the model, trying TorchScript: %s", _first_line(error)
-            )
-            first = error
-        try:
-            with ready(values=True):
-                return _legacy(model, args, kwargs, _module_origin(model), training)
-        except Exception as second:
-            raise ExportError(
-                f"the model could not be exported. torch.export: {_first_line(first)}. "
-                f"TorchScript exporter: {_first_line(second)}. Check that the model runs on these "
-                "inputs in eval mode and that its forward has no data-dependent Python branches"
-            ) from first
+            refusals[name] = _first_line(error)
+            errors.append(error)
+            logger.info("%s does not take the model: %s", name, refusals[name])
+            continue
+        program.entrance = Entrance(name, refusals)
+        logger.debug("the model entered by %s", name)
+        return program
+    told = " ".join(f"{name}: {reason}." for name, reason in refusals.items())
+    raise ExportError(
+        f"the model could not be exported. {told} Check that the model runs on these inputs in eval "
+        "mode and that its forward has no data-dependent Python branches"
+    ) from errors[0]
+
+
+class _Refused(Exception):
+    """The model itself does not run on the inputs, which its cause says: no exporter can help."""
+
+
+def _runs(
+    model: torch.nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    ready: Callable[[bool], contextlib.AbstractContextManager[None]],
+) -> bool:
+    """Return whether the model runs on these inputs without anybody watching."""
+    try:
+        with ready(True):
+            model(*args, **kwargs)
+    except Exception:
+        return False
+    return True
 
 
 def _from_exported(exported: torch.export.ExportedProgram, origin: Origin) -> Program:
@@ -152,7 +203,9 @@ def _from_exported(exported: torch.export.ExportedProgram, origin: Origin) -> Pr
     def with_weights() -> bytes:
         return _serialise(model, stripped=False)
 
-    return Program(weightless=weightless, with_weights=with_weights)
+    return Program(
+        weightless=weightless, with_weights=with_weights, entrance=Entrance(TORCH_EXPORT)
+    )
 
 
 def _taken_apart(exported: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
@@ -207,9 +260,7 @@ def _serialise(model: Any, *, stripped: bool) -> bytes:
     originals = [value.const_value for value in values]
     if not stripped:
         if any(map(_has_no_data, originals)):
-            raise ExportError(
-                "the model's weights are on the meta device, so only a weightless analysis works"
-            )
+            raise ExportError(ON_META)
         if sum(tensor.nbytes for tensor in originals) > PROTOBUF_LIMIT:
             raise ExportError(TOO_LARGE)
     try:
@@ -302,10 +353,14 @@ def _legacy(
     proto: onnx.ModelProto = onnx.load_from_string(target.getvalue())
     proto.metadata_props.add(key=METADATA_KEY, value=origin.to_json())
     if fits:
-        return Program.from_bytes(proto.SerializeToString())
+        return Program.from_bytes(proto.SerializeToString(), Entrance(TORCHSCRIPT))
     _declare_stored(proto, stored)
     weightless = proto.SerializeToString()
-    return Program(weightless=lambda: weightless, with_weights=_refuse_large)
+    return Program(
+        weightless=lambda: weightless,
+        with_weights=_refuse_large,
+        entrance=Entrance(TORCHSCRIPT),
+    )
 
 
 def _declare_stored(proto: onnx.ModelProto, stored: Mapping[str, torch.Tensor]) -> None:

@@ -29,7 +29,7 @@ from torchpruner_core.importing.bodies import bodies_of, captured, flatten, is_f
 from torchpruner_core.importing.folding import Decision, fold_conditions
 from torchpruner_core.importing.input_shapes import InputSpecs, set_input_shapes
 from torchpruner_core.importing.parsing import parse
-from torchpruner_core.importing.shapes import infer_shapes
+from torchpruner_core.importing.shapes import Known, complete_shapes, infer_shapes
 from torchpruner_core.operators import operator_register
 from torchpruner_core.operators.alone import stated_inputs
 from torchpruner_core.operators.base import OperatorNode
@@ -82,6 +82,11 @@ def read_graph(weightless: bytes, inputs: InputSpecs = None) -> ImportedGraph:
     return graph
 
 
+def graph_of(model: onnx.ModelProto, known: Known) -> ImportedGraph:
+    """Return the graph of a weightless model that this library made itself, with ``known`` shapes."""
+    return _Importer(model, {}, known).run()
+
+
 def _fixed(name: str, spec: TensorSpec) -> NDArray[Any]:
     try:
         return np.array(spec.value, dtype=np_dtype(spec.dtype or "int64")).reshape(spec.shape)
@@ -94,8 +99,14 @@ def _fixed(name: str, spec: TensorSpec) -> NDArray[Any]:
 
 
 class _Importer:
-    def __init__(self, model: onnx.ModelProto, fixed: Mapping[str, NDArray[Any]]) -> None:
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        fixed: Mapping[str, NDArray[Any]],
+        known: Known | None = None,
+    ) -> None:
         self.model = model
+        self.known = known
         self.program = list(flatten(model.graph))
         metadata = {entry.key: entry.value for entry in model.metadata_props}
         self.origin = Origin.from_metadata(metadata)
@@ -151,7 +162,10 @@ class _Importer:
         return None if tensor is None else tensor_value(tensor)
 
     def run(self) -> ImportedGraph:
-        self.shapes = infer_shapes(self.model, self.values)
+        if self.known is None:
+            self.shapes = infer_shapes(self.model, self.values)
+        else:
+            self.shapes = complete_shapes(self.model, self.values, self.known)
         self.sequences = self._sequences()
         for info in self.model.graph.input:
             if info.name not in self.initializers:

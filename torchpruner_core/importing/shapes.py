@@ -6,10 +6,18 @@ those operators are asked again one by one, with the constants that :mod:`.value
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from torchpruner_core.errors import InvalidModelError
-from torchpruner_core.graph.dtypes import UNKNOWN, Shape, dtype_name, is_complete, read_type
+from torchpruner_core.graph.dtypes import (
+    UNKNOWN,
+    Shape,
+    dtype_name,
+    element_type,
+    is_complete,
+    read_type,
+)
 from torchpruner_core.graph.values import Values, attributes
 from torchpruner_core.importing.bodies import all_graphs, flatten, has_graphs, is_flattened
 from torchpruner_core.importing.body_shapes import visit
@@ -18,6 +26,42 @@ from torchpruner_core.operators.alone import infer_node
 
 if TYPE_CHECKING:
     import onnx
+
+
+Known = Mapping[str, tuple[Shape, str]]
+"""What the maker of a model says of its values: shape and dtype by name."""
+
+
+def complete_shapes(
+    model: onnx.ModelProto, values: Values, known: Known
+) -> dict[str, tuple[Shape | None, str]]:
+    """Return what :func:`infer_shapes` does, of a model most of whose shapes are ``known``."""
+    found: dict[str, tuple[Shape | None, str]] = dict(known)
+    values.shapes.update({name: shape for name, (shape, _) in known.items()})
+    values.dtypes.update({name: dtype for name, (_, dtype) in known.items()})
+    asking = _Asking(model, values, found, _Types(known))
+    for node in model.graph.node:
+        if not all(name in known for name in node.output if name):
+            asking.ask(node)
+    return found
+
+
+class _Types(dict[str, Any]):
+    """ONNX's types, made from known shapes where they are asked for."""
+
+    def __init__(self, known: Known) -> None:
+        super().__init__()
+        self._known = known
+
+    def __missing__(self, name: str) -> Any:
+        import onnx
+
+        shape, dtype = self._known[name]
+        self[name] = made = onnx.helper.make_tensor_type_proto(element_type(dtype), list(shape))
+        return made
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or name in self._known
 
 
 def infer_shapes(model: onnx.ModelProto, values: Values) -> dict[str, tuple[Shape | None, str]]:

@@ -39,7 +39,8 @@ def type_as(g: Writer, call: Call, x: Value, like: Value) -> str:
 
 
 @aten(
-    "_assert_async _assert_scalar _functional_assert_async sym_constrain_range sym_constrain_range_for_size _assert_tensor_metadata"
+    "_assert_async _assert_scalar _functional_assert_async _assert_tensor_metadata",
+    "sym_constrain_range sym_constrain_range_for_size",
 )
 def nothing(g: Writer, call: Call, *args: Any, **kwargs: Any) -> list[str]:
     return []
