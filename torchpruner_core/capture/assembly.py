@@ -105,6 +105,7 @@ def assemble(tape: Tape, metadata: Mapping[str, str]) -> Captured:
             node.output.append(name)
             writer.types[name] = value.shape, ELEMENTS[value.dtype][1]
         _declare(model.graph.output.add(), name, value)
+    _drop_unused(model.graph)
     model.opset_import.add(domain="", version=writer.opset)
     for domain in sorted(writer.domains):
         model.opset_import.add(domain=domain, version=1)
@@ -158,6 +159,20 @@ def _live(tape: Tape) -> list[Call]:
         found.append(call)
         needed.update(id(value) for value in call.reads())
     return found[::-1]
+
+
+def _drop_unused(graph: Any) -> None:
+    """Remove what a translation computed and nothing reads: a recurrent layer's last states."""
+    read = {info.name for info in graph.output}
+    unused = []
+    for position in range(len(graph.node) - 1, -1, -1):
+        node = graph.node[position]
+        if read.isdisjoint(node.output):
+            unused.append(position)
+        else:
+            read.update(node.input)
+    for position in unused:
+        del graph.node[position]
 
 
 def _translate(writer: Writer, call: Call, wanted: dict[int, str], opaque: dict[str, None]) -> None:

@@ -489,6 +489,15 @@ class Recorder(TorchDispatchMode):
             return NotImplemented
         return args[0]
 
+    def _projected(self, op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """An LSTM with projections goes step by step: ONNX's operator has none."""
+        if op.overload != "input" or args[1][0].shape[-1] == args[1][1].shape[-1]:
+            return NotImplemented
+        from torch._decomp import get_decompositions
+
+        with self:
+            return get_decompositions([op.function])[op.function](*args, **kwargs)
+
     def _contiguous(self, op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         layout = kwargs.get("memory_format", torch.contiguous_format)
         if args[0].is_contiguous(memory_format=layout):
@@ -581,6 +590,7 @@ _SPECIAL: dict[str, Callable[..., Any]] = {
     ),
     "aten::contiguous": Recorder._contiguous,
     "aten::reshape": Recorder._reshaped,
+    "aten::lstm": Recorder._projected,
     "aten::resolve_conj": Recorder._seen_by_python,
     "aten::resolve_neg": Recorder._seen_by_python,
 }
