@@ -17,13 +17,12 @@ from torchpruner_core.capture.writer import Writer
 def view(g: Writer, call: Call, x: Value, shape: Sequence[int], *rest: Any) -> str:
     if tuple(shape) == x.shape:
         return g.name(x)
-    return g.op("Reshape", x, g.ints(_sizes(shape, call.out.shape)))
-
-
-def _sizes(asked: Sequence[int], shape: Sequence[int]) -> list[int]:
-    """Return sizes as they were asked for; where that means something else in ONNX, as they are."""
-    sizes = [int(size) for size in asked]
-    return list(shape) if 0 in sizes or 0 in shape else sizes
+    sizes = [int(size) for size in shape]
+    # A zero means something else in ONNX. Where an axis is split, the number of parts that is left
+    # open is what modules keep as an attribute (their heads): stated, it can be followed.
+    if 0 in sizes or len(sizes) > x.rank:
+        sizes = list(call.out.shape)
+    return g.op("Reshape", x, g.ints(sizes), allowzero=1 if 0 in sizes else None)
 
 
 @aten("unsqueeze")
