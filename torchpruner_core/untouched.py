@@ -10,6 +10,7 @@ reach: the variables that its hooks close over, tables at its classes and in its
 from __future__ import annotations
 
 import functools
+import operator
 import random
 import sys
 import types
@@ -58,30 +59,36 @@ class _Tree:
     """What a module, its children, their plain objects and hooks hold."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._restore: list[Callable[[], None]] = []
+        self._contents: list[tuple[Any, Any]] = []
+        self._cells: list[tuple[types.CellType, Any]] = []
         self._seen: set[int] = set()
         self.tensors: list[torch.Tensor] = []
         self.python_modules: set[str] = set()
         """Those of the functions found, such as hooks."""
-        for module in model.modules():
-            self._keep_class(module)
+        modules = list(model.modules())
+        self._classes = [(module, type(module)) for module in modules]
+        for module in modules:
             self._keep(module.__dict__, 0)
 
     def restore(self) -> None:
-        for restore in reversed(self._restore):
-            restore()
-
-    def _keep_class(self, module: nn.Module) -> None:
-        cls = type(module)
-
-        def restore() -> None:
+        for cell, held in reversed(self._cells):
+            cell.cell_contents = held
+        for container, contents in reversed(self._contents):
+            if container or contents:
+                _refill(container, contents)
+        for module, cls in self._classes:
             if type(module) is not cls:
                 module.__class__ = cls
 
-        self._restore.append(restore)
-
     def _keep(self, value: Any, depth: int) -> None:
-        if isinstance(value, _PLAIN) or id(value) in self._seen or depth > _DEPTH:
+        # Most of what modules hold are plain values and children: told by their type alone.
+        kind = type(value)
+        if (
+            kind in _PLAIN
+            or depth > _DEPTH
+            or isinstance(value, nn.Module)
+            or id(value) in self._seen
+        ):
             return
         if isinstance(value, torch.Tensor):
             self._seen.add(id(value))
@@ -89,10 +96,11 @@ class _Tree:
         elif isinstance(value, (dict, list, set, deque)):
             self._seen.add(id(value))
             contents = _contents(value)
-            self._restore.append(lambda: _refill(value, contents))
-            if len(contents) <= _MANY:
+            self._contents.append((value, contents))
+            if 0 < len(contents) <= _MANY:
                 for each in contents.values() if isinstance(value, dict) else contents:
-                    self._keep(each, depth + 1)
+                    if type(each) not in _PLAIN:
+                        self._keep(each, depth + 1)
         elif isinstance(value, tuple):
             for each in value:
                 self._keep(each, depth + 1)
@@ -105,9 +113,7 @@ class _Tree:
             self._keep(value.__func__, depth + 1)
         elif isinstance(value, functools.partial):
             self._keep((value.func, value.args, value.keywords), depth + 1)
-        elif not isinstance(value, (nn.Module, type, types.ModuleType)) and not _is_foreign(
-            type(value).__module__
-        ):
+        elif not isinstance(value, (type, types.ModuleType)) and not _is_foreign(kind.__module__):
             self._seen.add(id(value))
             self._keep(getattr(value, "__dict__", None), depth + 1)
 
@@ -117,12 +123,14 @@ class _Tree:
                 held = cell.cell_contents
             except ValueError:
                 continue  # not bound yet
-            if isinstance(held, _PLAIN + (torch.Tensor,)):
-                self._restore.append(functools.partial(setattr, cell, "cell_contents", held))
+            if type(held) in _PLAIN or isinstance(held, torch.Tensor):
+                self._cells.append((cell, held))
             self._keep(held, depth + 1)
 
 
-_PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.Size, torch.dtype, torch.device)
+_PLAIN = frozenset(
+    [bool, int, float, complex, str, bytes, type(None), torch.Size, torch.dtype, torch.device]
+)
 
 
 def _contents(container: Any) -> Any:
@@ -131,15 +139,9 @@ def _contents(container: Any) -> Any:
 
 def _refill(container: Any, contents: Any) -> None:
     """Give a container the very objects back that it held, in their order."""
-    if isinstance(container, dict):
-        same = len(container) == len(contents) and all(
-            a is b and x is y
-            for (a, x), (b, y) in zip(container.items(), contents.items(), strict=True)
-        )
-    else:
-        same = len(container) == len(contents) and all(
-            x is y for x, y in zip(container, contents, strict=True)
-        )
+    same = len(container) == len(contents) and all(map(operator.is_, container, contents))
+    if same and isinstance(container, dict):
+        same = all(map(operator.is_, container.values(), contents.values()))
     if not same:
         container.clear()
         if isinstance(container, (dict, set)):
@@ -187,6 +189,10 @@ def _same_bits(x: torch.Tensor, y: torch.Tensor) -> bool:
     return bool(torch.equal(x, y))  # a NaN is unequal to itself: such a tensor is copied back
 
 
+_MEMOISED: dict[str, tuple[int, list[Any]]] = {}
+"""Memoised functions by Python module or class, and how many names it had when it was looked through."""
+
+
 class _Tables:
     """Tensors kept at classes, in the globals of a model's Python modules and in memoised functions."""
 
@@ -214,15 +220,21 @@ class _Tables:
         self._memoised: dict[int, tuple[Any, int]] = {}
         for name, each in list(sys.modules.items()):
             if name.partition(".")[0] in packages and isinstance(each, types.ModuleType):
-                self._keep_memoised(vars(each))
+                self._keep_memoised(name, vars(each))
         for cls in classes:
-            self._keep_memoised(vars(cls))
+            self._keep_memoised(f"{cls.__module__}.{cls.__qualname__}", vars(cls))
 
-    def _keep_memoised(self, names: Any) -> None:
-        for value in list(names.values()):
-            function = getattr(value, "__func__", value) if type(value) is staticmethod else value
-            if type(function) is functools._lru_cache_wrapper:
-                self._memoised[id(function)] = function, function.cache_info().misses
+    def _keep_memoised(self, home: str, names: Any) -> None:
+        known = _MEMOISED.get(home)
+        if known is None or known[0] != len(names):
+            found = []
+            for value in list(names.values()):
+                plain = getattr(value, "__func__", value) if type(value) is staticmethod else value
+                if type(plain) is functools._lru_cache_wrapper:
+                    found.append(plain)
+            known = _MEMOISED[home] = len(names), found
+        for function in known[1]:
+            self._memoised[id(function)] = function, function.cache_info().misses
 
     def restore(self) -> None:
         for function, misses in self._memoised.values():

@@ -96,6 +96,10 @@ class Recorder(TorchDispatchMode):
         self._held: dict[int, Held] = {}
         self._saved: dict[int, tuple[torch.Tensor, torch.Tensor, int]] = {}
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # to be skipped, the compiler would have to be imported first
+
     # What the tape knows of a tensor
 
     def value(self, tensor: torch.Tensor) -> Value:
