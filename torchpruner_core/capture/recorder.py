@@ -437,7 +437,7 @@ class Recorder(TorchDispatchMode):
 
     def _save_statistics(self, op: Operator, args: tuple[Any, ...]) -> None:
         flag = RUNNING_STATISTICS[op.name]
-        if self.compute and len(args) > flag and args[flag]:
+        if len(args) > flag and args[flag]:
             for tensor in args[3:5]:
                 if isinstance(tensor, torch.Tensor):
                     self._save(tensor)
