@@ -71,6 +71,11 @@ def artifact_id(
     return "a" + content_id("artifact", tenant, kind, model, weights, key, engine_version())
 
 
+def plan_id(tenant: str, model: str, request: Any) -> str:
+    """The id of a plan, and of the job that makes it: the same request gives the same plan."""
+    return f"plan-{model}-{content_id('plan', tenant, model, request, engine_version())}"
+
+
 def cut_key(result: CutResult) -> dict[str, Any]:
     """The part of a result that decides what is removed; costs and explanations are left out."""
     whole = result.to_dict()

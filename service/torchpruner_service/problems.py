@@ -24,6 +24,7 @@ from typing import Any, ClassVar
 from torchpruner_core.errors import (
     CutError,
     GraphError,
+    PlanError,
     TorchPrunerError,
     UnknownModuleError,
     UnknownNodeError,
@@ -133,7 +134,7 @@ def status_of(error: TorchPrunerError) -> int:
     """The HTTP status of one of the core's errors."""
     if isinstance(error, (UnknownNodeError, UnknownModuleError)):
         return 404
-    if isinstance(error, (CutError, GraphError)):
+    if isinstance(error, (CutError, GraphError, PlanError)):
         return 422
     return 500
 

@@ -28,6 +28,7 @@ import httpx
 
 from torchpruner_core import errors as core_errors
 from torchpruner_core.errors import TorchPrunerError
+from torchpruner_core.planning import errors as planning_errors
 
 
 class ServiceError(TorchPrunerError):
@@ -127,7 +128,7 @@ _BY_STATUS: dict[int, type[ServiceError]] = {
 
 def _core_classes() -> dict[str, type[TorchPrunerError]]:
     found = {}
-    for value in vars(core_errors).values():
+    for value in (*vars(core_errors).values(), *vars(planning_errors).values()):
         if isinstance(value, type) and issubclass(value, TorchPrunerError):
             found[value.slug] = value
     return found

@@ -292,6 +292,53 @@ def latency(
     return (yield from _job_result(job, "measuring", timeout, progress))
 
 
+def plan(
+    model: str,
+    body: dict[str, Any],
+    key: str | None,
+    source: Source | None,
+    timeout: float | None,
+    progress: Progress,
+) -> Flow[dict[str, Any]]:
+    """Have a plan made and return its view, cut and all. Weights that the service lacks are sent
+    first, where it must judge them and they are here."""
+    headers = {} if key is None else {"Idempotency-Key": key}
+    call = Call("POST", f"/v1/models/{model}/plans", json=body, headers=headers)
+    try:
+        made = _json((yield call))
+    except WeightsRequired as error:
+        if source is None:
+            raise
+        yield from add_weights(str(error.fields["model"]), source.whole(), progress)
+        made = _json((yield call))
+    path = f"/v1/plans/{made['id']}"
+    if made["state"] in {"queued", "running"}:
+        yield from _follow(f"{path}/events", "planning", timeout, progress)
+        made = _json((yield Call("GET", path)))
+    if made["state"] != "ready":
+        raise failure(JobFailed, _problem_of(made))
+    return made
+
+
+def show_plan(plan: str) -> Flow[dict[str, Any]]:
+    made = _json((yield Call("GET", f"/v1/plans/{plan}")))
+    if made["state"] in {"failed", "cancelled"}:
+        raise failure(JobFailed, _problem_of(made))
+    if made["state"] != "ready":
+        raise ConflictError(
+            {
+                "type": "plan-not-ready",
+                "status": 409,
+                "detail": f"the plan is not made yet ({made['state']}); ask again in a moment",
+            }
+        )
+    return made
+
+
+def delete_plan(plan: str) -> Flow[None]:
+    yield Call("DELETE", f"/v1/plans/{plan}")
+
+
 def is_model_id(text: str) -> bool:
     """Whether ``text`` has the form of a model's id."""
     return len(text) == 27 and text[0] == "m" and text.isalnum() and text.islower()

@@ -206,6 +206,46 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class PlanRecord:
+    """A plan on the service: its request, how far it is, and what it costs once it is ready."""
+
+    id: str
+    model: str
+    name: str | None
+    state: str
+    created_at: float
+    budget: dict[str, Any]
+    costs: dict[str, dict[str, float]]
+    problem: dict[str, Any] | None
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> PlanRecord:
+        return cls(
+            data["id"],
+            data["model"],
+            data.get("name"),
+            data["state"],
+            float(data["created_at"]),
+            dict(data["budget"]),
+            dict(data.get("costs") or {}),
+            data.get("problem"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FrontierPoint:
+    """What a plan for ``fraction`` of the cost comes to; ``score_kept`` is a share of all scores."""
+
+    fraction: float
+    costs: dict[str, dict[str, float]]
+    score_kept: float | None
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> FrontierPoint:
+        return cls(float(data["fraction"]), dict(data["costs"]), data.get("score_kept"))
+
+
+@dataclass(frozen=True, slots=True)
 class Worker:
     """A living worker: the queues it takes jobs from and the device it measures on."""
 

@@ -1,4 +1,4 @@
-"""The blocking client."""
+"""The blocking client, made from ``asynchronous.py`` by ``generate_sync.py``: edit that file."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ import httpx
 from torchpruner_client import operations
 from torchpruner_client.connection_settings import ConnectionSettings
 from torchpruner_client.cut_requests import Indices, found_module, request_of, result_body
+from torchpruner_client.plan_requests import plan_body, plan_of
 from torchpruner_client.progress import Progress, showing
 from torchpruner_client.records import (
     Flops,
+    FrontierPoint,
     Group,
     Job,
     Latency,
     LineageEntry,
     ModelInfo,
     ModuleRecord,
+    PlanRecord,
     Readiness,
     ServiceInfo,
     Worker,
@@ -29,10 +32,14 @@ from torchpruner_client.retrying import RetryPolicy
 from torchpruner_client.sources import Source, source_of
 from torchpruner_client.sync_driver import SyncDriver
 from torchpruner_core.cut_result import CutResult
+from torchpruner_core.planning.budget import Budget
+from torchpruner_core.planning.plan import Plan
+from torchpruner_core.planning.rules import Rules
+from torchpruner_core.planning.scores import Scores
 
 
 class Client:
-    """A connection to one service. Safe to share between threads; close it, or use ``with``.
+    """A connection to one service. Close it, or use ``with``.
 
     ``url`` and ``api_key`` default to the environment's TORCHPRUNER_URL and TORCHPRUNER_API_KEY.
     Connection errors and 503 are tried again with growing waits; ``retries`` says how often.
@@ -325,6 +332,65 @@ class RemoteModel:
         rebuilt."""
         view = self._client.run(operations.derive(self.id, result, name))
         return RemoteModel(self._client, view, self._source)
+
+    def plan(
+        self,
+        budget: Budget | Mapping[str, Any],
+        scores: Scores | Mapping[Any, Any] | None = None,
+        *,
+        importance: str | None = None,
+        rules: Rules | None = None,
+        name: str | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+        **options: Any,
+    ) -> Plan:
+        """Return a plan that costs no more than ``budget``: widths and one joint cut.
+
+        The arguments are those of ``torchpruner_core.plan``, and so is the result: ``plan.result`` goes
+        to ``set_cut``, ``derive`` and the downloads, ``print(plan)`` shows the table. ``importance``
+        (``"magnitude"``, ``"lamp"``, ``"fpgm"``, ``"batchnorm"``, ``"random"``) has the service compute
+        the scores from the model's weights, which are sent first where they are here; ``scores`` need
+        none. A latency is measured on a worker. The same request is the same plan.
+
+        Raises the planner's own errors (``BudgetError``, ``InfeasibleBudgetError``, ``ScoresError``,
+        ``RuleError`` ...).
+        """
+        body = plan_body(budget, scores, importance, rules, options, name=name)
+        with showing(self._client.progress) as shown:
+            flow = operations.plan(self.id, body, idempotency_key, self._source, timeout, shown)
+            return plan_of(self._client.run(flow))
+
+    def frontier(
+        self,
+        budget: Budget | Mapping[str, Any],
+        fractions: Sequence[float],
+        scores: Scores | Mapping[Any, Any] | None = None,
+        *,
+        importance: str | None = None,
+        rules: Rules | None = None,
+        timeout: float | None = None,
+        **options: Any,
+    ) -> list[FrontierPoint]:
+        """Return what plans for other shares of the cost come to, in what ``budget`` limits; the other
+        arguments are :meth:`plan`'s."""
+        body = plan_body(budget, scores, importance, rules, options, frontier=fractions)
+        with showing(self._client.progress) as shown:
+            flow = operations.plan(self.id, body, None, self._source, timeout, shown)
+            made = self._client.run(flow)
+        return [FrontierPoint.from_dict(item) for item in made["frontier"]]
+
+    def plans(self) -> list[PlanRecord]:
+        """The plans that were asked for of this model, newest first."""
+        return [PlanRecord.from_dict(item) for item in self._list("plans")]
+
+    def saved_plan(self, plan: str) -> Plan:
+        """Return a plan by its id. Raises ``NotFoundError``, and ``JobFailed`` where it failed."""
+        return plan_of(self._client.run(operations.show_plan(plan)))
+
+    def delete_plan(self, plan: str) -> None:
+        """Remove a plan; cancels it where it is being made."""
+        self._client.run(operations.delete_plan(plan))
 
     def lineage(self) -> list[LineageEntry]:
         """From the uploaded model (first) to this one (last)."""

@@ -28,6 +28,7 @@ from torchpruner_service.api.routers import (
     job_lists,
     jobs,
     models,
+    plans,
     uploads,
     weights,
 )
@@ -88,6 +89,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         analysis.router,
         derivation.router,
         artifacts.router,
+        plans.router,
         job_lists.router,
         jobs.router,
         uploads.router,

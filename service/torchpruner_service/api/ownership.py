@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import Depends
 
 from torchpruner_service.api.access import Reader, State
 from torchpruner_service.api.models_service import find_job, manifest_of
-from torchpruner_service.api.path_ids import ArtifactId, JobId, ModelId
+from torchpruner_service.api.path_ids import ArtifactId, JobId, ModelId, PlanId
 from torchpruner_service.problems import NotFound
 from torchpruner_service.state.job_record import JobRecord
 from torchpruner_service.storage import layout
+
+
+@dataclass(frozen=True, slots=True)
+class OwnedPlan:
+    """A plan of a tenant: its id, its model, and what was asked (``request``, ``name``, ``created_at``)."""
+
+    id: str
+    model: str
+    asked: dict[str, Any]
 
 
 async def own_model(state: State, who: Reader, model: ModelId) -> str:
@@ -49,6 +59,24 @@ async def own_artifact(state: State, who: Reader, artifact: ArtifactId) -> str:
     return artifact
 
 
+async def own_plan(state: State, who: Reader, plan: PlanId) -> OwnedPlan:
+    """A plan that the tenant asked for, of a model that it has."""
+    model = plan.split("-")[1]
+    if await state.catalog.owns_model(who.tenant, model):
+        asked = await state.catalog.held(who.tenant, model, layout.PLANS, plan)
+        if asked is not None:
+            return OwnedPlan(plan, model, asked)
+    raise unknown_plan(plan)
+
+
+def unknown_plan(plan: str) -> NotFound:
+    return NotFound(
+        f"there is no plan {plan}; POST /v1/models/{{model}}/plans makes one",
+        slug="unknown-plan",
+        plan=plan,
+    )
+
+
 async def artifact_facts(
     state: State, artifact: Annotated[str, Depends(own_artifact)]
 ) -> dict[str, Any] | None:
@@ -59,5 +87,6 @@ async def artifact_facts(
 
 OwnModel = Annotated[str, Depends(own_model)]
 OwnJob = Annotated[JobRecord, Depends(own_job)]
+OwnPlan = Annotated[OwnedPlan, Depends(own_plan)]
 OwnArtifact = Annotated[str, Depends(own_artifact)]
 ArtifactFacts = Annotated[dict[str, Any] | None, Depends(artifact_facts)]

@@ -13,6 +13,7 @@ _MODEL = re.compile(r"m[a-z2-7]{26}")
 _ARTIFACT = re.compile(r"a[a-z2-7]{26}")
 _UPLOAD = re.compile(r"u[a-z2-7]{26}")
 _JOB = re.compile(r"[a-z]{1,10}-[a-z2-7]{27}(-[a-z2-7]{26})?")
+_PLAN = re.compile(r"plan-m[a-z2-7]{26}-[a-z2-7]{26}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -44,6 +45,10 @@ def _job(job: Annotated[str, Path(description="The id of a job")]) -> str:
     return _checked(_JOB, job, "job", "a model or artifact names its job")
 
 
+def _plan(plan: Annotated[str, Path(description="The id of a plan")]) -> str:
+    return _checked(_PLAN, plan, "plan", "POST /v1/models/{model}/plans makes one")
+
+
 def _digest(digest: Annotated[str, Path(description="sha256 in hex")]) -> str:
     return _checked(_DIGEST, digest.removeprefix("sha256:"), "blob", "upload the file")
 
@@ -52,4 +57,5 @@ ModelId = Annotated[str, Depends(_model)]
 ArtifactId = Annotated[str, Depends(_artifact)]
 UploadId = Annotated[str, Depends(_upload)]
 JobId = Annotated[str, Depends(_job)]
+PlanId = Annotated[str, Depends(_plan)]
 Digest = Annotated[str, Depends(_digest)]

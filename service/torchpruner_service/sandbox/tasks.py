@@ -82,12 +82,25 @@ def latency(args: dict[str, Any], out: FrameWriter) -> dict[str, Any]:
     )
 
 
+def plan(args: dict[str, Any], out: FrameWriter) -> dict[str, Any]:
+    """Send the plan that a request asks for; see :mod:`.planning`."""
+    from torchpruner_service.sandbox.planning import make
+
+    def onnx_model() -> bytes:
+        with_weights = bool(args["weights"])
+        return _pruned_onnx(_onnx_bytes(args, out, 2, 10, weights=with_weights), _cuts(args))
+
+    cuts = _cuts(args) if "cuts" in args else []
+    return make(args, _specs(args), cuts, onnx_model, out)
+
+
 TASKS: dict[str, Callable[[dict[str, Any], FrameWriter], dict[str, Any]]] = {
     "build": build,
     "weights": weights,
     "onnx": onnx,
     "attach": attach,
     "latency": latency,
+    "plan": plan,
 }
 
 

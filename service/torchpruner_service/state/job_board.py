@@ -24,7 +24,7 @@ from torchpruner_service.problems import Conflict
 from torchpruner_service.settings import Settings
 from torchpruner_service.state.fair_queue import FairQueue, line_of
 from torchpruner_service.state.hook_line import CALL_WATCHERS, HOOKS, event_of
-from torchpruner_service.state.job_record import QUEUE_OF, JobRecord, State
+from torchpruner_service.state.job_record import JobRecord, State, queue_of
 from torchpruner_service.state.keys import Keys
 from torchpruner_service.state.turns import Taken, Turns
 from torchpruner_service.storage import layout
@@ -355,7 +355,7 @@ class JobBoard:
         )
 
     def _queue(self, record: JobRecord) -> FairQueue:
-        queue = self.queue(QUEUE_OF[record.kind])
+        queue = self.queue(queue_of(record))
         return queue.for_lane(self.turns, line(record), record.lane)
 
     def _rq_job(self, record: JobRecord) -> Job:
@@ -412,7 +412,7 @@ class JobBoard:
 
 def line(record: JobRecord) -> str:
     """The line that a job waits in."""
-    return line_of(QUEUE_OF[record.kind], record.engine)
+    return line_of(queue_of(record), record.engine)
 
 
 def _taken(record: JobRecord) -> Taken:

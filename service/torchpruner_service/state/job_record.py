@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 State = Literal["queued", "running", "ready", "failed", "cancelled"]
-Kind = Literal["build", "weights", "attach", "onnx", "latency"]
+Kind = Literal["build", "weights", "attach", "onnx", "latency", "plan"]
 
 ENDED: frozenset[str] = frozenset({"ready", "failed", "cancelled"})
 
@@ -85,11 +85,7 @@ class JobRecord:
         return cls(**{key: value for key, value in data.items() if key in known})
 
 
-QUEUE_OF: dict[str, str] = {
-    "build": "build",
-    "weights": "build",
-    "attach": "build",
-    "onnx": "build",
-    "latency": "measure",
-}
-"""Which queue a kind of job waits in: a GPU worker may take measurements only."""
+def queue_of(record: JobRecord) -> str:
+    """The queue a job waits in: a GPU worker may take measurements only."""
+    timed = record.kind == "latency" or (record.kind == "plan" and record.request.get("timed"))
+    return "measure" if timed else "build"

@@ -14,6 +14,10 @@ WEIGHTS = "weights"
 """The kind of holding that names the blob with a weightless model's weights."""
 
 
+PLANS, PLANNED, KEYS_SEEN = "plans", "planned", "idempotency"
+"""The kinds of holdings that are a plan's request, its outcome, and the keys that requests came with."""
+
+
 def blob(digest: str) -> str:
     """Uploaded bytes by their sha256 (64 hex digits)."""
     return f"blobs/{digest[:2]}/{digest}"

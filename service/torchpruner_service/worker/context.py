@@ -32,6 +32,7 @@ STAGES = frozenset(
         "exporting",
         "inferring shapes",
         "measuring",
+        "planning",
         "reading",
         "reading weights",
         "solving",

@@ -6,11 +6,12 @@ import io
 import json
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from torchpruner_core.analysis.solved_graph import SolvedGraph
+from torchpruner_core.planning.plan import Plan
 from torchpruner_service.identity import engine_version
 from torchpruner_service.problems import Conflict, InvalidUpload, NotFound, Problem
 from torchpruner_service.state.worker_kind import may_differ, own_kind
@@ -135,9 +136,63 @@ def latency(context: JobContext) -> dict[str, Any]:
         inputs,
         span=(5, 95),
         code=code,
-        gpu="CUDAExecutionProvider" in settings.execution_providers
-        and Path("/dev/nvidiactl").exists(),
+        gpu=_has_gpu(settings.execution_providers),
     )
+
+
+def plan(context: JobContext) -> dict[str, Any]:
+    """Make the plan that a tenant asked for, and keep it for that tenant."""
+    record, request = context.record, context.record.request
+    tenant, model = record.tenant, record.model
+    asked = context.objects.get_json(layout.holding(tenant, model, layout.PLANS, record.id))
+    graph = context.objects.get(layout.solved(model))
+    if asked is None or graph is None:
+        raise NotFound("the plan, or its model, was removed", slug="unknown-plan")
+    stored = context.objects.get_json(layout.holding(tenant, model, layout.PLANNED, record.id))
+    if stored is not None:
+        return {key: stored[key] for key in ("costs", "score_kept")}
+    files = {"graph": graph, "request": json.dumps(asked["request"]).encode()}
+    paths = {}
+    for name, data in files.items():
+        paths[name] = context.folder / name
+        paths[name].write_bytes(data)
+    args: dict[str, Any] = {name: str(path) for name, path in paths.items()}
+    inputs, code = list(paths.values()), False
+    if "blob" in request:
+        _, source, more, code = _source(context)
+        args |= source
+        inputs += more
+    settings = context.settings
+    text = bytearray()
+
+    def collect(chunk: bytes) -> None:
+        if len(text) + len(chunk) > MAX_GRAPH_BYTES:
+            raise ValueError("a plan larger than this service stores")
+        text.extend(chunk)
+
+    outcome = context.run(
+        "plan",
+        {
+            "inputs": [],
+            "weights": request.get("weights", False),
+            "providers": list(settings.execution_providers),
+            "threads": settings.threads or 1,
+            **args,
+        },
+        inputs,
+        on_data=collect,
+        span=(5, 95),
+        code=code,
+        gpu=bool(request.get("timed")) and _has_gpu(settings.execution_providers),
+    )
+    made = {**json.loads(bytes(text)), **outcome}
+    Plan.from_dict(made["plan"])  # it was made beside untrusted weights
+    context.objects.put_json(layout.holding(tenant, model, layout.PLANNED, record.id), made)
+    return outcome
+
+
+def _has_gpu(execution_providers: Sequence[str]) -> bool:
+    return "CUDAExecutionProvider" in execution_providers and Path("/dev/nvidiactl").exists()
 
 
 def facts_of(graph: SolvedGraph, weightless: bool) -> dict[str, Any]:
@@ -179,6 +234,7 @@ HANDLERS: dict[str, Callable[[JobContext], dict[str, Any]]] = {
     "attach": attach,
     "onnx": onnx,
     "latency": latency,
+    "plan": plan,
 }
 
 

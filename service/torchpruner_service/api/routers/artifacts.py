@@ -59,7 +59,7 @@ async def pruned_weights(
     and the same bytes."""
     watchers = webhook_of(torchpruner_webhook, torchpruner_webhook_secret, state.settings)
     shown = await request_artifact(state, who, model, "weights", body.format, body.result, watchers)
-    return _accepted(shown)
+    return accepted(shown)
 
 
 @router.post(
@@ -82,7 +82,7 @@ async def pruned_onnx(
 ) -> Response:
     watchers = webhook_of(torchpruner_webhook, torchpruner_webhook_secret, state.settings)
     shown = await request_artifact(state, who, model, "onnx", "onnx", body.result, watchers)
-    return _accepted(shown)
+    return accepted(shown)
 
 
 @router.get(
@@ -173,7 +173,7 @@ async def artifact_content(
     return download(request, state.objects, layout.artifact(artifact), facts, name)
 
 
-def _accepted(shown: dict[str, object]) -> Response:
+def accepted(shown: dict[str, object]) -> Response:
     ready = shown["state"] == "ready"
     headers = {"Location": f"/v1/artifacts/{shown['id']}"}
     if not ready:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated, Any
 
 import anyio.to_thread
@@ -14,16 +13,13 @@ from torchpruner_service.api.answers import json_answer
 from torchpruner_service.api.documented import problems
 from torchpruner_service.api.jobs_view import SHOWN, job_view
 from torchpruner_service.api.models_service import (
-    find_job,
     living_workers,
-    may_be_tried_again,
     seen_by,
-    submit,
     waiting_message,
 )
 from torchpruner_service.api.ownership import OwnJob
 from torchpruner_service.api.paging import Cursor, Limit, page
-from torchpruner_service.problems import Conflict
+from torchpruner_service.api.retrying import retried
 from torchpruner_service.state.job_record import JobRecord
 from torchpruner_service.state.redis_clients import REDIS_ERRORS, unavailable
 
@@ -85,34 +81,8 @@ async def list_jobs(
 async def retry_job(state: State, who: Writer, record: OwnJob) -> Response:
     """A model that could not be read, or that broke the sandbox of such workers as there are, would
     do so again: that is a 409."""
-    seen = seen_by(record, who.tenant, 0.0)
-    retryable = seen.state == "cancelled"
-    try:
-        retryable |= seen.state == "failed" and await anyio.to_thread.run_sync(
-            may_be_tried_again, state, record
-        )
-    except REDIS_ERRORS as error:
-        raise unavailable(error) from error
-    if not retryable:
-        why = (seen.problem or {}).get("detail", "")
-        raise Conflict(
-            f"the job is {seen.state} and cannot be started again{': ' if why else ''}{why}",
-            slug="job-not-retryable",
-            job=record.id,
-            state=seen.state,
-        )
-    request = {
-        **record.to_request(),
-        "attempt": 1,
-        "queued_at": time.time(),
-        "engine": "",
-        "tenant": who.tenant,
-        "tenants": [who.tenant],
-        "watchers": [each for each in record.watchers if each.get("tenant") == who.tenant],
-    }
-    again = JobRecord.from_request(request)
-    await submit(state, again, ("cancelled", "failed"))
-    shown = await job_view(state, await find_job(state, record.id) or again, who.tenant)
+    again = await retried(state, who.tenant, record)
+    shown = await job_view(state, again, who.tenant)
     return json_answer(shown, 202, {"Location": f"/v1/jobs/{record.id}"})
 
 
