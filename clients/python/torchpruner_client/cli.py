@@ -21,6 +21,7 @@ from torchpruner_client.errors import (
     ServiceError,
     ServiceUnreachable,
 )
+from torchpruner_client.local_files import parse_cut, prune_file
 from torchpruner_client.synchronous import Client, RemoteModel
 from torchpruner_core.cut_result import CutRequest, CutResult, TensorSpec
 from torchpruner_core.errors import TorchPrunerError
@@ -226,22 +227,7 @@ def cut(
         if as_json:
             _print_json(result.to_dict())
             return
-        table = Table("tensor", "axis", "slices removed")
-        for name, axes in result.terminal.items():
-            for axis, indices in enumerate(axes):
-                if indices is not None:
-                    table.add_row(name, str(axis), _short(indices.tolist()))
-        _out.print(table)
-        for name, change in result.operator.items():
-            _out.print(f"{name}: subtract {change}")
-        for choice in result.choices:
-            _out.print(f"choice at {choice.operator}: {choice.taken}, not {choice.rejected}")
-        if result.renormalises:
-            _out.print(f"statistics change in {', '.join(result.renormalises)}")
-        _out.print(
-            f"parameters {result.params_before:,} -> {result.params_after:,}, "
-            f"FLOPs {result.flops_before:,} -> {result.flops_after:,}"
-        )
+        _print_result(result)
 
 
 @app.command()
@@ -295,6 +281,74 @@ def download(
             _print_json({"path": str(path), "size": path.stat().st_size})
             return
         _out.print(f"{path}  {path.stat().st_size:,} bytes")
+
+
+@app.command()
+def prune(
+    path: Annotated[Path, typer.Argument(help="An ONNX file, or a zip of one and its data files")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the pruned file goes")],
+    cut: Annotated[
+        list[str] | None,
+        typer.Option("--cut", help="NODE[DIM]=INDICES, like self.conv1.weight[0]=0-15. Repeatable"),
+    ] = None,
+    flops: Annotated[str | None, typer.Option(help="FLOPs that are left at most: 50%")] = None,
+    params: Annotated[str | None, typer.Option(help="Parameters that are left: 50%, 12M")] = None,
+    plan: Annotated[Path | None, typer.Option(help="A plan that was saved")] = None,
+    round_to: Annotated[int, typer.Option(help="Kept widths are multiples, with a budget")] = 1,
+    protect: Annotated[
+        list[str] | None, typer.Option(help="A module or tensor that stays, with a budget")
+    ] = None,
+    input: Input = None,
+    value: Annotated[
+        list[str] | None,
+        typer.Option(help="An input that always holds one value, like sr=16000. Repeatable"),
+    ] = None,
+    granularity: Annotated[
+        Granularity, typer.Option(help="Whole blocks, whole strides, the cheaper, or neither")
+    ] = Granularity.auto,
+    protect_io: Annotated[
+        bool, typer.Option(help="Refuse a cut that reaches the model's inputs or outputs")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Prune an ONNX file on this machine: no service, no PyTorch."""
+    amounts = {"flops": flops, "params": params}
+    budget = {name: amount for name, amount in amounts.items() if amount is not None}
+    specs = [parse_input(text) for text in input or []]
+    try:
+        done = prune_file(
+            path,
+            output,
+            [parse_cut(text, parse_index) for text in cut or []],
+            inputs=specs,
+            values=value or [],
+            granularity=granularity.value,
+            protect_io=protect_io,
+            budget=budget or None,
+            plan=plan,
+            rules={"round_to": round_to, "protect": tuple(protect or ())},
+        )
+    except ImportError as error:
+        _fail(
+            f"{error}; pruning a file needs the extra onnx: pip install 'torchpruner-service[onnx]'"
+        )
+    except (TorchPrunerError, OSError) as error:
+        _fail(str(error))
+    result = done.result
+    if as_json:
+        _print_json(
+            {
+                "path": str(output),
+                "size": done.after,
+                "notes": list(done.notes),
+                "result": result.to_dict(),
+            }
+        )
+        return
+    _print_result(result)
+    for note in done.notes:
+        _out.print(f"note: {note}", soft_wrap=True)
+    _out.print(f"{output}  {done.before:,} -> {done.after:,} bytes", soft_wrap=True)
 
 
 def parse_index(text: str) -> tuple[int, ...]:
@@ -366,6 +420,25 @@ def _info(remote: RemoteModel) -> dict[str, Any]:
         "bytes_full": full,
         "counts": dict(info.counts),
     }
+
+
+def _print_result(result: CutResult) -> None:
+    table = Table("tensor", "axis", "slices removed")
+    for name, axes in result.terminal.items():
+        for axis, indices in enumerate(axes):
+            if indices is not None:
+                table.add_row(name, str(axis), _short(indices.tolist()))
+    _out.print(table)
+    for name, change in result.operator.items():
+        _out.print(f"{name}: subtract {change}")
+    for choice in result.choices:
+        _out.print(f"choice at {choice.operator}: {choice.taken}, not {choice.rejected}")
+    if result.renormalises:
+        _out.print(f"statistics change in {', '.join(result.renormalises)}")
+    _out.print(
+        f"parameters {result.params_before:,} -> {result.params_after:,}, "
+        f"FLOPs {result.flops_before:,} -> {result.flops_after:,}"
+    )
 
 
 def _short(indices: list[int]) -> str:
