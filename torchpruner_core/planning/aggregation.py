@@ -101,7 +101,7 @@ def normalised(scores: Float, group: UnitGroup, how: str) -> Float:
         return values
     size = np.abs(values)
     by = float(
-        {"mean": size.mean(), "max": size.max(), "sum": size.sum()}[how]
+        {"cost": size.mean(), "mean": size.mean(), "max": size.max(), "sum": size.sum()}[how]
         if how != "l2"
         else np.linalg.norm(size)
     )

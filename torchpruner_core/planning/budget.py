@@ -124,6 +124,8 @@ def _read(name: str, amount: Any) -> tuple[float, bool]:
         raise _refused(name, amount, "is no finite number")
     if number <= 0:
         raise _refused(name, amount, "leaves nothing of the model; ask for more than 0")
+    if isinstance(amount, float) and number > 1 and number != math.floor(number):
+        raise _refused(name, amount, "is neither a share nor a whole number")
     if relative and number > 1:
         raise _refused(name, amount, "is more than the model costs; ask for at most 100%")
     if not relative and name != "latency" and number < 1:

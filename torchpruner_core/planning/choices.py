@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -42,7 +42,7 @@ class Choices:
     """The groups that can be cut, and the table of what each may keep.
 
     ``first`` is each group's first row, shape ``(groups + 1,)``; ``keep`` the units kept and ``loss`` the
-    score lost in each row, of the ``worth`` of all. ``order`` holds each group's units, those that go
+    score lost in each row, of the ``worths`` of each. ``order`` holds each group's units, those that go
     first at the front.
     """
 
@@ -52,7 +52,7 @@ class Choices:
     first: Int
     keep: Int
     loss: Float
-    worth: float
+    worths: Float
     classes: int
 
     @cached_property
@@ -67,6 +67,17 @@ class Choices:
         slices = np.array([n for g in self.groups for n in g.slices], dtype=np.int64)
         starts = np.cumsum([0, *(len(g.classes) for g in self.groups)])
         return group, owner, slices, starts
+
+    def weighed(self, weight: Float) -> Choices:
+        """Return the choices with the scores of each group times ``weight``, shape ``(groups,)``."""
+        loss = self.loss * np.repeat(weight, np.diff(self.first))
+        worth = self.worths * weight
+        return replace(self, loss=loss, worths=worth)
+
+    @property
+    def worth(self) -> float:
+        """The score of all units together."""
+        return float(self.worths.sum())
 
     def kept(self, rows: Int) -> Int:
         """Return the units each group keeps, for its row of the table."""
@@ -215,6 +226,6 @@ def make_choices(
         first,
         np.concatenate(keep) if keep else np.empty(0, dtype=np.int64),
         np.concatenate(loss) if loss else np.empty(0),
-        float(sum(values.sum() for values in scores)),
+        np.array([values.sum() for values in scores], dtype=np.float64),
         classes,
     )

@@ -132,7 +132,7 @@ class Planner:
     def _nothing(self) -> PlanError:
         reasons = Counter(limit.reason for limit in self.limits if limit.reason)
         told = "; ".join(f"{count} groups: {reason}" for reason, count in reasons.most_common(5))
-        if reasons and set(reasons) <= {NO_SCORES}:
+        if NO_SCORES in reasons:
             return ScoresError("the scores are for no group that can be cut: " + told)
         return NothingToPruneError(
             f"no group is left that the plan may cut ({told or 'the model has no parameter'}); "
@@ -148,7 +148,13 @@ class Planner:
 
     def problem(self, resources: Mapping[str, Resource]) -> Problem:
         """Return the problem of keeping ``resources`` low."""
-        return Problem(self.choices, self.costs.widths, resources)
+        choices = self.choices
+        if self.scores is not None and self.rules.normalize == "cost":
+            first = next(iter(resources.values()))
+            pressure = first.products.gradient(self.costs.widths)
+            rate = choices.unit_rate(pressure) / [group.step for group in choices.groups]
+            choices = choices.weighed(rate / (rate.mean() or 1.0))
+        return Problem(choices, self.costs.widths, resources)
 
     def rows(
         self, resources: Mapping[str, Resource], limits: Mapping[str, float], report: Progress

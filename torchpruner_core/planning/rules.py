@@ -17,7 +17,7 @@ from torchpruner_core.planning.errors import RuleError
 SCOPES = ("global", "local", "isomorphic")
 GRANULARITIES = ("outer", "inner")
 REDUCTIONS = ("mean", "sum", "max")
-NORMALISERS = ("mean", "max", "sum", "l2", "none")
+NORMALISERS = ("cost", "mean", "max", "sum", "l2", "none")
 
 Selector = Any
 """A module, a node, a pattern (``"self.layer1.*"``), a type (``"Conv2d"``, ``nn.Conv2d``), or an axis."""
@@ -41,7 +41,10 @@ class Rules:
     - ``aggregate``: how a unit's score comes from its slices and members: ``"mean"`` or ``"sum"`` (DepGraph,
       Fang et al. 2023) or ``"max"``.
     - ``normalize``: what the scores of a group are divided by, so that groups can be compared: their
-      ``"mean"``, ``"max"``, ``"sum"``, ``"l2"`` norm (Molchanov et al. 2017), or ``"none"``.
+      ``"mean"``, ``"max"``, ``"sum"``, ``"l2"`` norm (Molchanov et al. 2017), or ``"none"``: then what saves
+      most goes first. With ``"cost"`` they are divided by their mean and weighed by what a unit costs, so
+      that all groups are alike at first and those lose most whose scores differ most: no dear layer
+      is emptied for its price.
 
     Raises ``RuleError``.
     """
@@ -53,7 +56,7 @@ class Rules:
     scope: str = "global"
     granularity: str | Mapping[Selector, str] = "outer"
     aggregate: str = "mean"
-    normalize: str = "mean"
+    normalize: str = "cost"
 
     def __post_init__(self) -> None:
         if isinstance(self.protect, str | type) or not isinstance(self.protect, Iterable):
