@@ -108,18 +108,25 @@ class PlanRequest(Body):
 class PlanDerive(Body):
     """A name to list the derived model under."""
 
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"name": "half"}]})
     name: str | None = Field(default=None, max_length=200)
 
 
 class PlanWeights(Body):
     """The form of the file."""
 
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"format": "safetensors"}]}
+    )
     format: Literal["safetensors", "npz"] = "safetensors"
 
 
 class PlanLatency(Body):
     """Timed runs after warm-up runs."""
 
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"runs": 30, "warm_up": 5}]}
+    )
     runs: int = Field(default=30, ge=1, le=1000)
     warm_up: int = Field(default=5, ge=1, le=100)
     threads: int = Field(default=0, ge=0, le=256)
