@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
+import anyio
 import anyio.to_thread
 
 from torchpruner_core.cut_result import TensorSpec
@@ -15,7 +17,6 @@ from torchpruner_service.api.app_state import AppState
 from torchpruner_service.api.catalog import Entry, unknown_model
 from torchpruner_service.api.cut_results import fitting_result
 from torchpruner_service.api.graph_cache import CachedGraph
-from torchpruner_service.api.quotas import QuotaExceeded
 from torchpruner_service.api.schemas import Derive
 from torchpruner_service.auth.api_keys import Principal
 from torchpruner_service.identity import derived_model_id, engine_version, model_id
@@ -61,19 +62,18 @@ async def register(
     When this returns, the model survives the loss of Redis and of every process.
     """
     identifier = model_id(blob, inputs)
-    # The owner first, as for blobs; what there is is looked at then.
-    await _add(state, principal, identifier, root=identifier, blob=blob, name=name)
-    if not await state.objects.aexists(layout.manifest(identifier)):
-        manifest = {
-            "id": identifier,
-            "blob": blob,
-            "size": size,
-            "format": form,
-            "inputs": [spec.to_dict() for spec in inputs],
-            "engine": engine_version(),
-        }
-        await state.objects.aput_json(layout.manifest(identifier), manifest)
-    await require_blob(state, blob)
+    async with _added(state, principal, identifier, root=identifier, blob=blob, name=name):
+        if not await state.objects.aexists(layout.manifest(identifier)):
+            manifest = {
+                "id": identifier,
+                "blob": blob,
+                "size": size,
+                "format": form,
+                "inputs": [spec.to_dict() for spec in inputs],
+                "engine": engine_version(),
+            }
+            await state.objects.aput_json(layout.manifest(identifier), manifest)
+        await require_blob(state, blob)
     started = await submit_build(state, principal, identifier, watchers)
     return await view(state, principal.tenant, identifier), started
 
@@ -88,7 +88,8 @@ async def require_blob(state: AppState, blob: str) -> None:
         )
 
 
-async def _add(
+@contextlib.asynccontextmanager
+async def _added(
     state: AppState,
     who: Principal,
     model: str,
@@ -96,17 +97,24 @@ async def _add(
     root: str,
     blob: str | None,
     name: str | None,
-) -> None:
-    """Give a model to a tenant, within its quota."""
+) -> AsyncIterator[None]:
+    """Give a model to a tenant, within its quota, while what it is made of is written in the block.
+
+    The owner first, as for blobs: what there is is looked at then. Where the block fails, the tenant
+    has no new model.
+    """
     if not await state.catalog.owns_model(who.tenant, model):
         await state.quotas.check_models(who)
     new = await state.catalog.add_model(who.tenant, model, root=root, blob=blob, name=name)
-    if new:
-        try:
+    try:
+        if new:
             await state.quotas.check_models(who, 0)
-        except QuotaExceeded:
-            await state.catalog.remove_model(who.tenant, model)
-            raise
+        yield
+    except BaseException:
+        if new:
+            with anyio.CancelScope(shield=True):
+                await state.catalog.remove_model(who.tenant, model)
+        raise
 
 
 async def submit_build(
@@ -318,7 +326,8 @@ def assemble(
 
 async def remove(state: AppState, tenant: str, model: str) -> None:
     """Take a model from a tenant with all that the tenant added, and end its jobs about it."""
-    await manifest_of(state, tenant, model)
+    # Not its manifest: a model whose upload was cut off half-way can be removed too.
+    await state.catalog.require_model(tenant, model)
 
     def jobs() -> list[JobRecord]:
         build = state.board.get(build_job(model))
@@ -423,51 +432,50 @@ async def derive(
     if result is None:
         raise InvalidRequest("there is no result, so there is nothing to derive")
     identifier = derived_model_id(parent, result)
-    # The owner first, as for blobs; what there is is looked at then.
-    await _add(
+    async with _added(
         state,
         principal,
         identifier,
         root=root_of(manifest),
         blob=manifest.get("blob"),
         name=body.name,
-    )
-    if not (
-        await has_graph(state, identifier)
-        and await state.objects.aexists(layout.manifest(identifier))
     ):
-        graph = await anyio.to_thread.run_sync(cached.graph.derive, result)
-        data = await anyio.to_thread.run_sync(graph.to_bytes)
-        parent_view = await view(state, principal.tenant, parent)
-        derived = {
-            "id": identifier,
-            "parent": parent,
-            "root": root_of(manifest),
-            "cuts": [*manifest.get("cuts", []), result.to_dict()],
-            "blob": manifest.get("blob"),
-            "size": manifest["size"],
-            "format": manifest["format"],
-            "inputs": manifest["inputs"],
-            "weightless": parent_view["weightless"],
-            "engine": engine_version(),
-        }
-        facts = {
-            "nodes": len(graph.nodes),
-            "operators": len(graph.operators),
-            "modules": len(graph.modules),
-            "groups": await anyio.to_thread.run_sync(lambda: len(graph.groups())),
-            "params": graph.params(),
-            "flops": graph.flops(),
-            "weightless": parent_view["weightless"],
-            "inputs": [graph.spec(item).to_dict() for item in graph.inputs],
-            "outputs": [graph.spec(item).to_dict() for item in graph.outputs],
-        }
-        await state.objects.aput_json(layout.manifest(identifier), derived)
-        await state.objects.aput_json(layout.facts(identifier), facts)
-        await state.objects.aput(layout.solved(identifier), data)
-        state.graphs.put(identifier, graph)
-    if manifest.get("blob"):
-        await require_blob(state, str(manifest["blob"]))
+        if not (
+            await has_graph(state, identifier)
+            and await state.objects.aexists(layout.manifest(identifier))
+        ):
+            graph = await anyio.to_thread.run_sync(cached.graph.derive, result)
+            data = await anyio.to_thread.run_sync(graph.to_bytes)
+            parent_view = await view(state, principal.tenant, parent)
+            derived = {
+                "id": identifier,
+                "parent": parent,
+                "root": root_of(manifest),
+                "cuts": [*manifest.get("cuts", []), result.to_dict()],
+                "blob": manifest.get("blob"),
+                "size": manifest["size"],
+                "format": manifest["format"],
+                "inputs": manifest["inputs"],
+                "weightless": parent_view["weightless"],
+                "engine": engine_version(),
+            }
+            facts = {
+                "nodes": len(graph.nodes),
+                "operators": len(graph.operators),
+                "modules": len(graph.modules),
+                "groups": await anyio.to_thread.run_sync(lambda: len(graph.groups())),
+                "params": graph.params(),
+                "flops": graph.flops(),
+                "weightless": parent_view["weightless"],
+                "inputs": [graph.spec(item).to_dict() for item in graph.inputs],
+                "outputs": [graph.spec(item).to_dict() for item in graph.outputs],
+            }
+            await state.objects.aput_json(layout.manifest(identifier), derived)
+            await state.objects.aput_json(layout.facts(identifier), facts)
+            await state.objects.aput(layout.solved(identifier), data)
+            state.graphs.put(identifier, graph)
+        if manifest.get("blob"):
+            await require_blob(state, str(manifest["blob"]))
     return await view(state, principal.tenant, identifier)
 
 

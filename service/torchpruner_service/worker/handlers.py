@@ -115,7 +115,12 @@ def attach(context: JobContext) -> dict[str, Any]:
             received=outcome["sha256"],
         )
     facts = {"blob": request["blob"], "format": "onnx"}
-    context.objects.put_json(layout.holding(context.record.tenant, model, WEIGHTS), facts)
+    tenant = context.record.tenant
+    context.objects.put_json(layout.holding(tenant, model, WEIGHTS), facts)
+    if not context.objects.exists(layout.owned_model(tenant, model)):
+        # Removed meanwhile, with all that the tenant had added to it until then.
+        context.objects.delete(layout.holding(tenant, model, WEIGHTS))
+        raise NotFound(f"model {model} was removed", slug="model-missing")
     return facts
 
 
