@@ -425,6 +425,30 @@ def test_each_pair_of_operations_in_each_order_of_a_collection_s_steps() -> None
             machine.teardown()
 
 
+@pytest.mark.parametrize("first_goes_on", [0, 1])
+def test_two_collections_and_an_upload_in_between(first_goes_on: int) -> None:
+    """Both have looked before the upload, and one moves away what the other then finds."""
+    for one in range(0, 20):
+        for other in range(0, 12, 2):
+            machine = Garbage()
+            machine.upload("a", 0)
+            _finish(machine)
+            machine.delete("a", 0, derived=False)
+            _finish(machine)
+            machine.collect()
+            machine.collect()
+            for number, steps in ((1, other), (0, one)):
+                if number < len(machine.running):
+                    machine.go_on(number, steps + 1)
+            machine.upload("b", 0)
+            machine.go_on(len(machine.running) - 1, 200)
+            machine.nothing_acknowledged_is_lost()
+            if len(machine.running) > first_goes_on:
+                machine.go_on(first_goes_on, 200)
+            machine.nothing_acknowledged_is_lost()
+            machine.teardown()
+
+
 def _finish(machine: Garbage) -> None:
     while machine.running:
         machine.go_on(0, 200)
