@@ -425,11 +425,11 @@ def test_each_pair_of_operations_in_each_order_of_a_collection_s_steps() -> None
             machine.teardown()
 
 
-@pytest.mark.parametrize("first_goes_on", [0, 1])
-def test_two_collections_and_an_upload_in_between(first_goes_on: int) -> None:
+@pytest.mark.parametrize("looked", range(1, 6))
+def test_two_collections_and_an_upload_in_between(looked: int) -> None:
     """Both have looked before the upload, and one moves away what the other then finds."""
-    for one in range(0, 20):
-        for other in range(0, 12, 2):
+    for other in range(6):
+        for moved in range(1, 8):
             machine = Garbage()
             machine.upload("a", 0)
             _finish(machine)
@@ -437,16 +437,23 @@ def test_two_collections_and_an_upload_in_between(first_goes_on: int) -> None:
             _finish(machine)
             machine.collect()
             machine.collect()
-            for number, steps in ((1, other), (0, one)):
-                if number < len(machine.running):
-                    machine.go_on(number, steps + 1)
+            first, second = (each for each, _ in machine.running)
+            _go_on(machine, first, looked)
+            _go_on(machine, second, other)
             machine.upload("b", 0)
-            machine.go_on(len(machine.running) - 1, 200)
+            _go_on(machine, machine.running[-1][0], 200)
+            _go_on(machine, first, moved)
             machine.nothing_acknowledged_is_lost()
-            if len(machine.running) > first_goes_on:
-                machine.go_on(first_goes_on, 200)
+            _go_on(machine, second, 200)
             machine.nothing_acknowledged_is_lost()
             machine.teardown()
+
+
+def _go_on(machine: Garbage, each: Operation, steps: int) -> None:
+    for number, (running, _) in enumerate(machine.running):
+        if running is each:
+            machine.go_on(number, steps)
+            return
 
 
 def _finish(machine: Garbage) -> None:
