@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.zoo import module_check, onnx_check, targets
+from benchmarks.zoo import module_check, onnx_check, targets, training_check
 from benchmarks.zoo.signals import enliven
 from benchmarks.zoo.specimen import Inputs, Specimen
 from torchpruner_core.analysis.solved_graph import SolvedGraph
@@ -211,6 +211,7 @@ class _Examination:
             entry["module"] = "corrected" if replay.corrected else "equal"
             if not replay.error <= max(found.gap / 10, onnx_check.TOLERANCE):
                 entry.update(_unproven(found))
+            entry.update(training_check.check(model, cut, inputs, replay.corrected))
 
 
 def _unproven(found: onnx_check.OnnxCheck) -> Row:

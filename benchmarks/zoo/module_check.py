@@ -58,7 +58,7 @@ def check(
                 return ModuleCheck(float("nan"), False, reason=f"refused, and left {left[:3]}")
             raise
     try:
-        received = outputs_of(model, _cut_inputs(cut, inputs))
+        received = outputs_of(model, cut_inputs(cut, inputs))
     finally:
         recovery_cut(model, cut, context)
     names = list(reference)
@@ -85,7 +85,8 @@ def _outputs_at_zero(model: nn.Module, cut: CutResult, inputs: Inputs) -> list[t
         recovery_zero(model, cut, context)
 
 
-def _cut_inputs(cut: CutResult, inputs: Inputs) -> Inputs:
+def cut_inputs(cut: CutResult, inputs: Inputs) -> Inputs:
+    """Return the inputs without what the cut takes from them."""
     names = [spec.name for spec in cut.inputs]
 
     def shortened(position: int, name: str, value: torch.Tensor) -> torch.Tensor:

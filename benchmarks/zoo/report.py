@@ -12,6 +12,9 @@ Rows = Sequence[dict[str, Any]]
 MODULE_STATES = ("equal", "corrected", "refused", "wrong")
 """How the same cuts ended on the ``nn.Module``."""
 
+LATER_STATES = ("trains", "told", "crashes", "untrainable")
+"""How a training step went after each cut on the ``nn.Module``, and one after its recovery."""
+
 STATES = ("equal", "refused", "wrong", "unproven")
 """Every cut has one of these; those of ``equal`` that renormalise are counted as ``approximate`` too."""
 
@@ -31,6 +34,7 @@ def summary(rows: Rows) -> dict[str, int]:
     return {
         "models": len(rows), "built": built, "cuts": len(cuts), **counts,
         **{f"module_{s}": sum(c.get("module") == s for c in cuts) for s in MODULE_STATES},
+        **{f"later_{s}": sum(c.get("later") == s for c in cuts) for s in LATER_STATES},
     }  # fmt: skip
 
 
@@ -77,8 +81,11 @@ on the ONNX model, where the pruned one must equal the masked one in onnxruntime
 
 On the `nn.Module` a cut may need a literal in a `forward()` changed. **Corrected** counts those where
 `set_cut(correct_forward=True)` did so, **ONNX only** those that `set_cut` declines, where the pruned
-ONNX model is what there is. The last column is what Torch-Pruning makes of the same requests: equal to
-its own masked reference, of those tried.
+ONNX model is what there is. **Trains on** counts the cuts after which the module took a training step
+with its optimizer, and another after the cut was undone; **crashes later** those after which one failed
+without a warning at the cut (a model that does not train on its example inputs is not counted). The
+last column is what Torch-Pruning makes of the same requests: equal to its own masked reference, of
+those tried.
 """.splitlines()
 
 
@@ -98,13 +105,26 @@ def _summary_table(rows: Rows) -> list[str]:
         "wrong",
         "unproven",
     ]
-    head += ["module: equal", "corrected", "ONNX only", "Torch-Pruning"]
+    head += [
+        "module: equal",
+        "corrected",
+        "ONNX only",
+        "trains on",
+        "crashes later",
+        "Torch-Pruning",
+    ]
     lines = ["| " + " | ".join(head) + " |", "| --- " + "| ---: " * (len(head) - 1) + "|"]
     groups = {source: [r for r in rows if _source(r) == source] for source in map(_source, rows)}
     for name, part in [*groups.items(), ("**all**", list(rows))]:
         counts = summary(part)
         keys: tuple[str, ...] = ("models", "built", "cuts", "equal", "approximate", *STATES[1:])
-        keys += ("module_equal", "module_corrected", "module_refused")
+        keys += (
+            "module_equal",
+            "module_corrected",
+            "module_refused",
+            "later_trains",
+            "later_crashes",
+        )
         numbers = [str(counts[key]) for key in keys]
         lines.append(f"| {name} | " + " | ".join([*numbers, _peer(part)]) + " |")
     return lines
@@ -130,6 +150,8 @@ def _line(row: dict[str, Any]) -> str:
     for state, word in (("corrected", "corrected"), ("refused", "ONNX only")):
         count = sum(cut.get("module") == state for cut in cuts)
         cells += [f"{count} {word}"] if count else []
+    later = sum(cut.get("later") == "crashes" for cut in cuts)
+    cells += [f"{later} crash later"] if later else []
     bad = [cut for cut in cuts if cut["status"] != "equal"]
     reasons = list(dict.fromkeys(_reason(cut) for cut in bad))
     text = ", ".join(cells) or ("no cut" if row["built"] else "not built")
