@@ -42,6 +42,7 @@ from torchpruner_core.pruning.model_config import (
     warn_of_stale_config,
 )
 from torchpruner_core.pruning.module_pruners.base import BasePruner
+from torchpruner_core.pruning.repeated_sizes import Doubt, follow_repeated, warn_of_doubts
 from torchpruner_core.pruning.tensors import slices
 from torchpruner_core.pruning.tensors.journal import AttributeChange, Journal, get_attribute
 from torchpruner_core.pruning.tensors.positions import Positions, renumber
@@ -108,6 +109,8 @@ def set_cut(
         with untouched(root):
             if stage is not None:
                 attributes += _found(root, find_changes(stage, attributes, correct_forward))
+            repeated, doubts = _repeated(root, plan, stage, attributes, inputs)
+            attributes += repeated
             attributes += _config_changes(root, plan, stage, attributes, inputs)
         for target in plan.targets:
             _shorten(target, journal, context)
@@ -128,6 +131,7 @@ def set_cut(
     remember(root, context)
     warn_of_stale_config(root)
     warn_of(followed.left)
+    warn_of_doubts(doubts)
     return model, context
 
 
@@ -210,6 +214,27 @@ def _found(root: nn.Module, changes: list[Change]) -> list[AttributeChange]:
         old = get_attribute(forward.module, "forward")
         attributes.append(AttributeChange(name, ("forward",), old, forward))
     return attributes
+
+
+def _repeated(
+    root: nn.Module,
+    plan: Plan,
+    stage: Stage | None,
+    attributes: list[AttributeChange],
+    inputs: Any,
+) -> tuple[list[AttributeChange], list[Doubt]]:
+    stages = [stage] if stage is not None else []
+
+    def harmless(more: list[AttributeChange]) -> bool:
+        if not stages:
+            stages.append(Stage(root, plan, inputs))
+        if not stages[0].everything:
+            return True  # the forward never runs here, and what cannot run reads nothing
+        base = stages[0].rehearse(stages[0].candidate(attributes))
+        now = stages[0].rehearse(stages[0].candidate([*attributes, *more]))
+        return now.good or (now.position, now.reason) == (base.position, base.reason)
+
+    return follow_repeated(plan, attributes, harmless)
 
 
 def _config_changes(
