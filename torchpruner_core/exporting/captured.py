@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from torchpruner_core.capture.assembly import PROTOBUF_LIMIT, Captured, assemble
+from torchpruner_core.capture.exported import record_exported
 from torchpruner_core.capture.run import record
 from torchpruner_core.errors import ExportError
 from torchpruner_core.exporting.program import Entrance, Program
@@ -38,6 +39,13 @@ def capture(
 
     tape = record(model, args, kwargs, inputs_of=inputs_of, outputs_of=named_outputs)
     return program_of(assemble(tape, metadata))
+
+
+def capture_exported(
+    program: torch.export.ExportedProgram, metadata: Mapping[str, str]
+) -> Program:
+    """Translate a ``torch.export`` program; raises ``ExportError`` where that gives no program."""
+    return program_of(assemble(record_exported(program, named_outputs), metadata))
 
 
 def program_of(captured: Captured) -> Program:

@@ -52,7 +52,7 @@ def export_object(
     import torch
 
     if isinstance(model, torch.export.ExportedProgram):
-        return _from_exported(model, _origin(model, model.state_dict))
+        return _from_program(model, entrances)
     if isinstance(model, torch.jit.ScriptModule):
         return _from_torchscript(model, inputs)
     if isinstance(model, torch.nn.Module):
@@ -157,6 +157,20 @@ def _from_module(
         f"the model could not be exported. {told} Check that the model runs on these inputs in eval "
         "mode and that its forward has no data-dependent Python branches"
     ) from errors[0]
+
+
+def _from_program(exported: torch.export.ExportedProgram, entrances: Sequence[str]) -> Program:
+    origin = _origin(exported, exported.state_dict)
+    refusals: dict[str, str] = {}
+    if CAPTURE in entrances:
+        try:
+            return captured.capture_exported(exported, {METADATA_KEY: origin.to_json()})
+        except Exception as error:
+            refusals[CAPTURE] = _first_line(error)
+            logger.info("the program could not be translated here: %s", refusals[CAPTURE])
+    program = _from_exported(exported, origin)
+    program.entrance = Entrance(TORCH_EXPORT, refusals)
+    return program
 
 
 class _Refused(Exception):

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 
 from torchpruner_core.capture.errors import CaptureError
-from torchpruner_core.capture.registry import aten
+from torchpruner_core.capture.registry import register_translation
 from torchpruner_core.capture.tape import Call, Value
 from torchpruner_core.capture.writer import Writer
 
 
-@aten("_grouped_mm")
+@register_translation("aten::_grouped_mm", "transformers::grouped_mm_fallback")
 def grouped_product(
     g: Writer,
     call: Call,
