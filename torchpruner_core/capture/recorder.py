@@ -87,7 +87,7 @@ class Recorder(TorchDispatchMode):
         *,
         compute: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.tape = tape
         self.module = ""
         self.compute = compute
@@ -173,7 +173,7 @@ class Recorder(TorchDispatchMode):
 
     def _values(self, args: Any, helds: list[Held]) -> list[Any]:
         """Return arguments with values for tensors; what is known of the tensors goes to ``helds``."""
-        found = []
+        found: list[Any] = []
         for arg in args:
             if isinstance(arg, torch.Tensor):
                 held = self._get(arg)

@@ -10,17 +10,17 @@ operator of its own name that nobody has described, and the graph around it stay
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from torchpruner_core.capture.aten import Operator
 
 Translation = Callable[..., Any]
+F = TypeVar("F", bound=Callable[..., Any])
 
 _TRANSLATIONS: dict[str, Translation] = {}
-_LOADED = False
 
 
-def register_translation(*names: str) -> Callable[[Translation], Translation]:
+def register_translation(*names: str) -> Callable[[F], F]:
     """Let a function translate operators: ``'mylib::op'``, or one overload of it, ``'mylib::op.Tensor'``.
 
     A later registration replaces an earlier one. Raises ``ValueError`` for a name without a namespace.
@@ -33,7 +33,7 @@ def register_translation(*names: str) -> Callable[[Translation], Translation]:
         if "::" not in name:
             raise ValueError(f"an operator's name has a namespace ('aten::add'), {name!r} has none")
 
-    def register(function: Translation) -> Translation:
+    def register(function: F) -> F:
         for name in names:
             _TRANSLATIONS[name] = function
         return function
@@ -41,7 +41,7 @@ def register_translation(*names: str) -> Callable[[Translation], Translation]:
     return register
 
 
-def aten(*names: str) -> Callable[[Translation], Translation]:
+def aten(*names: str) -> Callable[[F], F]:
     """Register one of this package's own translations of ``aten::`` operators, several a string."""
     return register_translation(*(f"aten::{name}" for text in names for name in text.split()))
 

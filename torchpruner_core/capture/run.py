@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,12 +20,14 @@ from torchpruner_core.capture.registry import is_translated
 from torchpruner_core.capture.scopes import followed
 from torchpruner_core.capture.tape import Kind, Tape
 from torchpruner_core.errors import ExportError
+from torchpruner_core.untouched import untouched
 
 logger = logging.getLogger(__name__)
 
 Leaves = Callable[[Any], Mapping[str, Any]]
 
 _OWN_FILES = (str(Path(__file__).parent), "torch/_ops.py", "torch/utils/_python_dispatch.py")
+_TORCH = str(Path(torch.__file__).parent)
 
 
 def record(
@@ -35,94 +38,109 @@ def record(
     inputs_of: Callable[[tuple[Any, ...], Mapping[str, Any]], Mapping[str, Any]],
     outputs_of: Leaves,
 ) -> Tape:
-    """Run ``model`` once and return what it did.
-
-    Contents of the model's tensors and of the inputs are as before; what the forward writes to attributes
-    the caller puts back.
+    """Run ``model`` once and return what it did; the model is as it was afterwards.
 
     ``inputs_of`` names the tensors among arguments, ``outputs_of`` those of a result. Raises
     ``CaptureError`` where the run cannot be recorded, and ``ExportError`` where ``forward`` itself
     raises.
     """
+    refused: ExportError | None = None
+    # Code that asks whether it is traced then avoids what depends on data; some of it fails, though.
+    for traced in (True, False):
+        try:
+            return _with_values(_Run(model, args, kwargs, inputs_of, outputs_of, traced))
+        except (ForwardError, CaptureError) as error:
+            refused = refused or error
+    assert refused is not None
+    raise refused
+
+
+def _with_values(run: _Run) -> Tape:
     try:
-        return _recorded(model, args, kwargs, inputs_of, outputs_of, compute=False)
+        return run.recorded(compute=False)
     except ValuesNeeded as asked:
         logger.info("forward reads values (%s): the model is run with all of them", asked)
     try:
-        return _recorded(model, args, kwargs, inputs_of, outputs_of, compute=True)
+        return run.recorded(compute=True)
     except ValuesNeeded as asked:
         raise CaptureError(
             f"forward reads the value of a tensor that has no data ({asked})"
         ) from None
 
 
-def _recorded(
-    model: nn.Module,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    inputs_of: Any,
-    outputs_of: Leaves,
-    *,
-    compute: bool,
-) -> Tape:
-    tape = Tape()
-    stored = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    on_meta = any(tensor.is_meta for tensor in stored.values())
-    if compute and on_meta:
-        raise CaptureError(
-            "forward reads values that follow from the weights, which are on the meta device"
-        )
-    recorder = Recorder(tape, is_translated, lambda tensor: _found(model, tensor), compute=compute)
-    tape.stored = stored
-    for name, tensor in stored.items():
-        kind: Kind = "parameter" if isinstance(tensor, nn.Parameter) else "buffer"
-        tape.values[name] = recorder.own(tensor, kind, name)
-    contents: dict[int, torch.Tensor] = {}
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A forward pass to record; ``traced`` says whether the model's code is told that it is traced."""
 
-    def own(value: Any) -> Any:
-        """A tensor object of the run's own, since one object may be given twice."""
-        if not isinstance(value, torch.Tensor):
-            return value
-        if not on_meta or value.is_meta:
-            return value.detach()
-        stand_in = torch.empty_strided(
-            value.shape, value.stride(), dtype=value.dtype, device="meta"
-        )
-        contents[id(stand_in)] = value.detach()
-        return stand_in
+    model: nn.Module
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    inputs_of: Callable[[tuple[Any, ...], Mapping[str, Any]], Mapping[str, Any]]
+    outputs_of: Leaves
+    traced: bool
 
-    with torch.no_grad():
-        args, kwargs = tree_map(own, (args, dict(kwargs)))
-    for name, tensor in inputs_of(args, kwargs).items():
-        tape.inputs.append(recorder.own(tensor, "input", name))
-        if id(tensor) in contents:
-            recorder.give(tensor, contents[id(tensor)])
-    with followed(model, recorder) as stack:
-        try:
-            with _as_if_exporting(), torch._C._AutoDispatchBelowAutograd(), recorder:
-                result = model(*args, **kwargs)
-            outputs = dict(outputs_of(result))
-        except CaptureError:
-            raise
-        except Exception as error:
-            raise _of_forward(error, stack[-1]) from error
-        finally:
-            recorder.restore()
-    if not outputs:
-        raise ExportError(
-            f"forward returns no tensor, but {type(result).__name__}; a graph ends in tensors"
+    def recorded(self, *, compute: bool) -> Tape:
+        model = self.model
+        tape = Tape()
+        stored = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        on_meta = any(tensor.is_meta for tensor in stored.values())
+        if compute and on_meta:
+            raise CaptureError(
+                "forward reads values that follow from the weights, which are on the meta device"
+            )
+        recorder = Recorder(
+            tape, is_translated, lambda tensor: _found(model, tensor), compute=compute
         )
-    tape.outputs = {name: recorder.value(tensor) for name, tensor in outputs.items()}
-    return tape
+        tape.stored = stored
+        for name, tensor in stored.items():
+            kind: Kind = "parameter" if isinstance(tensor, nn.Parameter) else "buffer"
+            tape.values[name] = recorder.own(tensor, kind, name)
+        contents: dict[int, torch.Tensor] = {}
+
+        def own(value: Any) -> Any:
+            """A tensor object of the run's own, since one object may be given twice."""
+            if not isinstance(value, torch.Tensor):
+                return value
+            if not on_meta or value.is_meta:
+                return value.detach()
+            stand_in = torch.empty_strided(
+                value.shape, value.stride(), dtype=value.dtype, device="meta"
+            )
+            contents[id(stand_in)] = value.detach()
+            return stand_in
+
+        with torch.no_grad():
+            args, kwargs = tree_map(own, (self.args, dict(self.kwargs)))
+        for name, tensor in self.inputs_of(args, kwargs).items():
+            tape.inputs.append(recorder.own(tensor, "input", name))
+            if id(tensor) in contents:
+                recorder.give(tensor, contents[id(tensor)])
+        with untouched(model), followed(model, recorder) as stack:
+            try:
+                with _told(self.traced), torch._C._AutoDispatchBelowAutograd(), recorder:
+                    result = model(*args, **kwargs)
+                outputs = dict(self.outputs_of(result))
+            except CaptureError:
+                raise
+            except Exception as error:
+                raise _of_forward(error, stack[-1]) from error
+            finally:
+                recorder.restore()
+        if not outputs:
+            raise ExportError(
+                f"forward returns no tensor, but {type(result).__name__}; a graph ends in tensors"
+            )
+        tape.outputs = {name: recorder.value(tensor) for name, tensor in outputs.items()}
+        return tape
 
 
 @contextmanager
-def _as_if_exporting() -> Iterator[None]:
-    """Tell code that asks that it is traced: it then avoids what depends on data."""
+def _told(traced: bool) -> Iterator[None]:
+    """Tell code that asks whether it is traced; fused operators that ONNX lacks are off either way."""
     compiler: Any = torch.compiler
     before = compiler._is_compiling_flag, compiler._is_exporting_flag
     torch.backends.mha.set_fastpath_enabled(False)
-    compiler._is_compiling_flag = compiler._is_exporting_flag = True
+    compiler._is_compiling_flag = compiler._is_exporting_flag = traced
     try:
         yield
     finally:
@@ -149,12 +167,12 @@ class ForwardError(ExportError):
 def _of_forward(error: Exception, path: str) -> ForwardError:
     """Return an error that shows where the model's own code stopped, without the recorder's frames."""
     error.__traceback__ = _without_own(error.__traceback__)
-    last = error.__traceback__
-    while last is not None and last.tb_next is not None:
-        last = last.tb_next
-    place = ""
-    if last is not None:
-        place = f", at {last.tb_frame.f_code.co_filename}:{last.tb_lineno}"
+    place, frame = "", error.__traceback__
+    while frame is not None:
+        name = frame.tb_frame.f_code.co_filename
+        if not name.startswith(_TORCH):
+            place = f", at {name}:{frame.tb_lineno}"
+        frame = frame.tb_next
     where = f"self.{path}" if path else "self"
     text = str(error).strip().splitlines() or [""]
     return ForwardError(

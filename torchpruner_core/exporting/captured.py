@@ -41,9 +41,7 @@ def capture(
     return program_of(assemble(tape, metadata))
 
 
-def capture_exported(
-    program: torch.export.ExportedProgram, metadata: Mapping[str, str]
-) -> Program:
+def capture_exported(program: torch.export.ExportedProgram, metadata: Mapping[str, str]) -> Program:
     """Translate a ``torch.export`` program; raises ``ExportError`` where that gives no program."""
     return program_of(assemble(record_exported(program, named_outputs), metadata))
 

@@ -119,7 +119,7 @@ def _from_module(
         # What the run computes on the host it also needs to read there, be the weights on meta.
         given = _example_inputs(inputs, "cpu") if device == "meta" else (args, kwargs)
         try:
-            with untouched(model), _mode(model, training), torch.no_grad():
+            with _mode(model, training), torch.no_grad():
                 return captured.capture(model, *given, {METADATA_KEY: origin.to_json()})
         except ForwardError as error:
             if device != "meta" and not _runs(model, args, kwargs, ready):

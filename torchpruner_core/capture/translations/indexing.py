@@ -80,13 +80,15 @@ def nonzero_of(g: Writer, mask: Value) -> str:
 
 
 def _by_masks(g: Writer, call: Call, x: Value, given: list[tuple[int, Value]]) -> str:
-    dims, columns, shapes = [], [], []
+    dims: list[int] = []
+    columns: list[str] = []
+    shapes: list[tuple[int, ...]] = []
     for start, each in given:
         if each.dtype in (torch.bool, torch.uint8):
             if each.fixed and each.data is not None:
                 rows = each.data.bool().nonzero()
                 found = [g.tensor(rows[:, k].contiguous()) for k in range(rows.shape[1])]
-                length = (rows.shape[0],)
+                length: tuple[int, ...] = (rows.shape[0],)
             else:
                 places = g.op("NonZero", each)
                 found = [g.op("Gather", places, g.ints(k), axis=0) for k in range(each.rank)]

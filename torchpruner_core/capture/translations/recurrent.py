@@ -138,8 +138,8 @@ def layers(
         value = g.op("Squeeze", value, g.ints([1]))
     found = [value]
     for store in last:
-        state = store[0] if len(store) == 1 else g.op("Concat", *store, axis=0)
-        found.append(state if batched else g.op("Squeeze", state, g.ints([1])))
+        final = store[0] if len(store) == 1 else g.op("Concat", *store, axis=0)
+        found.append(final if batched else g.op("Squeeze", final, g.ints([1])))
     return found
 
 
