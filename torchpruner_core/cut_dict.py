@@ -48,6 +48,24 @@ def read_cut(cut: Cut) -> CutResult:
         raise CutMismatchError(f"the cut cannot be read: {error}", reason=str(error)) from error
 
 
+def read_module_cut(cut: Cut) -> CutResult:
+    """Return a cut as :func:`read_cut` does, with the axes of weights as an ``nn.Module`` has them.
+
+    A file may store the weight of a linear transposed, as (in, out); ``cut.transposed`` says of which.
+    """
+    read = read_cut(cut)
+    if not read.transposed:
+        return read
+    turned = set(read.transposed)
+    return replace(
+        read,
+        terminal={n: axes[::-1] if n in turned else axes for n, axes in read.terminal.items()},
+        added={n: axes[::-1] if n in turned else axes for n, axes in read.added.items()},
+        shapes={n: shape[::-1] if n in turned else shape for n, shape in read.shapes.items()},
+        transposed=(),
+    )
+
+
 def fingerprint(cut: CutResult) -> str:
     """Return a short hash of what the cut removes and changes, the same after a JSON round trip."""
     plain = cut.to_dict()
@@ -133,6 +151,8 @@ def _merge_two(a: CutResult, b: CutResult) -> CutResult:
         literals=_either(a.literals, b.literals),
         reads_sizes=_either(a.reads_sizes, b.reads_sizes),
         unread=_either(a.unread, b.unread),
+        transposed=_either(a.transposed, b.transposed),
+        notes=_either(a.notes, b.notes),
         renumbers=renumbers,
         inputs=a.inputs or b.inputs,
         outputs=_outputs(a, b, iner),

@@ -31,6 +31,8 @@ NAME_LISTS = (
     "literals",
     "reads_sizes",
     "unread",
+    "transposed",
+    "notes",
 )
 """The fields of a result that are lists of names."""
 
@@ -198,6 +200,8 @@ class CutResult(Mapping[str, Any]):
     a rehearsal of their ``forward()`` tells whether it still does what it did. ``unread`` names the
     parameters and buffers of the model that the graph never reads, so that it cannot say whether the
     cut reaches them.
+    ``transposed`` names weights of linears that the analysed file stores as (in, out), and ``notes`` says
+    what that file had lost, so that a replay on the module knows.
     FLOPs follow ``torch.utils.flop_counter`` (two a multiply-accumulate); MACs are half of that.
     ``shapes`` holds the shape before the cut of every node named in ``terminal`` and ``iner``, so that
     a replay can tell a model the cut was not made for.
@@ -215,6 +219,8 @@ class CutResult(Mapping[str, Any]):
     literals: tuple[str, ...] = ()
     reads_sizes: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
+    transposed: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     renumbers: dict[str, Renumbering] = field(default_factory=dict)
     params_before: int = 0
     params_removed: int = 0
@@ -268,6 +274,8 @@ class CutResult(Mapping[str, Any]):
             "literals": list(self.literals),
             "reads_sizes": list(self.reads_sizes),
             "unread": list(self.unread),
+            "transposed": list(self.transposed),
+            "notes": list(self.notes),
             "renumbers": {name: each.to_dict() for name, each in self.renumbers.items()},
             "params_before": self.params_before,
             "params_removed": self.params_removed,

@@ -102,6 +102,8 @@ def _result(graph: GraphData, asked: Sequence[CutRequest], removal: Removal) -> 
         literals=tuple(name for name in terminal if graph.nodes[name].kind == "constant"),
         reads_sizes=graph.size_readers.of(iner),
         unread=graph.unread,
+        transposed=tuple(n for n in graph.metadata.get("transposed", ()) if n in terminal),
+        notes=tuple(graph.metadata.get("notes", ())),
         renumbers=_renumberings(graph, gone),
         params_before=graph.params(),
         params_removed=closure.params_removed(removal),

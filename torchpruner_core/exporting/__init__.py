@@ -14,6 +14,7 @@ from typing import Any
 
 from torchpruner_core.exporting.program import Program
 from torchpruner_core.exporting.structures import Inputs
+from torchpruner_core.importing.external_data import unpacked
 from torchpruner_core.importing.formats import ModelFormat, read_model, sniff
 
 __all__ = ["ModelFormat", "Program", "export", "export_onnx", "read_model", "sniff"]
@@ -64,7 +65,7 @@ def export(
 def _export_file(data: bytes, inputs: Inputs | None) -> Program:
     kind = sniff(data)
     if kind == "onnx":
-        return Program.from_bytes(data)
+        return Program.from_bytes(unpacked(data))
     from torchpruner_core.exporting import torch_programs
 
     return torch_programs.export_file(data, kind, inputs)

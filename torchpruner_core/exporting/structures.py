@@ -65,7 +65,7 @@ def specs_of(inputs: Any) -> dict[str, TensorSpec] | list[TensorSpec] | None:
 
 def _spec(name: str, value: Any) -> TensorSpec:
     if isinstance(value, TensorSpec):
-        return TensorSpec(name or value.name, value.shape, value.dtype)
+        return TensorSpec(name or value.name, value.shape, value.dtype, value.value)
     return TensorSpec(
         name, tuple(int(n) for n in value.shape), str(value.dtype).replace("torch.", "")
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from torchpruner_core.errors import InvalidModelError, UnsupportedModelError
+from torchpruner_core.importing.external_data import model_in, unpacked
 
 ModelFormat = Literal["onnx", "torchscript", "pt2"]
 
@@ -52,15 +53,25 @@ def _sniff_zip(data: bytes) -> ModelFormat:
         return "pt2"
     if any("/code/" in f"/{name}" for name in names):
         return "torchscript"
+    if model_in(names) is not None:
+        return "onnx"
     raise UnsupportedModelError(
         "the archive holds no program: a state_dict or a pickled module cannot be analysed; "
         "save the model with torch.jit.trace(...).save(path), torch.export.save or torch.onnx.export"
     )
 
 
-def read_model(path: Path) -> bytes:
-    """Return a model file's bytes; raises ``InvalidModelError`` where it cannot be read."""
+def read_model(path: Path, *, weights: bool = True) -> bytes:
+    """Return a model file's bytes; an ONNX model in several files, or a zip of them, as one.
+
+    Without ``weights`` such a model's large tensors are left out. Raises ``InvalidModelError`` where it
+    cannot be read.
+    """
     try:
+        with path.open("rb") as file:
+            head = file.read(4)
+        if head == _ZIP or path.suffix.lower() == ".onnx":
+            return unpacked(path, weights=weights)
         return path.read_bytes()
     except OSError as error:
         raise InvalidModelError(f"{path} cannot be read: {error.strerror or error}") from error

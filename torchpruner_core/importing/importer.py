@@ -28,6 +28,7 @@ from torchpruner_core.graph.values import Values, attributes, tensor_value
 from torchpruner_core.importing.bodies import bodies_of, captured, flatten, is_flattened
 from torchpruner_core.importing.folding import Decision, fold_conditions
 from torchpruner_core.importing.input_shapes import InputSpecs, set_input_shapes
+from torchpruner_core.importing.notes import notes_of
 from torchpruner_core.importing.parsing import parse
 from torchpruner_core.importing.shapes import Known, complete_shapes, infer_shapes
 from torchpruner_core.operators import operator_register
@@ -64,6 +65,8 @@ class ImportedGraph:
     """Which branches took the place of their ``If``."""
     fixed: dict[str, NDArray[Any]] = field(default_factory=dict)
     """Inputs whose value the caller gave."""
+    transposed: tuple[str, ...] = ()
+    """Weights of linears that are stored as (in, out), by node name."""
     notes: list[str] = field(default_factory=list)
     """What the file has lost that a person may miss, a sentence each."""
 
@@ -125,6 +128,8 @@ class _Importer:
             for body in bodies_of(node)
             for info in body.input
         }
+        self.unnamed: list[tuple[str, Any, int]] = []
+        """Stored tensors that were named after what reads them, with that reader and its input."""
         self.inputs_of_type: dict[tuple[str, str], int] = {}
         self.node_names = naming.Names()
         self.operator_names = naming.Names()
@@ -184,6 +189,7 @@ class _Importer:
             found._is_output = True
             self.graph.outputs.append(found)
         self._add_aliases()
+        self._note_what_is_lost()
         self.graph.module_paths = naming.prefixes(
             [*self.known_paths, *(op.module for op in self.graph.operators.values())]
         )
@@ -241,6 +247,7 @@ class _Importer:
             module = self.scopes.path(reader)
             if module and role is not None and not is_scale and shape:
                 name = f"{module}.{role}"
+                self.unnamed.append((value, reader, place))
             elif module:
                 name = f"{module}.{name}"
         if place in naming.SETTINGS.get(reader.op_type, ()) or (not shape and generated):
@@ -255,6 +262,18 @@ class _Importer:
         if generated and count == 1 and (role is None or reader.op_type in ("Add", "Mul")):
             return name, "constant"
         return name, "parameter"
+
+    def _note_what_is_lost(self) -> None:
+        transposed, convolutions = [], 0
+        for value, reader, place in self.unnamed:
+            node = self.by_value[value]
+            convolutions += reader.op_type == "Conv" and place == 1
+            if node.kind == "parameter" and _stands_transposed(reader, place, node.rank):
+                transposed.append(node.name)
+        self.graph.transposed = tuple(transposed)
+        producer = str(self.model.producer_name)
+        count = sum(self.by_value[value].kind == "parameter" for value, _, _ in self.unnamed)
+        self.graph.notes += notes_of(producer, self.program, count, transposed, convolutions)
 
     def _reader(self, value: str, user: Any, position: int) -> tuple[Any, int, bool]:
         """Return what reads a stored tensor as data, at which input, and whether it is dequantised."""
@@ -429,3 +448,10 @@ class _Importer:
                 self.graph.nodes[node.name] = node
             if node is not original:
                 node.alias_of = original.name
+
+
+def _stands_transposed(reader: Any, place: int, rank: int) -> bool:
+    """Return whether a linear's weight is read as (in, out), which PyTorch keeps as (out, in)."""
+    if rank != 2 or place != 1 or reader.op_type not in ("MatMul", "Gemm", "MatMulInteger"):
+        return False
+    return not any(a.name == "transB" and a.i for a in reader.attribute)

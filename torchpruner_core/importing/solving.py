@@ -14,6 +14,7 @@ from torchpruner_core.coupling.solve import solve
 from torchpruner_core.coupling.ties import Ties
 from torchpruner_core.errors import GraphError, TorchPrunerError
 from torchpruner_core.graph.naming import self_name
+from torchpruner_core.importing.external_data import is_archive, unpacked
 from torchpruner_core.importing.formats import read_model
 from torchpruner_core.importing.importer import ImportedGraph, read_graph
 from torchpruner_core.importing.input_shapes import InputSpecs
@@ -47,7 +48,9 @@ def solve_onnx(
     report = progress or (lambda stage, done: None)
     report("reading", 0.0)
     if isinstance(data, str | Path):
-        data = read_model(Path(data))
+        data = read_model(Path(data), weights=False)
+    elif is_archive(data):
+        data = unpacked(bytes(data), weights=False)
     weightless = strip_weights(data, keep_metadata=True)
     report("inferring shapes", 0.2)
     graph = read_graph(weightless, inputs)
@@ -113,6 +116,8 @@ def _metadata(graph: ImportedGraph) -> dict[str, Any]:
     unread = _unread(graph)
     if unread:
         found["unread"] = unread
+    if graph.transposed:
+        found["transposed"] = list(graph.transposed)
     if graph.notes:
         found["notes"] = list(graph.notes)
     return found

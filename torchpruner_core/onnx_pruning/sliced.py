@@ -14,6 +14,7 @@ from torchpruner_core.errors import CutError, GraphError
 from torchpruner_core.graph.dtypes import element_type
 from torchpruner_core.graph.nodes import DataNode
 from torchpruner_core.importing.bodies import all_graphs, flatten
+from torchpruner_core.importing.external_data import unpacked
 from torchpruner_core.importing.folding import apply_decisions
 from torchpruner_core.importing.importer import ImportedGraph, read_graph
 from torchpruner_core.importing.parsing import parse
@@ -84,6 +85,7 @@ class OpenModel:
 
 def open_model(data: bytes, result: CutResult) -> OpenModel:
     """Return ``data`` opened for ``result``; raises ``CutError`` where they do not belong together."""
+    data = unpacked(data)
     # By order: the result may come from another export of the model, with other names.
     inputs = [TensorSpec("", spec.shape, spec.dtype, spec.value) for spec in result.inputs]
     graph = read_graph(strip_weights(data), inputs or None)

@@ -11,6 +11,7 @@ from torch import nn
 from torchpruner_core.cut_dict import operator_owner
 from torchpruner_core.cut_result import AxisCuts, CutResult, OperatorChange
 from torchpruner_core.errors import CutMismatchError, ModulePrunerError, ReplayError
+from torchpruner_core.importing.notes import FOLDED_NORMS
 from torchpruner_core.pruning.module_pruners.base import BasePruner, TensorPruner, layer_change
 from torchpruner_core.pruning.module_pruners.registry import module_pruner_reg
 from torchpruner_core.pruning.tensors.journal import MISSING, AttributeChange, get_attribute
@@ -55,13 +56,32 @@ class Plan:
         return replace(self.cut, terminal=terminal)
 
 
+def _refuse_folded_norms(model: nn.Module, cut: CutResult) -> None:
+    """Refuse a cut of a file without batch norms for a model that has them: they would stay too long."""
+    folded = next((note for note in cut.notes if note.startswith(FOLDED_NORMS)), None)
+    norm = nn.modules.batchnorm._BatchNorm
+    name = next((name for name, module in model.named_modules() if isinstance(module, norm)), None)
+    if folded is not None and name is not None:
+        raise CutMismatchError(
+            f"the model has batch norms ({name}) that the analysed file has not: {folded}",
+            node=f"self.{name}",
+        )
+
+
 def make_plan(model: nn.Module, cut: CutResult) -> Plan:
     """Resolve every name and ask every module pruner.
 
     Raises :class:`CutMismatchError` or :class:`ModulePrunerError`; the model is only read.
     """
     local = LocalModel(model)
-    targets = local.find(cut)
+    _refuse_folded_norms(model, cut)
+    try:
+        targets = local.find(cut)
+    except CutMismatchError as error:
+        if not cut.notes:
+            raise
+        detail = f"{error.detail}. Of the file that was analysed: {'; '.join(cut.notes)}"
+        raise CutMismatchError(detail, **error.fields) from error
     plan = Plan(local, _at_every_module_name(under_every_name(cut, targets), local), targets)
     handled: set[int] = set()
     for name in _modules_of(plan):

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from torchpruner_core.cut_dict import Cut, fingerprint, read_cut
+from torchpruner_core.cut_dict import Cut, fingerprint, read_module_cut
 from torchpruner_core.cut_result import CutResult
 from torchpruner_core.errors import ModulePrunerError, ReplayError
 from torchpruner_core.exporting.unwrapping import unwrap
@@ -94,7 +94,7 @@ def set_cut(
     :class:`VerificationError`.
     """
     root = unwrap(model)
-    cut = read_cut(cut_dict)
+    cut = read_module_cut(cut_dict)
     check_wrappers(model)
     plan, followed = _plan(root, cut, inputs)
     with untouched(root):  # a rehearsal has tensors without values, which nothing must keep
@@ -144,7 +144,7 @@ def recovery_cut(model: ModelT, cut_dict: Cut, param_context: CutContext) -> Mod
     :class:`ContextMismatchError`, and leaves the model as it was.
     """
     root = unwrap(model)
-    cut = read_cut(cut_dict)
+    cut = read_module_cut(cut_dict)
     local = LocalModel(root)
     context = check_context(local, cut, param_context, "cut")
     cut = replace(cut, terminal={**cut.terminal, **context.followed})

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from torchpruner_core.cut_dict import Cut, fingerprint, read_cut
+from torchpruner_core.cut_dict import Cut, fingerprint, read_module_cut
 from torchpruner_core.cut_result import AxisCuts, CutResult
 from torchpruner_core.errors import ContextMismatchError, OptimizerStateError
 from torchpruner_core.exporting.unwrapping import unwrap
@@ -90,7 +90,7 @@ def set_cut_optimizer(
     Returns the same optimizer and the context that :func:`recovery_optimizer` needs. Raises
     :class:`OptimizerStateError` for a state tensor that cannot be matched; nothing is changed then.
     """
-    cut = read_cut(cut_dict)
+    cut = read_module_cut(cut_dict)
     local = LocalModel(unwrap(model))
     followed = followed_along(local.root, fingerprint(cut))
     tracked = _tracked(local, optimizer, cut, cut.shapes, followed)
@@ -124,7 +124,7 @@ def recovery_optimizer(
     full shape with the value such state starts from. May be called before or after
     :func:`recovery_cut`. Returns the same optimizer. Raises :class:`ContextMismatchError`.
     """
-    cut = read_cut(cut_dict)
+    cut = read_module_cut(cut_dict)
     _check(optimizer, cut, param_context)
     local = LocalModel(unwrap(model))
     tracked = _tracked(local, optimizer, cut, param_context.shapes, param_context.followed)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from torchpruner_core.cut_dict import Cut, read_cut
+from torchpruner_core.cut_dict import Cut, read_module_cut
 from torchpruner_core.errors import ReplayError
 from torchpruner_core.exporting.unwrapping import unwrap
 from torchpruner_core.pruning.cut import recovery_cut, set_cut
@@ -115,7 +115,7 @@ def verify_cut(
     touched. Raises what :func:`set_cut` raises where the cut cannot be replayed, and
     :class:`ReplayError` where the model itself does not run on these inputs.
     """
-    cut = read_cut(result)
+    cut = read_module_cut(result)
     args, kwargs = arguments(inputs)
     subject = copied(unwrap(model)).eval()
     randomise_norms(subject, seed)

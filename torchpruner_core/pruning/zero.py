@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from torchpruner_core.cut_dict import Cut, fingerprint, read_cut
+from torchpruner_core.cut_dict import Cut, fingerprint, read_module_cut
 from torchpruner_core.errors import ModulePrunerError, ReplayError
 from torchpruner_core.exporting.unwrapping import unwrap
 from torchpruner_core.pruning.change_list import under_every_name
@@ -35,7 +35,7 @@ def set_zero(model: ModelT, cut_dict: Cut) -> tuple[ModelT, CutContext]:
     :class:`ReplayError`, and leaves the model as it was.
     """
     root = unwrap(model)
-    cut = read_cut(cut_dict)
+    cut = read_module_cut(cut_dict)
     local = LocalModel(root)
     targets = [t for t in local.find(cut) if not cut.renumbers.keys() & set(t.names)]
     everywhere = under_every_name(cut, targets)
@@ -75,7 +75,7 @@ def recovery_zero(model: ModelT, cut_dict: Cut, param_context: CutContext) -> Mo
     Returns the same model. Raises :class:`ContextMismatchError`, and leaves the model as it was.
     """
     root = unwrap(model)
-    cut = read_cut(cut_dict)
+    cut = read_module_cut(cut_dict)
     local = LocalModel(root)
     context = check_context(local, cut, param_context, "zero")
     axes = {

@@ -176,7 +176,7 @@ def specs_of(inputs: Any) -> list[TensorSpec]:
 
 def _spec(name: str, value: Any) -> TensorSpec:
     if isinstance(value, TensorSpec):
-        return TensorSpec(name or value.name, value.shape, value.dtype)
+        return TensorSpec(name or value.name, value.shape, value.dtype, value.value)
     if _is_tensor(value):
         dtype = str(value.dtype).removeprefix("torch.")
         return TensorSpec(name, tuple(int(size) for size in value.shape), dtype)

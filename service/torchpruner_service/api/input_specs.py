@@ -52,7 +52,14 @@ def to_specs(inputs: Sequence[InputSpec]) -> list[TensorSpec]:
                 input=item.name,
                 received=item.dtype,
             )
-        specs.append(TensorSpec(item.name, tuple(item.shape), item.dtype))
+        value = None if item.value is None else tuple(item.value)
+        if value is not None and len(value) != prod(item.shape):
+            raise InvalidRequest(
+                f"input {item.name!r} has the shape {item.shape}, and its value {len(value)} numbers",
+                slug="invalid-inputs",
+                input=item.name,
+            )
+        specs.append(TensorSpec(item.name, tuple(item.shape), item.dtype, value))
     names = [spec.name for spec in specs if spec.name]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:

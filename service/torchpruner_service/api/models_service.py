@@ -321,6 +321,7 @@ def assemble(
         }
         or None,
         "message": message,
+        "notes": facts.get("notes"),
     }
 
 

@@ -42,11 +42,16 @@ class Problem(BaseModel):
 
 
 class InputSpec(Body):
-    """One input of a model: its name, shape (no dynamic dimensions) and dtype."""
+    """One input of a model: its name, shape (no dynamic dimensions) and dtype.
+
+    `value`, flat, is what the input always holds (a sampling rate): conditions that follow from it are
+    decided when the graph is built.
+    """
 
     name: str = Field(default="", max_length=200)
     shape: list[Annotated[int, Field(ge=0, le=2**31 - 1)]] = Field(max_length=16)
     dtype: str = Field(default="float32", max_length=20)
+    value: list[int | float] | None = Field(default=None, max_length=64)
 
     model_config = ConfigDict(
         extra="forbid",
@@ -257,6 +262,9 @@ class ModelView(BaseModel):
     parent: str | None = None
     problem: dict[str, Any] | None = None
     message: str | None = Field(default=None, description="What a person should know or do now")
+    notes: list[str] | None = Field(
+        default=None, description="What the file has lost (names, norms), and how to keep it"
+    )
 
 
 class JobView(BaseModel):

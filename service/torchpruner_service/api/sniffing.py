@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 from torchpruner_core.errors import InvalidModelError
+from torchpruner_core.importing.external_data import model_in
 from torchpruner_core.importing.wire import holds_graph, tensor_headers
 from torchpruner_service.problems import InvalidUpload
 
@@ -50,7 +51,8 @@ def _sniff_onnx(view: mmap.mmap) -> str:
             if header.external:
                 raise InvalidUpload(
                     f"initializer {header.name!r} keeps its data in another file, which was not "
-                    "uploaded; save the model in one file, or without its weights",
+                    "uploaded; send a zip of the model and its data files, save the model in one file, or "
+                    "leave out its weights",
                     slug="external-data",
                     initializer=header.name[:200],
                 )
@@ -103,6 +105,8 @@ def _sniff_zip(path: Path, size: int, max_unpacked: int) -> str:
         return "pt2"
     if any("/code/" in name for name in names):
         return "torchscript"
+    if model_in([entry.filename for entry in entries]) is not None:
+        return "onnx"
     raise InvalidUpload(
         "the archive holds no program: a state_dict or a pickled module cannot be analysed; "
         "save the "

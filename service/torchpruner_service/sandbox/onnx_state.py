@@ -22,14 +22,16 @@ ROOT = "self."
 def named_initializers(path: Path, inputs: list[TensorSpec]) -> Iterator[tuple[str, Any, int]]:
     """Yield ``(name, TensorProto, storage)``; ``storage`` is equal for names that are tied, else
     0."""
-    import onnx
-
     from torchpruner_core import strip_weights
+    from torchpruner_core.importing.external_data import unpacked
+    from torchpruner_core.importing.folding import apply_decisions
     from torchpruner_core.importing.importer import read_graph
+    from torchpruner_core.importing.parsing import parse
 
-    data = path.read_bytes()
+    data = unpacked(path)
     graph = read_graph(strip_weights(data), inputs or None)
-    model = onnx.load_model_from_string(data)
+    model = parse(data)
+    apply_decisions(model, graph.decided)
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
     sources = {
         node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Identity"

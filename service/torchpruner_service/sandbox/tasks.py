@@ -31,7 +31,8 @@ def build(args: dict[str, Any], out: FrameWriter) -> dict[str, Any]:
     from torchpruner_service.sandbox.weightless import lacks_weights
 
     out.data(graph.to_bytes())
-    return {"weightless": args["format"] == "onnx" and lacks_weights(data)}
+    whole = args["format"] != "onnx" or _is_archive(Path(args["path"]))
+    return {"weightless": not whole and lacks_weights(data)}
 
 
 def weights(args: dict[str, Any], out: FrameWriter) -> dict[str, Any]:
@@ -59,9 +60,10 @@ def onnx(args: dict[str, Any], out: FrameWriter) -> dict[str, Any]:
 def attach(args: dict[str, Any], out: FrameWriter) -> dict[str, Any]:
     """Return the sha256 of an ONNX file without its weights."""
     from torchpruner_core import strip_weights
+    from torchpruner_core.importing.external_data import unpacked
 
     out.progress("comparing", 20)
-    stripped = strip_weights(Path(args["path"]).read_bytes())
+    stripped = strip_weights(unpacked(Path(args["path"])))
     return {"sha256": hashlib.sha256(stripped).hexdigest(), "size": len(stripped)}
 
 
@@ -104,6 +106,14 @@ TASKS: dict[str, Callable[[dict[str, Any], FrameWriter], dict[str, Any]]] = {
 }
 
 
+def _is_archive(path: Path) -> bool:
+    """Whether an ONNX model came with its data files, which the graph was built without."""
+    from torchpruner_core.importing.external_data import is_archive
+
+    with path.open("rb") as file:
+        return is_archive(file.read(4))
+
+
 def _onnx_bytes(
     args: dict[str, Any], out: FrameWriter, start: float, end: float, *, weights: bool = True
 ) -> bytes:
@@ -111,7 +121,9 @@ def _onnx_bytes(
     path = Path(args["path"])
     if args["format"] == "onnx":
         out.progress("reading", start)
-        return path.read_bytes()
+        from torchpruner_core.importing.external_data import unpacked
+
+        return unpacked(path, weights=weights)
     from torchpruner_core import export_onnx
 
     out.progress("exporting", start)

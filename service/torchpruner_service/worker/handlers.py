@@ -210,6 +210,7 @@ def facts_of(graph: SolvedGraph, weightless: bool) -> dict[str, Any]:
         "params": graph.params(),
         "flops": graph.flops(),
         "weightless": weightless,
+        "notes": [str(note) for note in graph.metadata.get("notes", ())],
         "inputs": [graph.spec(name).to_dict() for name in graph.inputs],
         "outputs": [graph.spec(name).to_dict() for name in graph.outputs],
     }

@@ -1,0 +1,227 @@
+"""ONNX models in several files: the program, and files beside it that hold its large tensors.
+
+They come as a path whose data files lie beside it, or as one zip archive of all of them, which is how
+a model of more than 2 GB is one upload. Names of data files come from the model: none may lead out of
+its folder or archive, and no tensor may be longer than its file or shorter than its shape.
+Source: https://onnx.ai/onnx/repo-docs/ExternalData.html
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable, Iterator
+from math import prod
+from pathlib import Path, PurePosixPath
+from typing import IO, TYPE_CHECKING, Any
+
+from torchpruner_core.errors import InvalidModelError, UnsupportedModelError
+from torchpruner_core.importing.bodies import all_graphs
+from torchpruner_core.importing.wire import KEEP_FLOAT_BYTES, KEEP_INTEGER_BYTES, tensor_headers
+
+if TYPE_CHECKING:
+    import onnx
+
+ONE_FILE = 2_000_000_000
+"""Bytes that one ONNX message holds: protocol buffers end at 2 GiB."""
+
+_INTEGERS = frozenset({2, 3, 4, 5, 6, 7, 9, 12, 13})
+
+Opener = Callable[[str], IO[bytes]]
+"""Opens a data file by the name that the model says."""
+
+
+def is_archive(data: bytes | bytearray | memoryview) -> bool:
+    """Return whether ``data`` begins as a zip archive does."""
+    return bytes(data[:4]) == b"PK\x03\x04"
+
+
+def model_in(names: list[str]) -> str | None:
+    """Return the one member of an archive that is an ONNX file, ``None`` where there is none or more."""
+    found = [name for name in names if name.lower().endswith(".onnx")]
+    return found[0] if len(found) == 1 else None
+
+
+def has_external_data(data: bytes) -> bool:
+    """Return whether a tensor of the main graph is stored in another file."""
+    return any(header.external for header in tensor_headers(data))
+
+
+def unpacked(source: bytes | Path, *, weights: bool = True) -> bytes:
+    """Return the ONNX model in a zip archive, or in a file whose data files lie beside it, as one message.
+
+    Without ``weights`` only the small tensors that shapes are computed from are read, so that a model of
+    any size can be analysed. Bytes and files that are a whole model already are returned as they are.
+    Raises ``InvalidModelError`` where parts are missing or lead elsewhere, ``UnsupportedModelError`` where
+    the whole is larger than one message.
+    """
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            if is_archive(file.read(4)):
+                file.seek(0)
+                return _from_archive(file, weights) or source.read_bytes()
+        data = source.read_bytes()
+        if not has_external_data(data):
+            return data
+        return _joined(data, _beside(source.parent), weights)
+    if not is_archive(source):
+        return source
+    return _from_archive(io.BytesIO(source), weights) or source
+
+
+def _from_archive(file: IO[bytes], weights: bool) -> bytes | None:
+    """Return the model in an archive; ``None`` where it holds no ONNX file, or several."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            name = model_in(archive.namelist())
+            if name is None:
+                return None
+            folder = PurePosixPath(name).parent
+            members = {info.filename: info for info in archive.infolist()}
+            if any(info.flag_bits & 1 for info in members.values()):
+                raise InvalidModelError("the archive is encrypted; pack it without a password")
+
+            def opener(location: str) -> IO[bytes]:
+                member = str(folder / location)
+                if member not in members:
+                    raise InvalidModelError(
+                        f"the model keeps tensors in {location!r}, which is not in the archive; it "
+                        f"holds {', '.join(sorted(members)[:10])}"
+                    )
+                return archive.open(member)
+
+            if members[name].file_size > ONE_FILE:
+                raise UnsupportedModelError(f"{name} is larger than one ONNX message can be")
+            data = archive.read(name)
+            return _joined(data, opener, weights) if has_external_data(data) else data
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, OSError) as error:
+        raise InvalidModelError(f"the archive is damaged or truncated: {error}") from error
+
+
+def _beside(folder: Path) -> Opener:
+    def opener(location: str) -> IO[bytes]:
+        path = folder / location
+        try:
+            inside = path.resolve(strict=True).is_relative_to(folder.resolve())
+        except OSError as error:
+            raise InvalidModelError(
+                f"the model keeps tensors in {location!r}, which is not beside it: {error.strerror}"
+            ) from error
+        if not inside or not path.is_file():
+            raise InvalidModelError(f"the data file {location!r} leads out of the model's folder")
+        return path.open("rb")
+
+    return opener
+
+
+def _joined(data: bytes, opener: Opener, weights: bool) -> bytes:
+    import onnx
+
+    try:
+        model = onnx.load_model_from_string(data)
+    except Exception as error:
+        raise InvalidModelError(f"the file is not a valid ONNX model: {error}") from error
+    total = len(data)
+    for tensor in _tensors(model):
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            continue
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        location = _checked_location(entries.get("location", ""), tensor.name)
+        expected = _size(tensor)
+        limit = KEEP_INTEGER_BYTES if tensor.data_type in _INTEGERS else KEEP_FLOAT_BYTES
+        if weights or expected <= limit:
+            total += expected
+            if total > ONE_FILE:
+                raise UnsupportedModelError(
+                    "the model and its weights are larger than the 2 GB of one ONNX file; its graph can "
+                    "be analysed, and a cut replayed on the module, without them"
+                )
+            tensor.raw_data = _read(opener, location, entries, expected, tensor.name)
+        del tensor.external_data[:]
+        tensor.ClearField("data_location")
+    whole: bytes = model.SerializeToString()
+    return whole
+
+
+def _tensors(model: onnx.ModelProto) -> Iterator[Any]:
+    for graph in all_graphs(model.graph):
+        yield from graph.initializer
+        for node in graph.node:
+            for attribute in node.attribute:
+                if attribute.HasField("t"):
+                    yield attribute.t
+
+
+def _checked_location(location: str, tensor: str) -> str:
+    path = PurePosixPath(location)
+    wrong = not location or path.is_absolute() or ".." in path.parts or "\\" in location
+    if wrong or ":" in path.parts[0] or "\0" in location:
+        raise InvalidModelError(
+            f"the tensor {tensor!r} is stored in {location!r}, which is no name of a file beside the model"
+        )
+    return location
+
+
+def _size(tensor: Any) -> int:
+    """Return how many bytes a tensor takes; raises where its shape makes no sense."""
+    import onnx
+
+    count = prod(tensor.dims)
+    if any(size < 0 for size in tensor.dims) or count >= 1 << 62:
+        raise InvalidModelError(f"the tensor {tensor.name!r} declares impossible dimensions")
+    packed = {onnx.TensorProto.INT4: 2, onnx.TensorProto.UINT4: 2, onnx.TensorProto.FLOAT4E2M1: 2}
+    if tensor.data_type in packed:
+        return -(-count // packed[tensor.data_type])
+    try:
+        width = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    except (KeyError, TypeError) as error:
+        raise InvalidModelError(f"the tensor {tensor.name!r} has no known type") from error
+    return int(count * width)
+
+
+def _read(
+    opener: Opener, location: str, entries: dict[str, str], expected: int, name: str
+) -> bytes:
+    try:
+        offset, length = int(entries.get("offset", 0)), int(entries.get("length", expected))
+    except ValueError as error:
+        raise InvalidModelError(f"the tensor {name!r} says no number for its place") from error
+    if offset < 0 or length != expected:
+        raise InvalidModelError(
+            f"the tensor {name!r} takes {expected} bytes by its shape, and {length} at {offset} of "
+            f"{location!r} by its entry"
+        )
+    with opener(location) as file:
+        file.seek(offset)
+        data = file.read(expected)
+    if len(data) != expected:
+        raise InvalidModelError(
+            f"the tensor {name!r} ends behind the end of {location!r}: the file is cut short"
+        )
+    return data
+
+
+def packed(path: Path) -> bytes | None:
+    """Return a zip archive of an ONNX file and its data files, ``None`` where there are none beside it.
+
+    What it holds are the model and the files that its tensors name, stored without compression.
+    """
+    import onnx
+
+    data = path.read_bytes()
+    if is_archive(data) or not has_external_data(data):
+        return None
+    locations = {
+        entry.value
+        for tensor in _tensors(onnx.load_model_from_string(data))
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    opener = _beside(path.parent)
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("model.onnx", data)
+        for location in sorted(locations):
+            with opener(_checked_location(location, path.name)) as file:
+                archive.writestr(location, file.read())
+    return stream.getvalue()
