@@ -171,7 +171,7 @@ def _size(tensor: Any) -> int:
         raise InvalidModelError(f"the tensor {tensor.name!r} declares impossible dimensions")
     packed = {onnx.TensorProto.INT4: 2, onnx.TensorProto.UINT4: 2, onnx.TensorProto.FLOAT4E2M1: 2}
     if tensor.data_type in packed:
-        return -(-count // packed[tensor.data_type])
+        return int(-(-count // packed[tensor.data_type]))
     try:
         width = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
     except (KeyError, TypeError) as error:

@@ -21,7 +21,7 @@ from torchpruner_client.errors import (
     ServiceError,
     ServiceUnreachable,
 )
-from torchpruner_client.local_files import parse_cut, prune_file
+from torchpruner_client.local_files import parse_cut, parse_value, prune_file
 from torchpruner_client.synchronous import Client, RemoteModel
 from torchpruner_core.cut_result import CutRequest, CutResult, TensorSpec
 from torchpruner_core.errors import TorchPrunerError
@@ -47,11 +47,17 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON")]
 Model = Annotated[str, typer.Argument(help="A model's id or name")]
 Input = Annotated[
     list[str] | None,
-    typer.Option("--input", "-i", help="NAME:SHAPE:DTYPE, like x:1x3x224x224:float32. Repeatable"),
+    typer.Option(
+        "--input",
+        "-i",
+        help="NAME:SHAPE:DTYPE, like x:1x3x224x224:float32; with a value that never changes, "
+        "sr:scalar:int64=16000. Repeatable",
+    ),
 ]
 
 _SPEC = re.compile(
-    r"^(?:(?P<name>.+?):)?(?P<shape>\d+(?:[x,]\d+)*|scalar)(?::(?P<dtype>[a-z0-9]+))?$"
+    r"^(?:(?P<name>.+?):)?(?P<shape>\d+(?:[x,]\d+)*|scalar)(?::(?P<dtype>[a-z0-9]+))?"
+    r"(?:=(?P<value>[-+.,0-9e]+))?$"
 )
 
 
@@ -114,6 +120,8 @@ def upload(
                 f"{counts['params']:,} parameters, "
                 f"{counts['flops']:,} FLOPs"
             )
+        for note in remote.info.notes:
+            _out.print(f"note: {note}", soft_wrap=True)
 
 
 @app.command()
@@ -332,7 +340,7 @@ def prune(
         _fail(
             f"{error}; pruning a file needs the extra onnx: pip install 'torchpruner-service[onnx]'"
         )
-    except (TorchPrunerError, OSError) as error:
+    except (TorchPrunerError, OSError, ValueError) as error:
         _fail(str(error))
     result = done.result
     if as_json:
@@ -389,7 +397,8 @@ def parse_input(text: str) -> TensorSpec:
     if match is None:
         _fail(f"--input {text!r} does not read as NAME:SHAPE:DTYPE, like x:1x3x224x224:float32")
     shape = () if match["shape"] == "scalar" else tuple(map(int, re.split("[x,]", match["shape"])))
-    return TensorSpec(match["name"] or "", shape, match["dtype"] or "float32")
+    value = None if match["value"] is None else parse_value(f"{text[:40]}={match['value']}")[1]
+    return TensorSpec(match["name"] or "", shape, match["dtype"] or "float32", value)
 
 
 @contextmanager

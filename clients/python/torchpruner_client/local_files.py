@@ -38,7 +38,7 @@ def parse_cut(text: str, parse_index: Any) -> CutRequest:
 
 def parse_value(text: str) -> tuple[str, tuple[int | float, ...]]:
     """Return the name and numbers of ``sr=16000``; raises ``InputSpecError`` for anything else."""
-    name, equals, numbers = text.partition("=")
+    name, equals, numbers = text.rpartition("=")
     try:
         if not name or not equals:
             raise ValueError
@@ -70,7 +70,7 @@ def specs_of(
         name = spec.name or (names[position] if position < len(names) else "")
         info = infos.get(name)
         dtype = spec.dtype if info is None else dtype_name(info.type.tensor_type.elem_type)
-        found[name] = TensorSpec(name, spec.shape, dtype)
+        found[name] = TensorSpec(name, spec.shape, dtype, spec.value)
     for text in values:
         name, numbers = parse_value(text)
         if name not in infos:

@@ -31,6 +31,8 @@ class ModelInfo:
     created_at: float = 0.0
     owner: str = ""
     job: str | None = None
+    notes: tuple[str, ...] = ()
+    """What the file has lost (names, norms), and how to keep it."""
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ModelInfo:
@@ -52,6 +54,7 @@ class ModelInfo:
             created_at=float(data.get("created_at") or 0.0),
             owner=data.get("owner") or "",
             job=data.get("job"),
+            notes=tuple(data.get("notes") or ()),
         )
 
 

@@ -44,7 +44,7 @@ class Source:
 
     def whole(self) -> Path | bytes:
         """Return the file with its weights; for a module that exports them now."""
-        if isinstance(self.origin, _Exported):
+        if isinstance(self.origin, _Exported | _DataFiles):
             return self.origin.whole()
         return self.origin if self.origin is not None else self.content
 
@@ -78,6 +78,12 @@ def source_of(model: Any, inputs: Any, weights: bool | None) -> Source:
 
 def _file_source(content: Path | bytes, inputs: Any, weights: bool | None) -> Source:
     specs = specs_of(inputs)
+    beside = _DataFiles.of(content)
+    if beside is not None:
+        size = content.stat().st_size if isinstance(content, Path) else len(content)
+        if weights:
+            return Source(beside.whole(), specs, False, size)
+        return Source(beside.weightless(), specs, True, size, origin=beside)
     head = _head(content)
     size = content.stat().st_size if isinstance(content, Path) else len(content)
     is_archive = head[:2] == b"PK"
@@ -98,6 +104,36 @@ def _file_source(content: Path | bytes, inputs: Any, weights: bool | None) -> So
         # The service says what is wrong with it better than a guess from here would.
         return Source(content, specs, False, size)
     return Source(stripped, specs, True, size, origin=content)
+
+
+class _DataFiles:
+    """An ONNX file whose tensors lie in files beside it; with them it is sent as a zip."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @classmethod
+    def of(cls, content: Path | bytes) -> _DataFiles | None:
+        """Return the model at a path, ``None`` where it is whole, or nothing of the kind."""
+        from torchpruner_core.importing.external_data import has_external_data
+
+        if not isinstance(content, Path) or content.suffix.lower() != ".onnx":
+            return None
+        try:
+            return cls(content) if has_external_data(content.read_bytes()) else None
+        except InvalidModelError:
+            return None  # the service says better what is wrong with it
+
+    def weightless(self) -> bytes:
+        from torchpruner_core.importing.external_data import unpacked
+        from torchpruner_core.importing.wire import strip_weights
+
+        return strip_weights(unpacked(self._path, weights=False))
+
+    def whole(self) -> bytes:
+        from torchpruner_core.importing.external_data import packed
+
+        return packed(self._path) or self._path.read_bytes()
 
 
 def _module_source(model: Any, inputs: Any, weights: bool | None) -> Source:

@@ -1,4 +1,7 @@
-"""Input shapes as callers write them: JSON, or ``name:1x3x224x224:float32`` for a command line."""
+"""Input shapes as callers write them: JSON, or ``name:1x3x224x224:float32`` for a command line.
+
+``sr:scalar:int64=16000`` gives the value as well that an input always holds.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ DTYPES = {
 
 _SHORT = re.compile(
     r"(?:(?P<name>.{1,200}?):)?(?P<shape>[0-9]{1,18}(?:[x,][0-9]{1,18})*|scalar)"
-    r"(?::(?P<dtype>[a-z0-9]{1,20}))?"
+    r"(?::(?P<dtype>[a-z0-9]{1,20}))?(?:=(?P<value>[-+.,0-9e]{1,1000}))?"
 )
 _LIST = TypeAdapter(list[InputSpec])
 
@@ -95,9 +98,20 @@ def _parse_short(text: str) -> InputSpec:
     shape = match["shape"]
     sizes = [] if shape == "scalar" else [int(size) for size in re.split("[x,]", shape)]
     try:
-        return InputSpec(name=match["name"] or "", shape=sizes, dtype=match["dtype"] or "float32")
+        value = None if match["value"] is None else [_number(n) for n in match["value"].split(",")]
+        return InputSpec(
+            name=match["name"] or "", shape=sizes, dtype=match["dtype"] or "float32", value=value
+        )
     except ValidationError as error:
         raise InvalidRequest(
             f"input {text[:200]!a}: {error.errors(include_url=False)[0]['msg']}",
             slug="invalid-inputs",
         ) from error
+    except ValueError as error:
+        raise InvalidRequest(
+            f"input {text[:200]!a}: its value is no number", slug="invalid-inputs"
+        ) from error
+
+
+def _number(text: str) -> int | float:
+    return float(text) if "." in text or "e" in text else int(text)

@@ -51,7 +51,9 @@ class InputSpec(Body):
     name: str = Field(default="", max_length=200)
     shape: list[Annotated[int, Field(ge=0, le=2**31 - 1)]] = Field(max_length=16)
     dtype: str = Field(default="float32", max_length=20)
-    value: list[int | float] | None = Field(default=None, max_length=64)
+    value: list[int | float] | None = Field(
+        default=None, max_length=64, exclude_if=lambda value: value is None
+    )
 
     model_config = ConfigDict(
         extra="forbid",

@@ -1,0 +1,112 @@
+"""ONNX files as people have them, over the service: data files in a zip, values of inputs, notes."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from safetensors.numpy import load
+from torch import nn
+
+from tests.core.graph.test_foreign_files import external, packed
+from tests.core.operators.test_control_flow import spoken
+from tests.service.running import RunningService
+from torchpruner_client import Client
+
+
+def test_a_zip_of_a_model_and_its_data_files_is_one_upload(
+    service: RunningService, tmp_path: Path
+) -> None:
+    path = external(tmp_path)
+    with Client(service.url) as client:
+        remote = client.upload(packed(path), name="zipped")
+        assert remote.info.state == "ready" and remote.info.counts["params"] == 900
+        assert not remote.info.weightless
+        result = remote.cut_analysis("self.a", [0, 7], 1)
+        target = tmp_path / "pruned.onnx"
+        remote.download_onnx(result, target)
+        weights = {t.name: numpy_helper.to_array(t) for t in onnx.load(target).graph.initializer}
+        whole = {t.name: numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer}
+        np.testing.assert_array_equal(weights["a"], np.delete(whole["a"], [0, 7], axis=1))
+
+
+def test_the_sdk_sends_data_files_along_or_leaves_the_weights_out(
+    service: RunningService, tmp_path: Path
+) -> None:
+    path = external(tmp_path)
+    with Client(service.url) as client:
+        bare = client.upload(path, name="bare")
+        assert bare.info.weightless and bare.info.counts["params"] == 900
+        whole = client.upload(path, name="whole", weights=True)
+        assert not whole.info.weightless
+        assert whole.cut_analysis("self.a", [3], 1) == bare.cut_analysis("self.a", [3], 1)
+
+
+@pytest.mark.parametrize("location", ["../data.bin", "/etc/passwd", "other.bin"])
+def test_data_files_that_lead_elsewhere_fail_in_words(
+    service: RunningService, tmp_path: Path, location: str
+) -> None:
+    path = external(tmp_path)
+    model = onnx.load(path, load_external_data=False)
+    # A small tensor of integers is read when the graph is built.
+    shape = numpy_helper.from_array(np.array([2, 20]), "shape")
+    shape.ClearField("raw_data")
+    shape.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", "0"), ("length", "16")):
+        shape.external_data.add(key=key, value=value)
+    model.graph.initializer.append(shape)
+    model.graph.node[0].input[0] = "r"
+    model.graph.node.insert(0, helper.make_node("Reshape", ["x", "shape"], ["r"]))
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("model.onnx", model.SerializeToString())
+        archive.write(tmp_path / "data.bin", "data.bin")
+    answer = service.client.post("/v1/models", content=stream.getvalue())
+    assert answer.status_code == 202
+    wrong = r"no name of a file|not in the archive"
+    with Client(service.url) as client, pytest.raises(Exception, match=wrong):
+        client.model(answer.json()["id"]).wait()
+
+
+def test_a_value_of_an_input_decides_conditions(service: RunningService) -> None:
+    content = spoken()
+    answer = service.client.post(
+        "/v1/models", params={"input": ["x:2x3", "sr:scalar:int64=16000"]}, content=content
+    )
+    assert answer.status_code == 202, answer.text
+    with Client(service.url) as client:
+        remote = client.model(answer.json()["id"])
+        remote.wait()
+        assert remote.info.inputs[1].value == (16000,)
+        result = remote.cut_analysis("self.w", [0], 1)
+        assert result.inputs[1].value == (16000,)
+    shown = service.client.get(f"/v1/models/{answer.json()['id']}").json()
+    assert "value" not in shown["inputs"][0] and shown["inputs"][1]["value"] == [16000]
+    bad = service.client.post(
+        "/v1/models", params={"input": ["x:2x3", "sr:scalar:int64=1,2"]}, content=content
+    )
+    assert bad.status_code == 422 and "2 numbers" in bad.json()["detail"]
+
+
+def test_what_a_file_has_lost_is_told_and_its_weights_are_named(
+    service: RunningService, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(12, 24), nn.ReLU(), nn.Linear(24, 6)).eval()
+    stream = io.BytesIO()
+    torch.onnx.export(model, (torch.randn(2, 5, 12),), stream, dynamo=False)
+    with Client(service.url) as client:
+        remote = client.upload(stream.getvalue(), weights=True)
+        assert any("torch.onnx.export" in note for note in remote.info.notes)
+        result = remote.cut_analysis("self.0.weight", [0, 1], 1)
+        target = tmp_path / "pruned.safetensors"
+        remote.download_pruned(result, target)
+    weights = load(target.read_bytes())
+    kept = model[0].weight.detach().numpy()[2:]
+    np.testing.assert_array_equal(weights["0.weight"], kept.T)
