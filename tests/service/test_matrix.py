@@ -112,11 +112,15 @@ def world() -> Iterator[World]:
         made = owner.post(f"/v1/models/{shown['id']}/pruned-weights", json={"result": cut}).json()
         artifact = owner.get(f"/v1/artifacts/{made['id']}", params={"wait": 30}).json()
         assert artifact["state"] == "ready"
+        asked = owner.post(f"/v1/models/{shown['id']}/plans", json={"budget": {"params": "90%"}})
+        plan = owner.get(asked.headers["location"], params={"wait": 30}).json()
+        assert plan["state"] == "ready", plan
         ids = {
             "model": shown["id"],
             "digest": shown["blob"],
             "artifact": artifact["id"],
             "job": artifact["job"],
+            "plan": plan["id"],
             "upload": owner.post("/v1/uploads", json={"length": 10}).json()["id"],
         }
         anonymous = httpx.Client(base_url=service.url, timeout=30)
@@ -158,6 +162,7 @@ def test_the_owner_still_has_everything(world: World) -> None:
     assert world.owner.get(f"/v1/jobs/{ids['job']}").json()["state"] == "ready"
     assert world.owner.get(f"/v1/uploads/{ids['upload']}").json()["offset"] == 0
     assert world.owner.head(f"/v1/blobs/{ids['digest']}").status_code == 200
+    assert world.owner.get(f"/v1/plans/{ids['plan']}").json()["state"] == "ready"
     lineage = world.owner.get(f"/v1/models/{ids['model']}/lineage").json()
     assert lineage["children"] == []
 
@@ -168,12 +173,13 @@ def test_the_same_model_of_another_tenant_opens_nothing_else(world: World) -> No
     shown = world.foreign.post("/v1/models", content=strip_weights(whole)).json()
     assert shown["id"] == world.ids["model"]
     for method, path in ROUTES:
-        if "{artifact}" in path or "{job}" in path or "{upload}" in path:
+        if any(f"{{{name}}}" in path for name in ("artifact", "job", "plan", "upload")):
             assert world.ask(world.foreign, method, path).status_code == 404, (method, path)
         elif method in ("get", "head"):
             answer = world.ask(world.foreign, method, path)
-            for secret in ("secret", world.ids["artifact"], world.ids["upload"], world.ids["job"]):
-                assert secret not in answer.text, (method, path)
+            for name in ("artifact", "job", "plan", "upload"):
+                assert world.ids[name] not in answer.text, (method, path)
+            assert "secret" not in answer.text, (method, path)
     refused = world.ask(world.foreign, "post", "/v1/models/{model}/pruned-weights")
     assert (refused.status_code, refused.json()["type"]) == (409, "weights-required")
 
