@@ -9,15 +9,8 @@ import anyio.to_thread
 from torchpruner_core.cut_result import CutResult
 from torchpruner_service.api.app_state import AppState
 from torchpruner_service.api.cut_results import fitting_result
-from torchpruner_service.api.models_service import (
-    find_job,
-    graph_of,
-    manifest_of,
-    submit,
-    tell_ready,
-    waiting_message,
-    weights_source,
-)
+from torchpruner_service.api.jobs_service import find_job, submit, tell_ready, waiting_message
+from torchpruner_service.api.models_service import graph_of, manifest_of, weights_source
 from torchpruner_service.api.schemas import Result
 from torchpruner_service.auth.api_keys import Principal
 from torchpruner_service.identity import artifact_id

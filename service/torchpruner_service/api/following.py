@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from torchpruner_service.api.app_state import AppState
+from torchpruner_service.api.jobs_service import find_job
 from torchpruner_service.api.jobs_view import job_view
-from torchpruner_service.api.models_service import find_job
 from torchpruner_service.problems import Unavailable
 
 FAST, SLOW = 0.05, 0.5

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torchpruner_service.api.app_state import AppState
-from torchpruner_service.api.models_service import seen_by, waiting_message
+from torchpruner_service.api.jobs_service import seen_by, waiting_message
 from torchpruner_service.problems import Unavailable
 from torchpruner_service.state.job_record import JobRecord
 

@@ -6,7 +6,7 @@ import secrets
 
 from torchpruner_service.api.app_state import AppState
 from torchpruner_service.api.artifacts_service import source_request
-from torchpruner_service.api.models_service import find_job, submit
+from torchpruner_service.api.jobs_service import find_job, submit
 from torchpruner_service.api.schemas import Latency
 from torchpruner_service.auth.api_keys import Principal
 from torchpruner_service.identity import short

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from torchpruner_service.api import models_service
+from torchpruner_service.api import jobs_service, models_service
 from torchpruner_service.api.app_state import AppState
 from torchpruner_service.api.catalog import Entry
 from torchpruner_service.problems import NotFound
@@ -46,7 +46,7 @@ async def list_views(
             continue
         fields = dict(models_service.READY)
         if record is not None:
-            seen = models_service.seen_by(record, tenant, entry.added_at)
+            seen = jobs_service.seen_by(record, tenant, entry.added_at)
             fields = models_service.state_fields(seen)
         found = _facts(record, counted)
         waits = record is not None and not record.ended
@@ -120,7 +120,7 @@ async def _with_weights(state: AppState, tenant: str, roots: Sequence[str]) -> s
 
 async def _waiting_message(state: AppState, records: dict[str, JobRecord]) -> str | None:
     waits = next((record for record in records.values() if not record.ended), None)
-    return None if waits is None else await models_service.waiting_message(state, waits.state)
+    return None if waits is None else await jobs_service.waiting_message(state, waits.state)
 
 
 def _facts(record: JobRecord | None, counted: dict[str, Any] | None) -> dict[str, Any]:

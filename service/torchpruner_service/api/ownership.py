@@ -8,7 +8,8 @@ from typing import Annotated, Any
 from fastapi import Depends
 
 from torchpruner_service.api.access import Reader, State
-from torchpruner_service.api.models_service import find_job, manifest_of
+from torchpruner_service.api.jobs_service import find_job
+from torchpruner_service.api.models_service import manifest_of
 from torchpruner_service.api.path_ids import ArtifactId, JobId, ModelId, PlanId
 from torchpruner_service.problems import NotFound
 from torchpruner_service.state.job_record import JobRecord

@@ -15,15 +15,8 @@ from torchpruner_core.planning.errors import RuleError
 from torchpruner_core.planning.rules import Rules
 from torchpruner_core.planning.scores import Scores
 from torchpruner_service.api.app_state import AppState
-from torchpruner_service.api.models_service import (
-    find_job,
-    graph_of,
-    manifest_of,
-    submit,
-    tell_ready,
-    waiting_message,
-    weights_source,
-)
+from torchpruner_service.api.jobs_service import find_job, submit, tell_ready, waiting_message
+from torchpruner_service.api.models_service import graph_of, manifest_of, weights_source
 from torchpruner_service.api.ownership import OwnedPlan
 from torchpruner_service.api.plan_schemas import PlanRequest
 from torchpruner_service.api.schemas import Result

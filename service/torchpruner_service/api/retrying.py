@@ -7,7 +7,7 @@ import time
 import anyio.to_thread
 
 from torchpruner_service.api.app_state import AppState
-from torchpruner_service.api.models_service import find_job, may_be_tried_again, seen_by, submit
+from torchpruner_service.api.jobs_service import find_job, may_be_tried_again, seen_by, submit
 from torchpruner_service.problems import Conflict
 from torchpruner_service.state.job_record import JobRecord
 from torchpruner_service.state.redis_clients import REDIS_ERRORS, unavailable

@@ -8,7 +8,8 @@ from fastapi import Request
 from torchpruner_service.api.app_state import AppState
 from torchpruner_service.api.blob_storing import store_blob
 from torchpruner_service.api.ingest import check_digest, expected_digest, stage
-from torchpruner_service.api.models_service import find_job, manifest_of, submit, view
+from torchpruner_service.api.jobs_service import find_job, submit
+from torchpruner_service.api.models_service import manifest_of, view
 from torchpruner_service.api.sniffing import sniff_file
 from torchpruner_service.auth.api_keys import Principal
 from torchpruner_service.identity import content_id

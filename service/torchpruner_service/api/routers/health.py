@@ -10,7 +10,7 @@ from torchpruner_service.api import schemas
 from torchpruner_service.api.access import MetricsReader, Reader, State
 from torchpruner_service.api.answers import json_answer
 from torchpruner_service.api.documented import problems
-from torchpruner_service.api.models_service import living_workers, waiting_message
+from torchpruner_service.api.jobs_service import living_workers, waiting_message
 from torchpruner_service.identity import engine_version
 from torchpruner_service.observability.metrics import MEDIA_TYPE, render
 from torchpruner_service.problems import Unavailable

@@ -11,12 +11,8 @@ from torchpruner_service.api import schemas
 from torchpruner_service.api.access import Reader, State, Writer
 from torchpruner_service.api.answers import json_answer
 from torchpruner_service.api.documented import problems
+from torchpruner_service.api.jobs_service import living_workers, seen_by, waiting_message
 from torchpruner_service.api.jobs_view import SHOWN, job_view
-from torchpruner_service.api.models_service import (
-    living_workers,
-    seen_by,
-    waiting_message,
-)
 from torchpruner_service.api.ownership import OwnJob
 from torchpruner_service.api.paging import Cursor, Limit, page
 from torchpruner_service.api.retrying import retried

@@ -13,9 +13,9 @@ from torchpruner_service.api.access import Reader, State, Writer
 from torchpruner_service.api.answers import json_answer
 from torchpruner_service.api.documented import problems
 from torchpruner_service.api.following import follow, wait_for
+from torchpruner_service.api.jobs_service import find_job
 from torchpruner_service.api.jobs_view import job_view
 from torchpruner_service.api.latency_service import request_latency
-from torchpruner_service.api.models_service import find_job
 from torchpruner_service.api.ownership import OwnJob
 from torchpruner_service.api.path_ids import ModelId
 from torchpruner_service.api.routers.artifacts import Webhook, WebhookSecret

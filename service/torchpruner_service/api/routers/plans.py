@@ -14,9 +14,9 @@ from torchpruner_service.api.answers import json_answer
 from torchpruner_service.api.artifacts_service import request_artifact
 from torchpruner_service.api.documented import problems
 from torchpruner_service.api.following import follow, wait_for
+from torchpruner_service.api.jobs_service import find_job
 from torchpruner_service.api.jobs_view import job_view
 from torchpruner_service.api.latency_service import request_latency
-from torchpruner_service.api.models_service import find_job
 from torchpruner_service.api.ownership import OwnModel, OwnPlan
 from torchpruner_service.api.paging import Cursor, Limit, page
 from torchpruner_service.api.path_ids import ModelId
