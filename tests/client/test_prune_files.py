@@ -124,3 +124,16 @@ def test_help_names_the_ways_to_say_what_goes():
     assert done.returncode == 0
     for part in ("--cut", "--flops", "--plan", "--value"):
         assert part in done.stdout
+
+
+def test_a_pruned_file_is_verified_on_two_batches_before_it_is_written(
+    file: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "half.onnx"
+    cut = ["--cut", "self.conv.weight[0]=0-15", "--input", "x:1x3x8x8:float32"]
+    done = run("prune", str(file), "-o", str(output), *cut, "--verify", "--json")
+    assert done.returncode == 0, done.stderr
+    verified = json.loads(done.stdout)["verified"]
+    assert ["a random batch" in verified[0], "a second random batch" in verified[1]] == [True, True]
+    shown = run("prune", str(file), "-o", str(output), *cut, "--verify")
+    assert "verified: on a random batch it differs by" in shown.stdout

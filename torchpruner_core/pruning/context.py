@@ -16,7 +16,7 @@ from torch import nn
 from torchpruner_core.cut_dict import fingerprint
 from torchpruner_core.cut_result import AxisCuts, CutResult
 from torchpruner_core.errors import ContextMismatchError
-from torchpruner_core.pruning.forward.verification import Comparison
+from torchpruner_core.onnx_pruning.verification import Comparison
 from torchpruner_core.pruning.tensors.journal import AttributeChange, get_attribute
 from torchpruner_core.pruning.tensors.slices import RemovedSlices
 from torchpruner_core.pruning.tensors.targets import LocalModel

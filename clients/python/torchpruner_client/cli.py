@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -44,6 +45,12 @@ _err = Console(stderr=True, markup=False)
 Url = Annotated[str | None, typer.Option("--url", help="The service; default TORCHPRUNER_URL")]
 Key = Annotated[str | None, typer.Option("--api-key", help="Default TORCHPRUNER_API_KEY")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON")]
+Verify = Annotated[
+    bool,
+    typer.Option(
+        "--verify", help="Run the pruned ONNX model beside the masked one; refuse a difference"
+    ),
+]
 Model = Annotated[str, typer.Argument(help="A model's id or name")]
 Input = Annotated[
     list[str] | None,
@@ -270,17 +277,24 @@ def download(
         Path | None,
         typer.Option("--cut", help="A result that `cut --save` wrote; none for all weights"),
     ] = None,
+    verify: Verify = False,
     url: Url = None,
     api_key: Key = None,
     as_json: AsJson = False,
 ) -> None:
     """Download pruned weights, or the pruned model as ONNX; the file's ending says which."""
+    if verify and (path.suffix != ".onnx" or cut is None):
+        _fail(
+            "--verify compares a pruned ONNX model with the original: give --cut, and a path.onnx"
+        )
     if path.suffix not in ENDINGS:
         _fail(f"{path} does not end in one of {', '.join(ENDINGS)}, which say what to write")
     result = None if cut is None else read_result(cut)
     with _connected(url, api_key) as client:
         remote = client.model(model)
-        if path.suffix == ".onnx":
+        if path.suffix == ".onnx" and verify:
+            _download_verified(remote, result, path)
+        elif path.suffix == ".onnx":
             remote.download_onnx(result, path)
         else:
             form = "npz" if path.suffix == ".npz" else "safetensors"
@@ -289,6 +303,19 @@ def download(
             _print_json({"path": str(path), "size": path.stat().st_size})
             return
         _out.print(f"{path}  {path.stat().st_size:,} bytes")
+
+
+def _download_verified(remote: RemoteModel, result: CutResult | None, path: Path) -> None:
+    """Download the original and the pruned model, compare them here, and keep the pruned one."""
+    from torchpruner_core.onnx_pruning.verification import verify_onnx
+
+    with tempfile.TemporaryDirectory(dir=path.parent or None) as folder:
+        original = remote.download_onnx(None, Path(folder) / "original.onnx")
+        pruned = remote.download_onnx(result, Path(folder) / "pruned.onnx")
+        assert result is not None
+        for each in verify_onnx(original.read_bytes(), pruned.read_bytes(), result):
+            _err.print(f"verified: {each}", soft_wrap=True)
+        pruned.replace(path)
 
 
 @app.command()
@@ -317,6 +344,7 @@ def prune(
     protect_io: Annotated[
         bool, typer.Option(help="Refuse a cut that reaches the model's inputs or outputs")
     ] = False,
+    verify: Verify = False,
     as_json: AsJson = False,
 ) -> None:
     """Prune an ONNX file on this machine: no service, no PyTorch."""
@@ -335,6 +363,7 @@ def prune(
             budget=budget or None,
             plan=plan,
             rules={"round_to": round_to, "protect": tuple(protect or ())},
+            verify=verify,
         )
     except ImportError as error:
         _fail(
@@ -349,6 +378,7 @@ def prune(
                 "path": str(output),
                 "size": done.after,
                 "notes": list(done.notes),
+                "verified": list(done.verified),
                 "result": result.to_dict(),
             }
         )
@@ -356,6 +386,8 @@ def prune(
     _print_result(result)
     for note in done.notes:
         _out.print(f"note: {note}", soft_wrap=True)
+    for line in done.verified:
+        _out.print(f"verified: {line}", soft_wrap=True)
     _out.print(f"{output}  {done.before:,} -> {done.after:,} bytes", soft_wrap=True)
 
 

@@ -18,12 +18,13 @@ _CUT = re.compile(r"(?P<node>.+)\[(?P<dim>-?\d+)\]=(?P<index>[\d,\s-]+)")
 
 @dataclass(frozen=True, slots=True)
 class PrunedFile:
-    """What was done: the cut, and the sizes in bytes of the file before and after."""
+    """What was done: the cut, the sizes in bytes of the file before and after, how it compared."""
 
     result: CutResult
     notes: tuple[str, ...]
     before: int
     after: int
+    verified: tuple[str, ...] = ()
 
 
 def parse_cut(text: str, parse_index: Any) -> CutRequest:
@@ -97,16 +98,19 @@ def prune_file(
     budget: dict[str, str] | None = None,
     plan: Path | None = None,
     rules: dict[str, Any] | None = None,
+    verify: bool = False,
 ) -> PrunedFile:
     """Prune the ONNX file at ``path`` and write it to ``output``, which is there whole or not at all.
 
     What goes is either asked (``requests``), planned for a ``budget`` (``{"flops": "50%"}``, by the magnitude
-    of the file's weights), or what a ``plan`` says that was saved. Raises ``TorchPrunerError``'s subclasses
+    of the file's weights), or what a ``plan`` says that was saved. With ``verify`` the pruned model is
+    compared with the masked one in onnxruntime before it is written. Raises ``TorchPrunerError``'s subclasses
     and ``OSError``.
     """
     from torchpruner_core.importing.formats import read_model
     from torchpruner_core.importing.solving import solve_onnx
     from torchpruner_core.onnx_pruning import prune_onnx
+    from torchpruner_core.onnx_pruning.verification import verify_onnx
 
     if sum((bool(requests), budget is not None, plan is not None)) != 1:
         raise CutError("say what goes: --cut, a budget such as --flops 50%, or --plan, one of them")
@@ -118,9 +122,10 @@ def prune_file(
     else:
         result = _planned(data, graph, budget, plan, rules or {})
     pruned = prune_onnx(data, result)
+    verified = tuple(map(str, verify_onnx(data, pruned, result))) if verify else ()
     _write_whole(output, pruned)
     notes = tuple(graph.metadata.get("notes", ()))
-    return PrunedFile(result, notes, len(data), len(pruned))
+    return PrunedFile(result, notes, len(data), len(pruned), verified)
 
 
 def _planned(

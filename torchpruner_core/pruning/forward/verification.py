@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_map
 
 from torchpruner_core.cut_result import CutResult, TensorSpec
 from torchpruner_core.errors import VerificationError
+from torchpruner_core.onnx_pruning.verification import ROUNDING, TOLERANCE, Comparison
 from torchpruner_core.pruning.forward.boundaries import (
     cut_inputs,
     flatten_outputs,
@@ -35,37 +36,11 @@ from torchpruner_core.pruning.forward.comparison import (
 from torchpruner_core.pruning.tensors import slices
 from torchpruner_core.pruning.tensors.targets import LocalModel
 
-ROUNDING = 8
-"""So many roundings of a dtype may add up where that is more than ``TOLERANCE``."""
-
-TOLERANCE = 1e-4
-"""Largest difference allowed in float32, relative to the reference's largest value."""
-
 NUDGE = 1e-6
 """A relative change of the inputs: what it moves is what rounding may move as well."""
 
 MOST_NOISE = 1e-2
 """No more than this is ever put down to rounding."""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """How far the pruned model is from the masked one on one batch.
-
-    ``difference`` and ``effect`` are relative to the reference's largest value, ``effect`` being how
-    far masking moved the outputs: a cut without any proves nothing.
-    """
-
-    batch: str
-    difference: float
-    effect: float
-    tolerance: float
-
-    def __str__(self) -> str:
-        return (
-            f"on {self.batch} it differs by {self.difference:.3g} (tolerance {self.tolerance:.3g}), "
-            f"where masking moves the outputs by {self.effect:.3g}"
-        )
 
 
 @dataclass
@@ -209,6 +184,8 @@ def _random(spec: TensorSpec) -> torch.Tensor:
     """Return noise; zeros and ones where integers are asked, which may be indices."""
     generator = torch.Generator().manual_seed(0)
     dtype: torch.dtype = getattr(torch, spec.dtype)
+    if spec.value is not None:
+        return torch.tensor(spec.value, dtype=dtype).reshape(spec.shape)
     if dtype == torch.bool:
         return torch.ones(spec.shape, dtype=dtype)
     if not dtype.is_floating_point and not dtype.is_complex:
