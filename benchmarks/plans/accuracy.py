@@ -74,7 +74,7 @@ def ours(task: Task, model: nn.Module, target: float, seed: int) -> dict[str, An
     graph = tp.ONNXGraph(subject)
     graph.build_graph((example,), fill_value=False)
     scores = tp.importance.magnitude(subject, graph)
-    plan = tp.plan(graph, tp.Budget(flops=f"{100 * target:g}%"), scores)
+    plan = tp.plan(graph, tp.Budget(flops=f"{100 * target:g}%"), scores, scope="isomorphic")
     subject, _ = tp.set_cut(subject, plan.result)
     found: dict[str, Any] = {"cost": peer.macs(subject, example) / peer.macs(model, example)}
     found["plain"] = task.accuracy(subject)

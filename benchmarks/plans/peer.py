@@ -126,11 +126,12 @@ def _attention(model: nn.Module) -> list[tuple[nn.Module, dict[nn.Module, int]]]
     found: list[tuple[nn.Module, dict[nn.Module, int]]] = []
     for module in model.modules():
         names = ("q_proj", "k_proj", "v_proj") if hasattr(module, "q_proj") else ("q", "k", "v")
-        layers = [getattr(module, name, None) for name in names]
-        if hasattr(module, "head_dim") and all(isinstance(layer, nn.Linear) for layer in layers):
-            found.append(
-                (module, {layer: layer.out_features // module.head_dim for layer in layers})
-            )
+        layers = [
+            layer for name in names if isinstance(layer := getattr(module, name, None), nn.Linear)
+        ]
+        if hasattr(module, "head_dim") and len(layers) == len(names):
+            size: int = module.head_dim
+            found.append((module, {layer: layer.out_features // size for layer in layers}))
     return found
 
 

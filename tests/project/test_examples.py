@@ -16,7 +16,17 @@ from benchmarks.live_service import LiveService, live_service
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
-WITH_A_TEST_OF_THEIR_OWN = {"digits.py", "sdk.py", "demo.py", "granularity.py", "iterate.py"}
+WITH_A_TEST_OF_THEIR_OWN = {
+    "digits.py",
+    "sdk.py",
+    "demo.py",
+    "granularity.py",
+    "iterate.py",
+    "plan_resnet50.py",
+    "plan_yolov8.py",
+    "plan_llama.py",
+    "plan_vit.py",
+}
 PLAIN = sorted(p.name for p in EXAMPLES.glob("*.py") if p.name not in WITH_A_TEST_OF_THEIR_OWN)
 
 
@@ -95,6 +105,55 @@ def test_the_curl_example_answers_with_a_cut(service: LiveService, tmp_path: Pat
     assert state["state"] == "ready"
     assert groups["items"]
     assert set(cut["terminal"]) == {"self.0.weight", "self.0.bias", "self.2.weight"}
+
+
+def cost(said: str, unit: str) -> float:
+    """Return the share that is left of what an example says it pruned."""
+    before, after = re.findall(rf"([\d,]+) -> ([\d,]+) {unit}", said)[-1]
+    return int(after.replace(",", "")) / int(before.replace(",", ""))
+
+
+@pytest.mark.slow
+def test_resnet50_at_half_its_flops_becomes_an_onnx_file_that_computes_the_same() -> None:
+    said = run(sys.executable, EXAMPLES / "plan_resnet50.py")
+    assert 0.47 < cost(said, "FLOPs") <= 0.5
+    before, after = map(
+        float, re.findall(r"relative error of the outputs ([\d.]+) -> ([\d.]+)", said)[0]
+    )
+    assert after < before
+    assert float(re.findall(r"largest difference (\S+)", said)[0]) < 1e-3
+
+
+@pytest.mark.slow
+def test_yolov8_at_60_percent_trains_on_and_predicts_as_many_boxes() -> None:
+    said = run(sys.executable, EXAMPLES / "plan_yolov8.py")
+    assert 0.57 < cost(said, "FLOPs") <= 0.6
+    assert len(re.findall(r"loss \d", said)) == 3
+    assert "predictions (2, 84, 189)" in said
+
+
+@pytest.mark.slow
+def test_a_llama_at_70_percent_loses_heads_and_neurons_and_is_loaded_again() -> None:
+    said = run(sys.executable, EXAMPLES / "plan_llama.py")
+    assert 0.67 < cost(said, "parameters") <= 0.7
+    query, shared, neurons = map(
+        int, re.findall(r"(\d+) query heads, (\d+) key/value heads, (\d+) neurons", said)[0]
+    )
+    assert query == 2 * shared
+    assert neurons < 192
+    losses = [float(loss) for loss in re.findall(r"loss ([\d.]+)", said)]
+    assert losses == sorted(losses, reverse=True)
+    assert "loaded again: the same outputs" in said
+
+
+@pytest.mark.slow
+def test_a_vit_at_half_its_flops_regains_its_accuracy() -> None:
+    said = run(sys.executable, EXAMPLES / "plan_vit.py")
+    assert 0.47 < cost(said, "FLOPs") <= 0.5
+    found = re.findall(r"accuracy (before|after) ([\w-]+)\s+([\d.]+)", said)
+    accuracy = {f"{when} {what}": float(value) for when, what, value in found}
+    assert accuracy["after recovery"] > accuracy["after pruning"]
+    assert accuracy["after fine-tuning"] >= accuracy["before pruning"] - 0.03
 
 
 @pytest.mark.slow

@@ -20,6 +20,12 @@ from torchpruner_core.recovery.reconstruction import Fit, Gram, Lost
 
 Values = dict[str, torch.Tensor]
 
+SUMMANDS = frozenset(
+    f"aten.{name}"
+    for name in ("add.Tensor", "add_.Tensor", "cat.default", "embedding.default", "mul.Tensor")
+)
+"""Operators whose parameters are no factor of a product: positions, class tokens, embeddings, scales."""
+
 Beside = tuple[torch.Tensor, torch.Tensor, Reading]
 """What a weight reads in the whole model and in the pruned one, in rows, and its reading in the latter."""
 
@@ -60,7 +66,7 @@ class Fitting:
             if not postponed:
                 break
             self.pair.run.passes += 1
-        self._name_unseen()
+        self._name_unseen(watch)
         return changed
 
     def in_turn(self, write: Callable[[Values], None]) -> None:
@@ -214,7 +220,8 @@ class Fitting:
         readers = {r.weight for r in self._seen if r.bias == reading.bias}
         return reading.bias if len(names) == 1 and len(readers) == 1 else None
 
-    def _name_unseen(self) -> None:
+    def _name_unseen(self, watch: Watch) -> None:
+        """Note the weights that must be factors of a product, and were seen in none."""
         seen = {reading.weight for reading in self._seen}
         for name, axes in self.pair.axes.items():
             tensor = self.pair.local.tensors[name]
@@ -225,6 +232,7 @@ class Fitting:
                 and not seen & set(names)
                 and any(axis is not None for axis in axes[1:])
                 and names[0] == name
+                and not watch.otherwise.get(name, set()) & SUMMANDS
             ):
                 self.skipped[name] = "no product with it was seen (it is computed or cast before)"
 
