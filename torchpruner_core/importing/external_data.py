@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
 from torchpruner_core.errors import InvalidModelError, UnsupportedModelError
+from torchpruner_core.importing.archives import is_archive, model_in
 from torchpruner_core.importing.bodies import all_graphs
 from torchpruner_core.importing.wire import KEEP_FLOAT_BYTES, KEEP_INTEGER_BYTES, tensor_headers
 
@@ -29,17 +30,6 @@ _INTEGERS = frozenset({2, 3, 4, 5, 6, 7, 9, 12, 13})
 
 Opener = Callable[[str], IO[bytes]]
 """Opens a data file by the name that the model says."""
-
-
-def is_archive(data: bytes | bytearray | memoryview) -> bool:
-    """Return whether ``data`` begins as a zip archive does."""
-    return bytes(data[:4]) == b"PK\x03\x04"
-
-
-def model_in(names: list[str]) -> str | None:
-    """Return the one member of an archive that is an ONNX file, ``None`` where there is none or more."""
-    found = [name for name in names if name.lower().endswith(".onnx")]
-    return found[0] if len(found) == 1 else None
 
 
 def has_external_data(data: bytes) -> bool:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from torchpruner_core.errors import InvalidModelError, UnsupportedModelError
-from torchpruner_core.importing.external_data import model_in, unpacked
+from torchpruner_core.importing.archives import model_in
+from torchpruner_core.importing.external_data import unpacked
 
 ModelFormat = Literal["onnx", "torchscript", "pt2"]
 

@@ -14,7 +14,8 @@ from torchpruner_core.coupling.solve import solve
 from torchpruner_core.coupling.ties import Ties
 from torchpruner_core.errors import GraphError, TorchPrunerError
 from torchpruner_core.graph.naming import self_name
-from torchpruner_core.importing.external_data import is_archive, unpacked
+from torchpruner_core.importing.archives import is_archive
+from torchpruner_core.importing.external_data import unpacked
 from torchpruner_core.importing.formats import read_model
 from torchpruner_core.importing.importer import ImportedGraph, read_graph
 from torchpruner_core.importing.input_shapes import InputSpecs

@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 
 from torchpruner_core.errors import InvalidModelError
-from torchpruner_core.importing.external_data import model_in
+from torchpruner_core.importing.archives import model_in
 from torchpruner_core.importing.wire import holds_graph, tensor_headers
 from torchpruner_service.problems import InvalidUpload
 

@@ -108,7 +108,7 @@ TASKS: dict[str, Callable[[dict[str, Any], FrameWriter], dict[str, Any]]] = {
 
 def _is_archive(path: Path) -> bool:
     """Whether an ONNX model came with its data files, which the graph was built without."""
-    from torchpruner_core.importing.external_data import is_archive
+    from torchpruner_core.importing.archives import is_archive
 
     with path.open("rb") as file:
         return is_archive(file.read(4))
