@@ -19,7 +19,9 @@ from torchpruner_core.graph.modules import Module, fill_boundaries
 from torchpruner_core.graph.named import Modules, Nodes, Operators
 from torchpruner_core.graph.naming import self_name
 from torchpruner_core.graph.nodes import DataNode
+from torchpruner_core.importing.folding import Decision, apply_decisions
 from torchpruner_core.importing.importer import ImportedGraph, graph_of, read_graph
+from torchpruner_core.importing.parsing import parse
 from torchpruner_core.importing.solving import solve_graph
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ class ONNXGraph:
         self.modules: OrderedDict[str, Module] = Modules()
         self._solved: SolvedGraph | None = None
         self._program: Program | None = None
+        self._decided: tuple[Decision, ...] = ()
 
     def set_device(self, device: str) -> None:
         """Choose where values are computed, ``'CPU'`` or ``'GPU'``; raises ``GraphError`` else."""
@@ -83,7 +86,7 @@ class ONNXGraph:
             imported = read_graph(program.weightless(), specs)
         solved = solve_graph(imported)
         values = self._first_run(program, imported, inputs) if fill_value else None
-        self._program, self._solved = program, solved
+        self._program, self._solved, self._decided = program, solved, imported.decided
         self._take_over(imported)
         if values is not None:
             self._fill(values)
@@ -96,7 +99,9 @@ class ONNXGraph:
         Returns the outputs as numpy arrays, in order.
         """
         program, _ = self._built()
-        self._fill(self._run_on(program, list(self.inputs.values()), arranged(inputs)))
+        self._fill(
+            self._run_on(program, list(self.inputs.values()), arranged(inputs), self._decided)
+        )
         return tuple(node.data for node in self.outputs.values())
 
     def flops(self) -> float:
@@ -174,7 +179,7 @@ class ONNXGraph:
 
     def _first_run(self, program: Program, imported: ImportedGraph, inputs: Any) -> dict[str, Any]:
         try:
-            return self._run_on(program, imported.inputs, inputs)
+            return self._run_on(program, imported.inputs, inputs, imported.decided)
         except GraphError as error:
             raise type(error)(
                 f"{error.detail}; build_graph(inputs, fill_value=False) builds the graph without "
@@ -182,10 +187,17 @@ class ONNXGraph:
                 **error.fields,
             ) from error
 
-    def _run_on(self, program: Program, nodes: Sequence[DataNode], inputs: Any) -> dict[str, Any]:
+    def _run_on(
+        self,
+        program: Program,
+        nodes: Sequence[DataNode],
+        inputs: Any,
+        decided: tuple[Decision, ...],
+    ) -> dict[str, Any]:
         import onnx
 
-        model = onnx.load_model_from_string(program.with_weights())
+        model = parse(program.with_weights())
+        apply_decisions(model, decided)
         feeds = _feeds(nodes, inputs)
         values = running.run_all(model, feeds, self._device)
         values.update(feeds)
@@ -238,7 +250,9 @@ def _feeds(nodes: Sequence[DataNode], inputs: Any) -> dict[str, Any]:
     feeds = {}
     for node, value in zip(nodes, values, strict=True):
         if isinstance(value, TensorSpec):
-            feeds[node.value_name] = np.zeros(value.shape, dtype=np_dtype(value.dtype))
+            dtype = np_dtype(value.dtype)
+            fixed = np.zeros(value.shape, dtype) if value.value is None else np.array(value.value)
+            feeds[node.value_name] = fixed.astype(dtype).reshape(value.shape)
         else:
             feeds[node.value_name] = _array(value, node.dtype)
     return feeds

@@ -122,7 +122,7 @@ def self_name(path: str) -> str:
 
 def is_generated(name: str) -> bool:
     """Return whether an exporter made ``name`` up (``onnx::Conv_193``, ``val_7``, ``42``)."""
-    return _GENERATED.search(name) is not None
+    return not name.endswith((".weight", ".bias")) and _GENERATED.search(name) is not None
 
 
 def dotted(name: str) -> str:

@@ -248,3 +248,13 @@ def test_local_functions_are_inlined_and_what_they_store_is_grouped():
     made = helper.make_model(graph, opset_imports=imports, ir_version=8, functions=[function])
     solved = solve_onnx(made.SerializeToString())
     assert solved.params() == 32 and len(solved.groups()) == 3
+
+
+def test_a_folded_graph_is_run_as_it_was_folded():
+    import torchpruner_core as tp
+
+    graph = tp.ONNXGraph(spoken())
+    inputs = {"x": random(2, 3), "sr": TensorSpec("sr", (), "int64", (8000,))}
+    graph.build_graph(inputs)
+    assert all(node.data is not None for node in graph.nodes.values())
+    assert graph.nodes["y"].data.shape == (2, 5)
