@@ -7,7 +7,7 @@ HALP (Shen et al. 2022, https://arxiv.org/abs/2110.10811) plans on such a table 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -88,6 +88,21 @@ def latency_of(graph: GraphData, seconds: Mapping[str, float], total: float) -> 
     return Sum(Products.merged(rows, len(length)))
 
 
+def _next_aim(points: Sequence[tuple[float, float]], target: float) -> float:
+    """Return what to aim at so that ``target`` is measured, from ``(aim, measured)`` so far.
+
+    A line through the two points nearest to the target: part of the time does not depend on any width.
+    """
+    (aim, measured), *others = sorted(points, key=lambda point: abs(point[1] - target))
+    for other_aim, other in others:
+        slope = (measured - other) / (aim - other_aim) if aim != other_aim else 0.0
+        if slope > 0:
+            found = aim + (target - measured) / slope
+            # A line through two noisy points may be nearly flat: a step is half the way at most.
+            return min(max(found, aim / 2), 2 * aim)
+    return aim * target / measured
+
+
 def plan_latency(
     planner: Planner,
     session: Session,
@@ -107,6 +122,7 @@ def plan_latency(
     original, _ = session.compare(None)
     model = latency_of(planner.graph, seconds, original.median)
     aim = amount(original.median) * AIM
+    points = [(original.median, original.median)]
     rounds: list[LatencyRound] = []
     best: Measured | None = None
     nearest: float | None = None
@@ -131,9 +147,10 @@ def plan_latency(
                 break
         if after.median > target and not (rows < planner.choices.last).any():
             break  # the least that the rules allow was measured
-        # From the last round on nothing is left to correct with, so it aims lower.
+        points.append((aim, after.median * original.median / before.median))
+        # In the last round nothing is left to correct with, so it aims lower.
         care = AIM if number < ROUNDS - 2 else AIM * AIM
-        aim = max(aim * care * target / after.median, least)
+        aim = max(_next_aim(points, amount(original.median) * care), least)
     if best is None:
         last = rounds[-1]
         raise InfeasibleBudgetError(

@@ -64,7 +64,10 @@ class OnnxRuntime:
     def _bytes(self, graph: Any) -> bytes:
         if self.model is not None:
             found = self.model if isinstance(self.model, bytes) else read_model(Path(self.model))
-            return with_random_weights(bytes(found))
+            try:
+                return with_random_weights(bytes(found))
+            except Exception as error:
+                raise MeasurementError(f"the runtime's model is no ONNX model: {error}") from error
         program = getattr(graph, "program", None)
         if program is None:
             raise BudgetError(
