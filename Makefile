@@ -19,7 +19,7 @@ STAMP := $(VENV)/.installed
 TORCH_PINS = $(shell grep -E '^torch(vision)?==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test check docs docs-serve bench bench-service zoo browser lock clean
+.PHONY: help install demo serve test check docs docs-serve bench bench-service bench-plan zoo browser lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ bench: $(STAMP) ## speed beside Torch-Pruning -> build/bench.json
 
 bench-service: $(STAMP) ## the service under load -> build/bench-service.json
 	$(BIN)/python -m benchmarks.service $(ARGS)
+
+bench-plan: $(STAMP) ## plans: exactness, latency, time, accuracy -> build/bench-plan.json
+	$(BIN)/python -m benchmarks.plans $(ARGS)
 
 zoo: $(STAMP) ## every architecture against the oracle -> build/zoo.json
 	$(BIN)/python -m benchmarks.zoo $(ARGS)
