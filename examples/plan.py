@@ -17,7 +17,9 @@ print(plan)  # module, width before -> after, what bound it, cost, saved
 print(plan.why("self.layer3.0.conv2"))
 
 for point in plan.frontier([0.75, 0.5, 0.35]):  # everything but the widths is reused
-    print(f"{point.costs['flops'].share:.1%} of the FLOPs, {point.costs['params'].share:.1%} of the weights")
+    print(
+        f"{point.costs['flops'].share:.1%} of the FLOPs, {point.costs['params'].share:.1%} of the weights"
+    )
 
 model, context = tp.set_cut(model, plan.result)  # a cut like any other: verify, derive, ONNX, undo
 assert graph.solved.flops() * 0.5 >= plan.result.flops_after

@@ -49,7 +49,8 @@ def main(
 
         figures += latency_figures(console.print, tuple(filter(wanted, MODELS)))
     if "accuracy" in parts:
-        from benchmarks.plans.accuracy import FOLDER, SEEDS, TASKS, accuracy_figures
+        from benchmarks.plans.accuracy import FOLDER, SEEDS, accuracy_figures
+        from benchmarks.plans.tasks import TASKS
 
         tasks = [task for task in TASKS if wanted(task.name)]
         figures += accuracy_figures(tasks, SEEDS, FOLDER, console.print)
