@@ -126,3 +126,101 @@ def test_a_file_name_in_no_encoding_and_of_any_length_is_uploaded(
         done = run(service, "upload", str(path), "-i", "x:1x3x8x8", "--json")
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["name"].startswith("n")
+
+
+def test_a_plan_is_made_saved_and_applied(
+    service: RunningService, uploaded: str, tmp_path: Path
+) -> None:
+    saved = tmp_path / "plan.json"
+    arguments = ("plan", uploaded, "--flops", "60%", "--save", str(saved), "--frontier", "75,50")
+    table = run(service, *arguments)
+    assert table.returncode == 0, table.stderr
+    assert "conv1" in table.stdout and "75%" in table.stdout
+    shown = json.loads(run(service, *arguments, "--json").stdout)
+    assert shown["costs"]["flops"]["after"] <= 0.6 * shown["costs"]["flops"]["before"]
+    assert [point["fraction"] for point in shown["frontier"]] == [0.75, 0.5]
+    derived = run(service, "derive", uploaded, "--cut", str(saved), "--name", "sixty", "--json")
+    assert derived.returncode == 0, derived.stderr
+    made = json.loads(derived.stdout)
+    assert made["counts"]["flops"] == shown["costs"]["flops"]["after"]
+    assert "sixty" in run(service, "models").stdout
+    assert run(service, "delete", "sixty", "--yes").returncode == 0
+    assert "sixty" not in run(service, "models").stdout
+    timed = run(service, "latency", uploaded, "--cut", str(saved), "--runs", "3", "--json")
+    assert json.loads(timed.stdout)["original"]["median_ms"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "--flops 50%"),
+        (("--flops", "0%"), "leaves nothing"),
+        (("--flops", "50 apples"), "no unit of flops"),
+        (("--flops", "50%", "--protect", "self.nope"), "self.nope"),
+        (("--flops", "50%", "--scope", "everywhere"), "global, local, isomorphic"),
+        (("--flops", "1"), "can go down to"),
+        (("--flops", "50%", "--scores", "/no/such/file"), "cannot be read"),
+        (("--flops", "50%", "--frontier", "much"), "75,50,25"),
+    ],
+)
+def test_a_plan_that_cannot_be_made_says_why(
+    service: RunningService, uploaded: str, arguments: tuple[str, ...], words: str
+) -> None:
+    done = run(service, "plan", uploaded, *arguments)
+    assert done.returncode == 1
+    assert words in done.stderr and "Traceback" not in done.stderr
+
+
+def test_shares_of_an_axis_are_cut_and_savings_have_percentages(
+    service: RunningService, uploaded: str
+) -> None:
+    done = run(service, "cut", uploaded, "self.conv1.weight", "--index", "50%")
+    assert done.returncode == 0, done.stderr
+    assert "%)" in done.stdout and "parameters" in done.stdout
+    assert run(service, "cut", uploaded, "self.conv1.weight", "--index", "150%").returncode == 1
+
+
+def test_errors_are_json_where_json_was_asked_for(service: RunningService, uploaded: str) -> None:
+    done = run(service, "cut", uploaded, "self.nope", "--index", "0", "--json")
+    told = json.loads(done.stderr)
+    assert done.returncode == 1 and told["type"] == "unknown-node" and "self.nope" in told["detail"]
+
+
+def test_the_version_and_completion_are_there(service: RunningService) -> None:
+    assert run(service, "--version").stdout.strip()
+    assert "--install-completion" in run(service, "--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("localhost:8000", "http://localhost:8000"),
+        ("ftp://x", "http or https"),
+        ("http://", "host"),
+    ],
+)
+def test_an_address_that_is_none_is_explained(
+    service: RunningService, url: str, words: str
+) -> None:
+    done = run(service, "models", "--url", url)
+    assert done.returncode == 1
+    assert words in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("package", "lacks", "extra"),
+    [("torchpruner_service", "rq", "service"), ("torchpruner_dashboard", "nicegui", "dashboard")],
+)
+def test_a_program_of_an_extra_that_is_not_installed_names_it(
+    package: str, lacks: str, extra: str
+) -> None:
+    code = f"""
+import sys
+for name in ("{lacks}", "typer", "pydantic_settings"):
+    sys.modules[name] = None
+from {package}.entry import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert f"torchpruner-service[{extra}]" in done.stderr and "Traceback" not in done.stderr

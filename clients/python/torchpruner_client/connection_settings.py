@@ -42,7 +42,7 @@ class ConnectionSettings:
                 TIMEOUT if timeout is None else httpx.Timeout(timeout, connect=min(timeout, 5.0))
             )
         return cls(
-            (url or os.environ.get("TORCHPRUNER_URL") or DEFAULT_URL).rstrip("/"),
+            _checked_url(url or os.environ.get("TORCHPRUNER_URL") or DEFAULT_URL),
             _checked_key(api_key or os.environ.get("TORCHPRUNER_API_KEY")),
             retries,
             timeout,
@@ -67,6 +67,22 @@ class ConnectionSettings:
             options["timeout"] = httpx.Timeout(call.timeout, connect=5.0)
         headers.update(_trace_headers())
         return options
+
+
+def _checked_url(text: str) -> str:
+    """The address without a slash at its end. Raises ``ValueError`` with the one that was meant."""
+    url = text.strip()
+    scheme, found, rest = url.partition("://")
+    if not found:
+        raise ValueError(f"the service's address {text!r} has no scheme; write http://{url}")
+    if scheme.lower() not in ("http", "https"):
+        raise ValueError(f"the service is spoken to over http or https, not {scheme}://{rest}")
+    try:
+        if not httpx.URL(url).host:
+            raise ValueError(f"the service's address {text!r} names no host")
+    except httpx.InvalidURL as error:
+        raise ValueError(f"the service's address {text!r} cannot be read: {error}") from None
+    return url.rstrip("/")
 
 
 def _checked_key(key: str | None) -> str | None:

@@ -1,0 +1,3 @@
+from torchpruner_client.cli import app
+
+app()
