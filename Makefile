@@ -19,7 +19,7 @@ STAMP := $(VENV)/.installed
 TORCH_PINS = $(shell grep -E '^torch(vision)?==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test check docs docs-serve bench bench-service bench-plan zoo browser lock clean
+.PHONY: help install demo serve test check docs docs-serve bench bench-service bench-plan chaos zoo browser lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ bench-service: $(STAMP) ## the service under load -> build/bench-service.json
 
 bench-plan: $(STAMP) ## plans: exactness, latency, time, accuracy -> build/bench-plan.json
 	$(BIN)/python -m benchmarks.plans $(ARGS)
+
+chaos: $(STAMP) ## ten minutes of clients while parts die: nothing lost, stuck or wrong -> build/chaos.json
+	$(BIN)/python -m benchmarks.chaos $(ARGS)
 
 zoo: $(STAMP) ## every architecture against the oracle -> build/zoo.json
 	$(BIN)/python -m benchmarks.zoo $(ARGS)
