@@ -3,6 +3,7 @@ each started again when it has died."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -78,11 +79,13 @@ class Deployment:
         self._stopping.set()
         self._keeper.join()
         for child in self._children.values():
-            for process in [*psutil.Process(child.pid).children(recursive=True), child]:
-                try:
+            below = (
+                psutil.Process(child.pid).children(recursive=True) if child.poll() is None else []
+            )
+            for process in below:
+                with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
-                except (psutil.NoSuchProcess, ProcessLookupError):
-                    continue
+            child.kill()
             child.wait()
         self.valkey.stop()
         shutil.rmtree(self.folder, ignore_errors=True)

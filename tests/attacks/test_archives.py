@@ -27,6 +27,17 @@ def test_an_archive_of_very_many_entries_is_refused(attack: Attack) -> None:
     assert attack.fails(buffer.getvalue(), "x:1")["type"] == "archive-too-large"
 
 
+def test_an_archive_of_thousands_of_nested_folders_is_refused(attack: Attack) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("m/archive_format", b"pt2")
+        archive.writestr("m/models/model.json", b"{}")
+        archive.writestr("m/" + "a/" * 3000 + "x", b"x")
+    assert attack.fails(buffer.getvalue(), "x:1")["type"] == "archive-too-deep"
+    left = [path.name for path in (attack.service.data_dir / "scratch").iterdir()]
+    assert not [name for name in left if name.startswith(("job-", "gone-"))]
+
+
 def test_an_archive_that_lies_about_sizes_ends_cleanly(attack: Attack) -> None:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
