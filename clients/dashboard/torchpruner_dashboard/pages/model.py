@@ -106,6 +106,8 @@ class ModelPage:
                     ("Input", inputs or formatting.NOTHING, ""),
                 ]
             )
+            for note in info.notes:
+                ui.label(note).classes("tp-soft tp-wrap")
 
     def _modules(self, outline: ModelOutline) -> int:
         return sum(not outline.is_tensor(name) for name in outline.modules)
