@@ -141,7 +141,9 @@ REAL = [torchvision.models.resnet18, torchvision.models.vit_b_32, yolo]
 
 @pytest.fixture(autouse=True)
 def clean_tables() -> Iterator[None]:
+    enabled = torch.is_grad_enabled()
     yield
+    torch.set_grad_enabled(enabled)  # a model here switches it off
     TABLES.clear()
     Lazy.by_size.clear()
     Lazy.shared = None

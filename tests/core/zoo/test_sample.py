@@ -15,10 +15,12 @@ def test_every_cut_of_an_architecture_equals_the_masked_original(specimen: Speci
 
 
 def check(specimen: Specimen) -> None:
-    """Examine one specimen and fail where a cut is wrong, refused or shows nothing."""
+    """Examine one specimen and fail where a cut is wrong, refused, shows nothing or stops the training."""
     row = examine(specimen, lambda unfinished: None)
     assert row["built"], row["error"]
     assert not row["error"]
     assert len(row["cuts"]) >= 2
     bad = [cut for cut in row["cuts"] if cut["status"] != "equal"]
     assert not bad, bad
+    crashed = [cut for cut in row["cuts"] if cut.get("later") == "crashes"]
+    assert not crashed, crashed
