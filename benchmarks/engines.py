@@ -87,6 +87,8 @@ def figures_of(case: Case, facts: Facts, ended: str) -> Iterator[Figure]:
     ours, light = facts["all"]["seconds"], facts["all_weightless"]["seconds"]
     found = f"{facts['groups']['count']} groups"
     yield Figure.shown(f"{name}: ONNX bytes to all groups", 1e3 * ours, "ms", found)
+    whole = facts["module_all"]["seconds"]
+    yield Figure.shown(f"{name}: nn.Module to all groups", 1e3 * whole, "ms", "capture included")
     if case.seconds is not None:
         yield Figure.at_most(f"{name}: ONNX bytes to all groups", ours, case.seconds, "s")
     if "peer_all" in facts:
@@ -108,6 +110,13 @@ def figures_of(case: Case, facts: Facts, ended: str) -> Iterator[Figure]:
                 "x",
                 note,
             )
+        yield Figure.at_least(
+            f"{name}: times faster than Torch-Pruning, from the nn.Module",
+            peer_seconds / facts["module_all"]["seconds"],
+            case.module_ratio,
+            "x",
+            note,
+        )
     else:
         yield Figure.shown(f"{name}: Torch-Pruning failed", 0, "", note)
     query = facts["query"]["seconds"]

@@ -40,6 +40,7 @@ def main(name: str) -> None:
     ours: dict[str, Callable[[], object]] = {
         "all": lambda: torchpruner_core.solve_onnx(data).groups(),
         "all_weightless": lambda: torchpruner_core.solve_onnx(light).groups(),
+        "module_all": lambda: groups_of_module(model, inputs),
     }
     say_timings(timed_in_turn(ours, rounds=5, budget=4.0))
     say("groups", count=len(graph.groups()))
@@ -63,6 +64,12 @@ def main(name: str) -> None:
         peer_queries.append(partial(peer.one_group, peer_graph, module, INDEX))
     if peer_queries:
         say_timings({"query": timed_many(queries), "peer_query": timed_many(peer_queries)})
+
+
+def groups_of_module(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> object:
+    """Return every group, from the ``nn.Module`` on: what a person waits for."""
+    graph = torchpruner_core.ONNXGraph(model).build_graph(inputs, fill_value=False)
+    return graph.solved.groups()
 
 
 def say_timings(timings: Mapping[str, Timing]) -> None:
