@@ -14,7 +14,7 @@ import operator
 import random
 import sys
 import types
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -60,6 +60,7 @@ class _Tree:
 
     def __init__(self, model: nn.Module) -> None:
         self._contents: list[tuple[Any, Any]] = []
+        self._empty: list[dict[Any, Any]] = []
         self._cells: list[tuple[types.CellType, Any]] = []
         self._seen: set[int] = set()
         self.tensors: list[torch.Tensor] = []
@@ -68,7 +69,17 @@ class _Tree:
         modules = list(model.modules())
         self._classes = [(module, type(module)) for module in modules]
         for module in modules:
-            self._keep(module.__dict__, 0)
+            attributes = module.__dict__
+            self._seen.add(id(attributes))
+            self._contents.append((attributes, dict(attributes)))
+            for each in attributes.values():
+                kind = type(each)
+                if kind in _PLAIN:
+                    continue
+                if not each and kind in (dict, OrderedDict):  # a dozen of a module's are
+                    self._empty.append(each)
+                else:
+                    self._keep(each, 1)
 
     def restore(self) -> None:
         for cell, held in reversed(self._cells):
@@ -76,6 +87,9 @@ class _Tree:
         for container, contents in reversed(self._contents):
             if container or contents:
                 _refill(container, contents)
+        for each in self._empty:
+            if each:
+                each.clear()
         for module, cls in self._classes:
             if type(module) is not cls:
                 module.__class__ = cls

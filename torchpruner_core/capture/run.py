@@ -27,6 +27,19 @@ logger = logging.getLogger(__name__)
 Leaves = Callable[[Any], Mapping[str, Any]]
 
 _OWN_FILES = (str(Path(__file__).parent), "torch/_ops.py", "torch/utils/_python_dispatch.py")
+
+
+def _tensors_of(modules: Mapping[str, nn.Module]) -> dict[str, torch.Tensor]:
+    """Return parameters, then buffers, each under its first name."""
+    found: dict[int, tuple[str, torch.Tensor]] = {}
+    for kind in ("_parameters", "_buffers"):
+        for path, module in modules.items():
+            for name, tensor in getattr(module, kind).items():
+                if tensor is not None:
+                    found.setdefault(id(tensor), (f"{path}.{name}" if path else name, tensor))
+    return dict(found.values())
+
+
 _TORCH = str(Path(torch.__file__).parent)
 
 
@@ -82,7 +95,8 @@ class _Run:
     def recorded(self, *, compute: bool) -> Tape:
         model = self.model
         tape = Tape()
-        stored = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        modules = dict(model.named_modules())
+        stored = _tensors_of(modules)
         on_meta = any(tensor.is_meta for tensor in stored.values())
         if compute and on_meta:
             raise CaptureError(
@@ -115,7 +129,7 @@ class _Run:
             tape.inputs.append(recorder.own(tensor, "input", name))
             if id(tensor) in contents:
                 recorder.give(tensor, contents[id(tensor)])
-        with untouched(model), followed(model, recorder) as stack:
+        with untouched(model), followed(modules, recorder) as stack:
             try:
                 with _told(self.traced), torch._C._AutoDispatchBelowAutograd(), recorder:
                     result = model(*args, **kwargs)

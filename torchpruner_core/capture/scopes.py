@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,13 +13,12 @@ from torchpruner_core.capture.recorder import Recorder
 
 
 @contextmanager
-def followed(model: nn.Module, recorder: Recorder) -> Iterator[list[str]]:
+def followed(modules: Mapping[str, nn.Module], recorder: Recorder) -> Iterator[list[str]]:
     """Keep ``recorder.module`` at the dotted path of the module whose forward runs.
 
-    Gives the stack of paths, whose last entry is where a forward that raises has stopped. A module that
-    has several names goes by its first.
+    Gives the stack of paths, whose last entry is where a forward that raises has stopped.
     """
-    paths = {id(module): name for name, module in model.named_modules()}
+    paths = {id(module): name for name, module in modules.items()}
     stack = [""]
 
     def enter(module: nn.Module, args: Any) -> None:

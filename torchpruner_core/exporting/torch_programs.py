@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import logging
 import re
 import warnings
@@ -434,15 +435,25 @@ def _origin(exported: Any, state: Mapping[str, Any]) -> Origin:
 
 
 def _module_origin(model: torch.nn.Module) -> Origin:
-    state = {
-        **dict(model.named_parameters(remove_duplicate=False)),
-        **dict(model.named_buffers(remove_duplicate=False)),
-    }
+    parameters: dict[str, torch.Tensor] = {}
+    buffers: dict[str, torch.Tensor] = {}
+    types: dict[str, str] = {}
+    seen: set[int] = set()
+    for path, module in model.named_modules(remove_duplicate=False):
+        if id(module) not in seen:
+            seen.add(id(module))
+            types[path] = _type_name(module)
+        prefix = f"{path}." if path else ""
+        for own, found in ((module._parameters, parameters), (module._buffers, buffers)):
+            for name, tensor in own.items():
+                if tensor is not None:
+                    found[prefix + name] = tensor
+    state = {**parameters, **buffers}
     return Origin(
         aliases=_aliases(state),
-        parameters=tuple(name for name, _ in model.named_parameters(remove_duplicate=False)),
-        buffers=tuple(name for name, _ in model.named_buffers(remove_duplicate=False)),
-        module_types={name: _type_name(module) for name, module in model.named_modules()},
+        parameters=tuple(parameters),
+        buffers=tuple(buffers),
+        module_types=types,
         scalars=tuple(name for name, tensor in state.items() if tensor.dim() == 0),
     )
 
@@ -468,7 +479,7 @@ def _aliases(state: Mapping[str, torch.Tensor]) -> dict[str, str]:
 
 
 def _devices(model: torch.nn.Module) -> str:
-    tensor = next(iter([*model.parameters(), *model.buffers()]), None)
+    tensor = next(itertools.chain(model.parameters(), model.buffers()), None)
     return "cpu" if tensor is None else str(tensor.device)
 
 
@@ -516,7 +527,8 @@ def _example_inputs(inputs: Any, device: str) -> tuple[tuple[Any, ...], dict[str
 def _mode(model: torch.nn.Module, training: bool) -> Iterator[None]:
     """Put every module in one mode, and each back in its own afterwards."""
     modes = [(module, module.training) for module in model.modules()]
-    model.train(training)
+    if any(was != training for _, was in modes):
+        model.train(training)
     try:
         yield
     finally:
