@@ -71,7 +71,15 @@ _PUBLIC = {
     "init_function_module": "function_module",
 }
 
-_MODULES = ("errors", "function_module", "importance", "model_tools", "module_pruner", "operator")
+_MODULES = (
+    "capture",
+    "errors",
+    "function_module",
+    "importance",
+    "model_tools",
+    "module_pruner",
+    "operator",
+)
 
 __all__ = sorted([*_PUBLIC, *_MODULES])
 
@@ -79,6 +87,7 @@ __getattr__, __dir__ = lazy_names(__name__, _PUBLIC, _MODULES)
 
 if TYPE_CHECKING:
     from torchpruner_core import (
+        capture,
         errors,
         function_module,
         importance,

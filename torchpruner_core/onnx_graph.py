@@ -146,17 +146,17 @@ class ONNXGraph:
         self.operators = Operators(imported.operators)
         self.inputs = OrderedDict((node.name, node) for node in imported.inputs)
         self.outputs = OrderedDict((node.name, node) for node in imported.outputs)
-        stored = _Stored(self._built()[0], self.model)
+        objects = _torch_objects(self.model)
+        stored = _Stored(self._built()[0], objects)
         for node in self.nodes.values():
             node.graph = self
             if node.is_terminal():
                 node.stored = partial(stored.read, node)
         for operator in self.operators.values():
             operator.device = self._device
-        self.modules = self._make_modules()
+        self.modules = self._make_modules(objects)
 
-    def _make_modules(self) -> OrderedDict[str, Module]:
-        objects = _torch_objects(self.model)
+    def _make_modules(self, objects: Mapping[str, Any]) -> OrderedDict[str, Module]:
         modules: OrderedDict[str, Module] = Modules()
         for name in [*(self_name(path) for path in objects), *self.solved.modules]:
             if name not in modules:
@@ -261,9 +261,9 @@ def _feeds(nodes: Sequence[DataNode], inputs: Any) -> dict[str, Any]:
 class _Stored:
     """The contents of stored tensors: a module's own, or those of the program's file."""
 
-    def __init__(self, program: Program, model: Any) -> None:
+    def __init__(self, program: Program, tensors: Mapping[str, Any]) -> None:
         self._program = program
-        self._tensors = _torch_objects(model)
+        self._tensors = tensors
 
     def read(self, node: DataNode) -> Any:
         """Return a node's contents as a numpy array; ``None`` where they are not to be had (meta)."""
@@ -318,7 +318,15 @@ def _torch_objects(model: Any) -> dict[str, Any]:
     """Return a module's submodules, parameters and buffers by dotted path; nothing for a file."""
     if not hasattr(model, "named_modules"):
         return {}
-    found = dict(model.named_modules())
-    found |= dict(model.named_parameters(remove_duplicate=False))
-    found |= dict(model.named_buffers(remove_duplicate=False))
-    return found
+    parameters: dict[str, Any] = {}
+    buffers: dict[str, Any] = {}
+    modules: dict[str, Any] = {}
+    seen: set[int] = set()
+    for path, module in model.named_modules(remove_duplicate=False):
+        if id(module) not in seen:
+            seen.add(id(module))
+            modules[path] = module
+        prefix = f"{path}." if path else ""
+        for own, found in ((module._parameters, parameters), (module._buffers, buffers)):
+            found.update((prefix + name, each) for name, each in own.items() if each is not None)
+    return {**modules, **parameters, **buffers}

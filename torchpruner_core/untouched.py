@@ -76,7 +76,7 @@ class _Tree:
                 kind = type(each)
                 if kind in _PLAIN:
                     continue
-                if not each and kind in (dict, OrderedDict):  # a dozen of a module's are
+                if kind in (dict, OrderedDict) and not each:  # a dozen of a module's are
                     self._empty.append(each)
                 else:
                     self._keep(each, 1)

@@ -69,7 +69,9 @@ Five cuts are spread over its depth and over the kinds of its axes: channels, wh
 heads, groups of a convolution), strides (head dimensions), hidden features, embeddings. Each is made
 on the ONNX model, where the pruned one must equal the masked one in onnxruntime, and on the
 `nn.Module`, which must give the same and then come back bit for bit.
-[Is it right?](explanation/oracle.md) says how this is compared.
+[Is it right?](explanation/oracle.md) says how this is compared,
+[Capture](explanation/capture.md#differences-from-torchexports-program) where a captured program
+differs from that of `torch.export`.
 
 - **ok**: the pruned network equals the masked original.
 - **approximate**: of those, the ones where a normalisation runs over the pruned axis, so that its

@@ -148,6 +148,7 @@ def clean_tables() -> Iterator[None]:
     Lazy.by_size.clear()
     Lazy.shared = None
     memoised.cache_clear()
+    torch.set_grad_enabled(True)  # a plain call of these models flips it
 
 
 def surroundings() -> Any:
