@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from benchmarks.zoo import (
+    adversarial,
     recurrent_models,
     timm_models,
     torchvision_models,
@@ -16,6 +17,7 @@ from benchmarks.zoo.specimen import Specimen
 from benchmarks.zoo.wild.wild_file import WildFile
 
 SOURCES = (
+    adversarial,
     recurrent_models,
     transformers_models,
     ultralytics_models,

@@ -118,6 +118,8 @@ def _output_axes(module: nn.Module) -> list[tuple[str, int]]:
         recurrent = "weight_hr" if module.proj_size else "weight_hh"
         names = dict(module.named_parameters(recurse=False))
         return [(name, 0 if module.proj_size else 1) for name in names if recurrent in name]
+    if isinstance(module, nn.RNNCellBase):
+        return [("weight_hh", 1)]
     if isinstance(module, nn.MultiheadAttention):
         return [("in_proj_weight", 0)]
     found = []

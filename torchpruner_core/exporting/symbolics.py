@@ -17,6 +17,14 @@ def registered(opset: int) -> Iterator[None]:
         "aten::unflatten": _unflatten,
         "aten::adaptive_avg_pool2d": _adaptive_avg_pool2d,
         "aten::rms_norm": _rms_norm,
+        "aten::zeros_like": _zeros_like,
+        "aten::empty_like": _zeros_like,
+        "aten::ones_like": _ones_like,
+        "aten::full_like": _full_like,
+        "aten::new_zeros": _new_zeros,
+        "aten::new_empty": _new_zeros,
+        "aten::new_ones": _new_ones,
+        "aten::new_full": _new_full,
     }
     for name, symbolic in names.items():
         exporter.register_custom_op_symbolic(name, symbolic, opset)
@@ -100,3 +108,81 @@ def _rms_norm(g: Any, x: Any, normalized_shape: Any, weight: Any, eps: Any) -> A
     shifted = g.op("Add", mean, g.op("Constant", value_t=torch.tensor(small)))
     out = g.op("Div", x, g.op("Sqrt", shifted))
     return out if helper._is_none(weight) else g.op("Mul", out, weight)
+
+
+def _like(g: Any, x: Any, value: Any, dtype: Any) -> Any | None:
+    """One number in the shape of ``x``, read off it as the program runs.
+
+    The exporter's own writes the shape down, and that the two are equally large is lost. ``None``
+    where the number or the dtype is not known.
+    """
+    import torch
+    from torch.onnx._internal.torchscript_exporter import _type_utils, symbolic_helper
+
+    helper, types = symbolic_helper, _type_utils.JitScalarType
+    number = helper._maybe_get_const(value, "t") if helper._is_value(value) else value
+    if helper._is_value(number) or helper._get_tensor_rank(x) is None:
+        return None
+    kind = (
+        types.from_value(x)
+        if helper._is_none(dtype)
+        else types(helper._get_const(dtype, "i", "dtype"))
+    )
+    filled = torch.tensor(float(number), dtype=kind.dtype())
+    return g.op("Expand", g.op("Constant", value_t=filled), g.op("Shape", x))
+
+
+def _zeros_like(g: Any, x: Any, dtype: Any = None, *options: Any) -> Any:
+    from torch.onnx._internal.torchscript_exporter import symbolic_opset9
+
+    own: Any = symbolic_opset9.zeros_like
+    return _like(g, x, 0.0, dtype) or own(g, x, dtype, *options)
+
+
+def _ones_like(g: Any, x: Any, dtype: Any = None, *options: Any) -> Any:
+    from torch.onnx._internal.torchscript_exporter import symbolic_opset9
+
+    own: Any = symbolic_opset9.ones_like
+    return _like(g, x, 1.0, dtype) or own(g, x, dtype, *options)
+
+
+def _full_like(g: Any, x: Any, value: Any, dtype: Any = None, *options: Any) -> Any:
+    from torch.onnx._internal.torchscript_exporter import symbolic_opset9
+
+    own: Any = symbolic_opset9.full_like
+    return _like(g, x, value, dtype) or own(g, x, value, dtype, *options)
+
+
+def _is_shape_of(x: Any, sizes: Any) -> bool:
+    """Tell whether sizes that are written down are those of ``x``: ``x.new_zeros(x.shape)``."""
+    from torch.onnx._internal.torchscript_exporter import symbolic_helper
+
+    helper: Any = symbolic_helper
+    wanted = helper._maybe_get_const(sizes, "is")
+    if not isinstance(wanted, (list, tuple)) and helper._is_packed_list(sizes):
+        wanted = [helper._maybe_get_const(size, "i") for size in helper._unpack_list(sizes)]
+    return isinstance(wanted, (list, tuple)) and list(wanted) == list(x.type().sizes() or ())
+
+
+def _new_zeros(g: Any, x: Any, sizes: Any, dtype: Any = None, *options: Any) -> Any:
+    from torch.onnx._internal.torchscript_exporter import symbolic_opset9
+
+    own: Any = symbolic_opset9.new_zeros
+    made = _like(g, x, 0.0, dtype) if _is_shape_of(x, sizes) else None
+    return made or own(g, x, sizes, dtype, *options)
+
+
+def _new_ones(g: Any, x: Any, sizes: Any, dtype: Any = None, *options: Any) -> Any:
+    from torch.onnx._internal.torchscript_exporter import symbolic_opset9
+
+    own: Any = symbolic_opset9.new_ones
+    made = _like(g, x, 1.0, dtype) if _is_shape_of(x, sizes) else None
+    return made or own(g, x, sizes, dtype, *options)
+
+
+def _new_full(g: Any, x: Any, sizes: Any, value: Any, dtype: Any = None, *options: Any) -> Any:
+    from torch.onnx._internal.torchscript_exporter import symbolic_opset9
+
+    own: Any = symbolic_opset9.new_full
+    made = _like(g, x, value, dtype) if _is_shape_of(x, sizes) else None
+    return made or own(g, x, sizes, value, dtype, *options)

@@ -10,17 +10,13 @@ from collections.abc import Iterable, Mapping
 
 from torchpruner_core.coupling.ties import Ties
 from torchpruner_core.graph.nodes import DataNode
+from torchpruner_core.importing.stored_indices import COPIES
 from torchpruner_core.operators.base import OperatorNode
 
 MAKERS = {"ConstantOfShape": 0, "Expand": 1}
 """Operators that make a tensor of a given shape, and the input that says which."""
 
-PASSED_ON = frozenset(
-    (
-        "Add", "Cast", "CastLike", "Concat", "Div", "Expand", "Identity", "Mul", "Neg", "Sub",
-        "Transpose", "Unsqueeze", "Where",
-    )
-)  # fmt: skip
+PASSED_ON = COPIES | frozenset(("Abs", "Add", "Div", "Mul", "Neg", "Sub", "Where"))
 """Operators that may compute with a copy and nothing else, and leave its axes what they are."""
 
 

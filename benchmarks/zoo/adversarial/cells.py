@@ -17,7 +17,7 @@ class OneCell(nn.Module):
     def __init__(self, cell: type[nn.RNNCellBase], begins: str = "none") -> None:
         super().__init__()
         self.embed = nn.Linear(6, 10)
-        self.cell = cell(10, 12)  # type: ignore[call-arg,arg-type]
+        self.cell = cell(10, 12)  # type: ignore[call-arg]
         self.head = nn.Linear(12, 4)
         self.begins = begins
 

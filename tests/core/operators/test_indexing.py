@@ -1,4 +1,4 @@
-"""Operators that read or write at positions that data gives: only what stands beside can be cut."""
+"""Operators that read or write at positions: constant ones say which slices go together, data does not."""
 
 from __future__ import annotations
 
@@ -8,6 +8,64 @@ import pytest
 from tests.core.operators.brute_force import case, check_case, ints, node
 
 X = {"x": (2, 4, 3)}
+
+PICKED = np.array([3, 0, 2])
+
+CONSTANT = [
+    case(
+        "gather_elements_with_stored_indices",
+        "x:012 p:0 0:1 1:012 y:012",
+        [
+            node("Reshape", "p s", "q"),
+            node("Expand", "q e", "wide"),
+            node("GatherElements", "x wide", "y", axis=1),
+        ],
+        X,
+        "y",
+        {"p": PICKED, "s": ints(1, 3, 1), "e": ints(2, 3, 3)},
+    ),
+    case(
+        "gather_nd_with_stored_indices",
+        "x:012 0:012 p:0 1:0 2:012 y:012",
+        [
+            node("Transpose", "x", "t", perm=[1, 0, 2]),
+            node("Unsqueeze", "p a", "q"),
+            node("GatherND", "t q", "g"),
+            node("Transpose", "g", "y", perm=[1, 0, 2]),
+        ],
+        X,
+        "y",
+        {"p": PICKED, "a": ints(-1)},
+    ),
+    case(
+        "scatter_elements_with_stored_indices",
+        "x:012 u:012 p:0 0:1 1:012 y:012",
+        [
+            node("Reshape", "p s", "q"),
+            node("Expand", "q e", "wide"),
+            node("ScatterElements", "x wide u", "y", axis=1),
+        ],
+        {**X, "u": (2, 3, 3)},
+        "y",
+        {"p": PICKED, "s": ints(1, 3, 1), "e": ints(2, 3, 3)},
+    ),
+    case(
+        "scatter_nd_added_twice_at_one_place",
+        "x:012 u:012 p:0 0:0 y:012",
+        [node("Unsqueeze", "p a", "q"), node("ScatterND", "x q u", "y", reduction="add")],
+        {"x": (4, 2, 3), "u": (4, 2, 3)},
+        "y",
+        {"p": ints(0, 0, 2, 3), "a": ints(-1)},
+    ),
+    case(
+        "gather_from_the_end",
+        "x:012 p:0 y:012",
+        [node("Gather", "x p", "y", axis=1)],
+        X,
+        "y",
+        {"p": ints(-1, 0, -3)},
+    ),
+]
 
 CASES = [
     case(
@@ -124,6 +182,6 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("made", "options", "feeds", "prunable"), CASES)
+@pytest.mark.parametrize(("made", "options", "feeds", "prunable"), [*CONSTANT, *CASES])
 def test_cuts_are_right(made, options, feeds, prunable):
     check_case(made, options, feeds, prunable)

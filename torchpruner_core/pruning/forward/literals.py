@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from torchpruner_core.cut_dict import operator_owner
@@ -26,6 +27,7 @@ from torchpruner_core.pruning.forward.rehearsal import Outcome, Stage, sizes_aft
 from torchpruner_core.pruning.forward.trace import SHAPING, Call
 from torchpruner_core.pruning.module_pruners.registry import module_pruner_reg
 from torchpruner_core.pruning.tensors.journal import AttributeChange
+from torchpruner_core.pruning.tensors.positions import WHOLE_NUMBERS
 
 ATTEMPTS = 600
 """Rehearsals at most; a 32-layer model whose layers all change needs about 100."""
@@ -251,6 +253,10 @@ class _Search:
                 for key, value in module.__dict__.items():
                     if type(value) in (list, tuple) and list(value) == list(renumbering.values):
                         yield AttributeChange(path, (key,), value, type(value)(new))
+                    elif _holds(value, renumbering.values):
+                        shape = [-1 if size != 1 else 1 for size in value.shape]
+                        other = torch.tensor(new, dtype=value.dtype, device=value.device)
+                        yield AttributeChange(path, (key,), value, other.reshape(shape))
 
     def _kept_numbers(self, old: Call, call: Call) -> Iterator[Correction]:
         """Yield the correction under which a number read off a size stays what it was.
@@ -472,6 +478,14 @@ class _Search:
         pairs = list(zip(self.stage.everything, right.calls, strict=False))
         together = [(x, y) for x, y in pairs if (x.module, x.function) == (y.module, y.function)]
         return together if len(together) == len(pairs) else []
+
+
+def _holds(value: Any, entries: Sequence[int]) -> bool:
+    """Tell whether an attribute is a tensor of just these whole numbers, along one axis."""
+    if type(value) is not torch.Tensor or value.is_meta or value.dtype not in WHOLE_NUMBERS:
+        return False
+    long = sum(size != 1 for size in value.shape)
+    return long <= 1 and value.ravel().tolist() == list(entries)
 
 
 def _is_same(old: Call, call: Call) -> bool:

@@ -149,7 +149,7 @@ class Stage:
             owner: Any = names[change.module]
             for step in change.path[:-1]:
                 owner = getattr(owner, step)
-            new = dict(change.new) if type(change.new) is dict else change.new
+            new = dict(change.new) if type(change.new) is dict else self._as_here(change.new)
             put_attribute(owner, change.path[-1], new)
         corrections = [change for change in attributes if isinstance(change, Correction)]
         for name, forward in correct(names, corrections).items():
