@@ -72,6 +72,25 @@ def test_a_cut_is_consistent_and_complete(network, granularity, data):
     )
 
 
+@BOUNDED
+@given(network=networks(layers=4, constants=True), granularity=GRANULARITY, data=st.data())
+def test_constants_that_address_or_count_channels_follow(network, granularity, data):
+    graph = solve_onnx(network)
+    result = some_cut(data, network, graph, granularity)
+    assert_right(network, graph, result, feeds_for(graph))
+
+
+@settings(BOUNDED, max_examples=30)
+@given(network=networks(layers=3, constants=True), data=st.data())
+def test_a_file_with_such_constants_can_be_pruned_again(network, data):
+    graph = solve_onnx(network)
+    for _ in range(2):
+        result = some_cut(data, network, graph)
+        network = prune_onnx(network, result)
+        graph = solve_onnx(network)
+        assert_right(network, graph, some_cut(data, network, graph), feeds_for(graph))
+
+
 def removal_of(graph: SolvedGraph, result: CutResult) -> Removal:
     """Return the components that a cut removes."""
     removed = np.zeros(len(graph.coupling.component_reason), dtype=np.bool_)

@@ -245,7 +245,7 @@ class _Search:
             if renumbering.values is None or name in self.stage.plan.local.tensors:
                 continue
             entries = np.array(renumbering.values)
-            for axis, gone in enumerate(cut.terminal.get(name, ())):
+            for axis, gone in enumerate(self.stage.plan.literals.get(name, ())):
                 if gone is not None:
                     entries = np.delete(entries.reshape(cut.shapes[name]), gone, axis=axis)
             new = renumbering.apply(entries).ravel().tolist()
