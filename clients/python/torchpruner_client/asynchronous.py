@@ -385,6 +385,23 @@ class AsyncRemoteModel:
             made = await self._client.run(flow)
         return [FrontierPoint.from_dict(item) for item in made["frontier"]]
 
+    async def plan_with_frontier(
+        self,
+        budget: Budget | Mapping[str, Any],
+        fractions: Sequence[float],
+        *,
+        importance: str | None = None,
+        rules: Rules | None = None,
+        timeout: float | None = None,
+        **options: Any,
+    ) -> tuple[Plan, list[FrontierPoint]]:
+        """Return :meth:`plan` and :meth:`frontier` from one request."""
+        body = plan_body(budget, None, importance, rules, options, frontier=fractions)
+        with showing(self._client.progress) as shown:
+            flow = operations.plan(self.id, body, None, self._source, timeout, shown)
+            made = await self._client.run(flow)
+        return plan_of(made), [FrontierPoint.from_dict(item) for item in made["frontier"]]
+
     async def plans(self) -> list[PlanRecord]:
         """The plans that were asked for of this model, newest first."""
         return [PlanRecord.from_dict(item) for item in await self._list("plans")]

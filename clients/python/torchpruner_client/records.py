@@ -237,15 +237,27 @@ class PlanRecord:
 
 @dataclass(frozen=True, slots=True)
 class FrontierPoint:
-    """What a plan for ``fraction`` of the cost comes to; ``score_kept`` is a share of all scores."""
+    """What a plan for ``fraction`` of the cost comes to; ``score_kept`` is a share of all scores.
+
+    ``widths`` has the width of each group of the plan, in its order. Where no plan under the rules is so
+    cheap, ``problem`` says why and the rest is empty.
+    """
 
     fraction: float
     costs: dict[str, dict[str, float]]
     score_kept: float | None
+    widths: tuple[int, ...] = ()
+    problem: str | None = None
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> FrontierPoint:
-        return cls(float(data["fraction"]), dict(data["costs"]), data.get("score_kept"))
+        return cls(
+            float(data["fraction"]),
+            dict(data.get("costs") or {}),
+            data.get("score_kept"),
+            tuple(data.get("widths") or ()),
+            data.get("problem"),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,15 +58,25 @@ def make(
         progress=progress,
     )
     out.progress("planning", 90)
-    frontier = [
-        {"fraction": fraction, **_costs(each)}
-        for fraction, each in zip(
-            request["frontier"], made.frontier(request["frontier"]), strict=True
-        )
-    ]
+    frontier = [_point(made, fraction) for fraction in request["frontier"]]
     text = json.dumps({"plan": made.to_dict(), "frontier": frontier}, separators=(",", ":"))
     out.data(text.encode())
     return _costs(made)
+
+
+def _point(plan: Any, fraction: float) -> dict[str, Any]:
+    """What a plan for another share comes to; ``widths`` are in the order of the plan's groups."""
+    from torchpruner_core.errors import PlanError
+
+    try:
+        (other,) = plan.frontier([fraction])
+    except PlanError as error:
+        return {"fraction": fraction, "problem": error.detail}
+    return {
+        "fraction": fraction,
+        **_costs(other),
+        "widths": [group.after for group in other.groups],
+    }
 
 
 def _costs(plan: Any) -> dict[str, Any]:

@@ -21,6 +21,7 @@ KINDS = {
     "onnx": "Cut an ONNX model",
     "attach": "Add weights",
     "latency": "Measure latency",
+    "plan": "Plan",
 }
 
 COLUMNS = (

@@ -13,11 +13,13 @@ def install_pages(desk: Desk) -> None:
     from torchpruner_dashboard.pages.lost import install as install_lost
     from torchpruner_dashboard.pages.model import install as install_model
     from torchpruner_dashboard.pages.models import install as install_models
+    from torchpruner_dashboard.pages.plan import install as install_plan
     from torchpruner_dashboard.pages.service import install as install_service
 
     install_models(desk)
     install_model(desk)
     install_cut(desk)
+    install_plan(desk)
     install_compare(desk)
     install_service(desk)
     install_login(desk)

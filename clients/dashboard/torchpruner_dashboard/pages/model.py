@@ -71,12 +71,18 @@ class ModelPage:
             ui.label(name).classes("tp-title").props('role="heading" aria-level="1"')
             ui.element("div").classes("tp-grow")
             if shown.outline is not None:
+                plan = ui.button(
+                    "Make it cheaper",
+                    icon="trending_down",
+                    on_click=lambda: ui.navigate.to(f"/models/{info.id}/plan"),
+                )
+                plan.props("unelevated no-caps")
                 cut = ui.button(
                     "Try a cut",
                     icon="content_cut",
                     on_click=lambda: ui.navigate.to(cut_url(info.id)),
                 )
-                cut.props("unelevated no-caps")
+                cut.props("outline no-caps")
             model_menu(self._visit, shown.model)
         if shown.outline is None:
             build_progress(shown.model, self._region.reload)

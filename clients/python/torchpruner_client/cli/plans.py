@@ -91,8 +91,8 @@ def plan(
         if points:
             table = Table("share", *made.costs)
             for point in points:
-                costs = (f"{cost['after']:,.6g}" for cost in point.costs.values())
-                table.add_row(f"{point.fraction:.0%}", *costs)
+                costs = [f"{cost['after']:,.6g}" for cost in point.costs.values()]
+                table.add_row(f"{point.fraction:.0%}", *(costs or [point.problem or ""]))
             out.print(table)
 
 

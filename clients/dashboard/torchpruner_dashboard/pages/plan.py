@@ -1,0 +1,128 @@
+"""Plan: how cheap a model may become, and which widths that takes. The slider moves over a frontier
+that was computed once, so every step is answered at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nicegui import ui
+
+from torchpruner_client import AsyncRemoteModel, UnauthorizedError, WeightsRequired
+from torchpruner_dashboard.components.build_progress import build_progress
+from torchpruner_dashboard.components.frame import frame
+from torchpruner_dashboard.components.model_rows import display_name
+from torchpruner_dashboard.components.notices import (
+    Early,
+    Region,
+    ask_for_key,
+    error_panel,
+    promptly,
+)
+from torchpruner_dashboard.components.plan_actions import PlanActions
+from torchpruner_dashboard.components.plan_controls import PlanControls
+from torchpruner_dashboard.components.plan_outcome import PlanOutcome
+from torchpruner_dashboard.failures import failure_of
+from torchpruner_dashboard.plans.plan_choice import FRACTIONS, PlanChoice
+from torchpruner_dashboard.visit import Desk, Visit
+
+
+def install(desk: Desk) -> None:
+    @ui.page("/models/{model}/plan")
+    async def page(
+        model: str,
+        limit: str = "flops",
+        percent: int = 50,
+        importance: str = "",
+        round_to: int = 1,
+        protect: str = "",
+    ) -> None:
+        visit = desk.visit()
+        choice = PlanChoice.of_query(limit, percent, importance, round_to, protect)
+        plan = PlanPage(visit, model, choice)
+        early = await promptly(plan.fetch)
+        with frame(visit, "Plan", "Models"):
+            plan.build(early)
+
+
+class PlanPage:
+    """Holds the choice; one question at a time, the latest one last."""
+
+    def __init__(self, visit: Visit, model: str, choice: PlanChoice) -> None:
+        self._visit = visit
+        self._id = model
+        self._choice = choice
+        self._asked: tuple[Any, ...] | None = None
+        self._busy = False
+        self._again = False
+        self._region = Region(self.fetch, self._show, "Loading the model")
+
+    def build(self, early: Early[AsyncRemoteModel]) -> None:
+        self._region.build(early)
+
+    async def fetch(self) -> AsyncRemoteModel:
+        session = self._visit.session
+        await session.check()
+        return await session.client.model(self._id)
+
+    def _show(self, model: AsyncRemoteModel) -> None:
+        name = display_name(model.info)
+        ui.page_title(f"Plan {name} · torchpruner")
+        with ui.row().classes("tp-row"):
+            ui.label(f"Plan {name}").classes("tp-title").props('role="heading" aria-level="1"')
+            ui.link("All about this model", f"/models/{model.id}")
+        if model.info.state != "ready":
+            build_progress(model, self._region.reload)
+            return
+        self._model = model
+        with ui.element("div").classes("tp-two"):
+            with ui.element("div").classes("tp-stack tp-sticky"):
+                self._controls = PlanControls(self._choice, self._changed)
+            with ui.element("div").classes("tp-stack"):
+                self._problem = ui.column().classes("tp-stack")
+                self._outcome = PlanOutcome()
+                self._actions = PlanActions(self._visit, model, self._outcome.actions)
+        ui.timer(0, self._ask, once=True)
+
+    async def _changed(self, choice: PlanChoice) -> None:
+        self._choice = choice
+        ui.navigate.history.replace(f"/models/{self._id}/plan?{choice.query()}")
+        if choice.question == self._asked:
+            self._outcome.choose(choice)
+            self._actions.show(choice)
+            return
+        await self._ask()
+
+    async def _ask(self) -> None:
+        self._again = True
+        if self._busy:
+            return
+        self._busy = True
+        try:
+            while self._again:
+                self._again = False
+                await self._plan(self._choice)
+        finally:
+            self._busy = False
+
+    async def _plan(self, choice: PlanChoice) -> None:
+        self._outcome.wait()
+        try:
+            plan, frontier = await self._model.plan_with_frontier(
+                {choice.limit: FRACTIONS[0]}, FRACTIONS, **choice.options
+            )
+        except UnauthorizedError:
+            ask_for_key()
+            return
+        except Exception as error:
+            self._asked = None
+            self._outcome.hide()
+            self._problem.clear()
+            with self._problem:
+                error_panel(
+                    failure_of(error), None if isinstance(error, WeightsRequired) else self._ask
+                )
+            return
+        self._problem.clear()
+        self._asked = choice.question
+        self._outcome.show(plan, frontier, self._choice)
+        self._actions.show(self._choice)

@@ -1,0 +1,1 @@
+"""Plans as the page holds and draws them."""

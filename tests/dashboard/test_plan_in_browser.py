@@ -1,0 +1,78 @@
+"""The plan page: budgets, rules, the frontier, and what is made of a plan."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.dashboard.running import Visitor
+from torchpruner_client import Client
+from torchpruner_core.planning.plan import Plan
+
+pytest.importorskip("playwright")
+from playwright.sync_api import Page, expect
+
+pytestmark = pytest.mark.browser
+
+Visit = Callable[..., Visitor]
+
+
+def costs(page: Page) -> Any:
+    return page.get_by_role("region", name="Costs")
+
+
+def test_a_plan_is_there_at_once_and_follows_the_slider(visit: Visit, resnet_id: str) -> None:
+    window = visit()
+    page = window.go(f"/models/{resnet_id}")
+    page.get_by_role("button", name="Make it cheaper").click()
+    page.wait_for_url("**/plan")
+    expect(costs(page)).to_contain_text("50 % of the FLOPs", timeout=60_000)
+    expect(costs(page)).to_contain_text("8.18 GFLOPs →")
+    expect(page.locator("main")).to_contain_text("groups are cut")
+    page.locator(".tp-slider [tabindex='0']").focus()
+    page.keyboard.press("ArrowLeft")
+    expect(costs(page)).to_contain_text("45 % of the FLOPs")
+    page.wait_for_url(re.compile("percent=45"))
+    window.screenshot("plan", whole=True)
+    narrow = visit(narrow=True, theme="dark")
+    narrow.go(f"/models/{resnet_id}/plan?percent=45", "svg.tp-picture")
+    assert narrow.overflow() == 0
+
+
+def test_rules_change_the_widths_and_say_why(visit: Visit, resnet_id: str) -> None:
+    address = f"/models/{resnet_id}/plan?percent=50&round_to=32&protect=self.layer4.*"
+    page = visit().go(address, "svg.tp-picture")
+    page.get_by_label("Search groups").fill("layer4.0.conv1")
+    row = page.locator(".tp-table tbody tr").first
+    expect(row).to_contain_text("512 of 512")
+    expect(row).to_contain_text("protect")
+
+
+def test_a_plan_that_cannot_be_made_says_why(visit: Visit, resnet_id: str) -> None:
+    page = visit().go(f"/models/{resnet_id}/plan?protect=self.nothing", "main [role=alert]")
+    expect(page.locator("main [role=alert]")).to_contain_text("self.nothing")
+    page.get_by_label("Leave alone").fill("")
+    expect(costs(page)).to_contain_text("50 % of the FLOPs", timeout=60_000)
+
+
+def test_a_plan_is_downloaded_copied_and_derived(
+    visit: Visit, resnet_id: str, client: Client
+) -> None:
+    page = visit().go(f"/models/{resnet_id}/plan?percent=70&round_to=8", "svg.tp-picture")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download", exact=True).click()
+        page.get_by_text("Plan, JSON").click()
+    plan = Plan.from_dict(json.loads(download.value.path().read_text()))
+    assert plan.costs["flops"].share <= 0.7
+    page.get_by_role("button", name="Copy as code").click()
+    expect(page.locator(".nicegui-code").first).to_contain_text('tp.Budget(flops="70%")')
+    page.get_by_role("button", name="Close").click()
+    page.get_by_role("button", name="Derive a model").click()
+    page.wait_for_url(re.compile(r"/models/m[a-z2-7]{26}$"))
+    expect(page.get_by_role("heading", name="resnet50 at 70 %")).to_be_visible()
+    derived = page.url.rpartition("/")[2]
+    assert client.model(derived).flops().flops == plan.result.flops_after
