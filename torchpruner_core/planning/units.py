@@ -206,7 +206,8 @@ def _numbered(graph: GraphData, label: Int, reserved: dict[int, str]) -> Units:
     starts = np.searchsorted(of_slice[order], np.arange(count + 1))
     _, leads, kind = np.unique(signature, return_index=True, return_inverse=True)
     members_of = np.argsort(kind, kind="stable")
-    ends = np.cumsum(np.bincount(kind, minlength=len(leads)))
+    counts = np.bincount(kind, minlength=len(leads))
+    ends = np.cumsum(counts)
     groups: list[UnitGroup] = []
     describe = _Describer(graph, reserved)
     for number in np.argsort(leads).tolist():
@@ -214,7 +215,7 @@ def _numbered(graph: GraphData, label: Int, reserved: dict[int, str]) -> Units:
         slices = order[starts[lead] : starts[lead + 1]]
         classes, per_unit = np.unique(owner[slices], return_counts=True)
         why = coupling.reasons[int(reason[lead])] if reason[lead] >= 0 else None
-        units = np.sort(members_of[ends[number] - np.count_nonzero(kind == number) : ends[number]])
+        units = members_of[ends[number] - counts[number] : ends[number]]
         group = describe(len(groups), units, classes.tolist(), per_unit.tolist(), why)
         if group is not None:
             groups.append(group)
