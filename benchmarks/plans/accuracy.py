@@ -89,9 +89,12 @@ def theirs(task: Task, model: nn.Module, target: float, seed: int) -> dict[str, 
     tried: dict[str, dict[str, float]] = {}
     subjects: dict[str, nn.Module] = {}
     failures: dict[str, str] = {}
+    graph = tp.ONNXGraph(model)
+    graph.build_graph((example,), fill_value=False)
+    ignored = peer.output_layers(model, graph)
     for scope in peer.SCOPES:
         try:
-            subject = peer.to_cost(model, example, scope, target)
+            subject = peer.to_cost(model, example, scope, target, ignored)
         except peer.PeerFailedError as error:
             failures[scope] = str(error)
             continue

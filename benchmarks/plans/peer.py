@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,12 +12,17 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from torchpruner_core.errors import TorchPrunerError
+
 SCOPES = {
     "local": {"global_pruning": False},
     "global": {"global_pruning": True},
     "isomorphic": {"global_pruning": True, "isomorphic": True},
 }
 """Torch-Pruning's arguments by the name of the scope."""
+
+PROJECTIONS = (("q_proj", "k_proj", "v_proj"), ("query", "key", "value"), ("q", "k", "v"))
+"""What attentions call their layers."""
 
 PATIENCE = 60
 """Seconds that one of its cuts may take: some enumerations do not end."""
@@ -36,7 +41,24 @@ def macs(model: nn.Module, example: torch.Tensor) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def pruned(model: nn.Module, example: torch.Tensor, scope: str, ratio: float) -> nn.Module:
+def output_layers(model: nn.Module, graph: Any) -> list[str]:
+    """Return the layers whose output channels are the model's own, which a person tells it to ignore."""
+    found = []
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            try:
+                cut = graph.solved.cut_analysis(f"self.{name}.weight", [0], 0)
+            except TorchPrunerError:
+                found.append(name)
+                continue
+            if cut.touches_outputs:
+                found.append(name)
+    return found
+
+
+def pruned(
+    model: nn.Module, example: torch.Tensor, scope: str, ratio: float, ignored: Sequence[str]
+) -> nn.Module:
     """Return a copy that Torch-Pruning cut by ``ratio``, its heads patched as its examples do.
 
     Scores are group magnitudes (L2), as ours. Raises :class:`PeerFailedError`.
@@ -45,7 +67,6 @@ def pruned(model: nn.Module, example: torch.Tensor, scope: str, ratio: float) ->
 
     subject = copy.deepcopy(model).eval()
     attention = _attention(subject)
-    last = [m for m in subject.modules() if isinstance(m, nn.Linear)][-1]
     try:
         with _alarm(PATIENCE):
             pruner = torch_pruning.pruner.BasePruner(
@@ -53,7 +74,7 @@ def pruned(model: nn.Module, example: torch.Tensor, scope: str, ratio: float) ->
                 example,
                 importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
                 pruning_ratio=ratio,
-                ignored_layers=[last],
+                ignored_layers=[subject.get_submodule(name) for name in ignored],
                 num_heads={
                     layer: heads for entry in attention for layer, heads in entry[1].items()
                 },
@@ -73,7 +94,9 @@ def pruned(model: nn.Module, example: torch.Tensor, scope: str, ratio: float) ->
     return subject
 
 
-def to_cost(model: nn.Module, example: torch.Tensor, scope: str, target: float) -> nn.Module:
+def to_cost(
+    model: nn.Module, example: torch.Tensor, scope: str, target: float, ignored: Sequence[str]
+) -> nn.Module:
     """Return what Torch-Pruning gives at the ratio whose cost is nearest to ``target`` of the original's.
 
     Raises :class:`PeerFailedError` where no ratio gives a model that runs.
@@ -85,7 +108,7 @@ def to_cost(model: nn.Module, example: torch.Tensor, scope: str, target: float) 
     for _ in range(STEPS):
         ratio = (low + high) / 2
         try:
-            subject = pruned(model, example, scope, ratio)
+            subject = pruned(model, example, scope, ratio, ignored)
         except PeerFailedError as error:
             failure, high = error, ratio
             if "PatienceError" in str(error):
@@ -125,12 +148,15 @@ def _attention(model: nn.Module) -> list[tuple[nn.Module, dict[nn.Module, int]]]
     """Return each attention with its projections and how many heads each of these has."""
     found: list[tuple[nn.Module, dict[nn.Module, int]]] = []
     for module in model.modules():
-        names = ("q_proj", "k_proj", "v_proj") if hasattr(module, "q_proj") else ("q", "k", "v")
-        layers = [
-            layer for name in names if isinstance(layer := getattr(module, name, None), nn.Linear)
-        ]
-        if hasattr(module, "head_dim") and len(layers) == len(names):
-            size: int = module.head_dim
+        for names in PROJECTIONS:
+            layers = [
+                layer
+                for name in names
+                if isinstance(layer := getattr(module, name, None), nn.Linear)
+            ]
+            size = getattr(module, "head_dim", getattr(module, "attention_head_size", None))
+            if size is None or len(layers) != len(names):
+                continue
             found.append((module, {layer: layer.out_features // size for layer in layers}))
     return found
 
@@ -138,3 +164,6 @@ def _attention(model: nn.Module) -> list[tuple[nn.Module, dict[nn.Module, int]]]
 def _patch(module: Any, heads: list[int]) -> None:
     if hasattr(module, "num_key_value_groups"):
         module.num_key_value_groups = heads[0] // heads[1]
+    if hasattr(module, "all_head_size"):
+        module.num_attention_heads = heads[0]
+        module.all_head_size = heads[0] * module.attention_head_size
