@@ -21,6 +21,9 @@ MAY_HOLD_GRAPHS = (0, 5, 10)
 FLATTENED = frozenset({"If", "Loop", "Scan"})
 """Operators whose bodies are part of the graph; those of others are read as a whole."""
 
+HOLDERS = frozenset({*FLATTENED, "SequenceMap"})
+"""The operators of ONNX's own domain that hold graphs."""
+
 STANDARD_DOMAINS = ("", "ai.onnx")
 
 
@@ -29,8 +32,15 @@ def is_flattened(node: Any) -> bool:
     return node.op_type in FLATTENED and node.domain in STANDARD_DOMAINS
 
 
+def may_hold_graphs(node: Any) -> bool:
+    """Return whether a node is of a kind that holds graphs; those of other domains may be."""
+    return node.op_type in HOLDERS or node.domain not in STANDARD_DOMAINS
+
+
 def graphs_of(node: Any) -> Iterator[Any]:
     """Yield the graphs that a node holds as attributes."""
+    if not may_hold_graphs(node):
+        return
     for attribute in node.attribute:
         if attribute.type in MAY_HOLD_GRAPHS:
             if attribute.HasField("g"):
@@ -47,9 +57,8 @@ def bodies_of(node: Any) -> list[Any]:
 def has_graphs(model: onnx.ModelProto) -> bool:
     """Return whether any operator of the main graph holds a graph."""
     return any(
-        attribute.type in MAY_HOLD_GRAPHS and (attribute.HasField("g") or attribute.graphs)
+        may_hold_graphs(node) and next(graphs_of(node), None) is not None
         for node in model.graph.node
-        for attribute in node.attribute
     )
 
 
@@ -66,8 +75,9 @@ def all_graphs(graph: Any) -> Iterator[Any]:
     """Yield ``graph`` and every graph in it, outermost first."""
     yield graph
     for node in graph.node:
-        for inner in graphs_of(node):
-            yield from all_graphs(inner)
+        if may_hold_graphs(node):
+            for inner in graphs_of(node):
+                yield from all_graphs(inner)
 
 
 def captured(node: Any) -> list[str]:

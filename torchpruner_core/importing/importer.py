@@ -25,7 +25,13 @@ from torchpruner_core.graph.dtypes import np_dtype
 from torchpruner_core.graph.nodes import DataNode, OperatorRecord
 from torchpruner_core.graph.origin import Origin
 from torchpruner_core.graph.values import Values, attributes, tensor_value
-from torchpruner_core.importing.bodies import bodies_of, captured, flatten, is_flattened
+from torchpruner_core.importing.bodies import (
+    bodies_of,
+    captured,
+    flatten,
+    is_flattened,
+    may_hold_graphs,
+)
 from torchpruner_core.importing.folding import Decision, fold_conditions
 from torchpruner_core.importing.input_shapes import InputSpecs, set_input_shapes
 from torchpruner_core.importing.notes import notes_of
@@ -375,8 +381,10 @@ class _Importer:
 
     def _inner(self, node: Any) -> list[str]:
         """Return the values inside of an operator's bodies that it passes on, or reads from outside."""
+        if not may_hold_graphs(node):
+            return []
         if not is_flattened(node):
-            return captured(node) if node.attribute else []
+            return captured(node)
         ports = ("input", "output")
         return [i.name for body in bodies_of(node) for port in ports for i in getattr(body, port)]
 

@@ -7,6 +7,7 @@ exporter wrote into ``Constant`` operators are initializers as any other.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -94,34 +95,44 @@ def _one_opset(model: onnx.ModelProto) -> None:
 
 def _check_operators(model: onnx.ModelProto) -> None:
     """Raise where an operator lacks an input or output that ONNX says it has: no rule expects that."""
-    import onnx
-
     versions = {entry.domain: entry.version for entry in model.opset_import}
-    schemas: dict[tuple[str, str], onnx.defs.OpSchema | None] = {}
+    asked: dict[tuple[str, str], tuple[int, list[int], int]] = {}
     for graph in all_graphs(model.graph):
         for node in graph.node:
-            kind = (node.op_type, "" if node.domain == "ai.onnx" else node.domain)
-            if kind not in schemas:
-                try:
-                    schemas[kind] = onnx.defs.get_schema(kind[0], versions.get(kind[1], 1), kind[1])
-                except onnx.defs.SchemaError:
-                    schemas[kind] = None
-            schema = schemas[kind]
-            if schema is None:
-                continue
-            required = [
-                k
-                for k, formal in enumerate(schema.inputs[: schema.min_input])
-                if formal.option != onnx.defs.OpSchema.FormalParameterOption.Optional
-            ]
-            lacking = len(node.input) < schema.min_input or any(not node.input[k] for k in required)
-            if lacking or len(node.output) < schema.min_output:
+            kind = (node.op_type, node.domain)
+            found = asked.get(kind)
+            if found is None:
+                found = asked[kind] = _requirements(*kind, versions)
+            inputs, required, outputs = found
+            given = node.input
+            if (
+                len(given) < inputs
+                or len(node.output) < outputs
+                or any(not given[k] for k in required)
+            ):
                 raise InvalidModelError(
                     f"the operator {node.name or node.op_type!r} ({node.op_type}) has "
-                    f"{len([name for name in node.input if name])} inputs and {len(node.output)} "
-                    f"outputs; ONNX asks for at least {schema.min_input} and {schema.min_output}. The "
+                    f"{len([name for name in given if name])} inputs and {len(node.output)} "
+                    f"outputs; ONNX asks for at least {inputs} and {outputs}. The "
                     "file is damaged: export the model again"
                 )
+
+
+def _requirements(
+    op_type: str, domain: str, versions: Mapping[str, int]
+) -> tuple[int, list[int], int]:
+    """Return an operator's least number of inputs, those that may not be empty, and of outputs."""
+    import onnx
+
+    domain = "" if domain == "ai.onnx" else domain
+    try:
+        schema = onnx.defs.get_schema(op_type, versions.get(domain, 1), domain)
+    except onnx.defs.SchemaError:
+        return 0, [], 0
+    optional = onnx.defs.OpSchema.FormalParameterOption.Optional
+    formals = enumerate(schema.inputs[: schema.min_input])
+    required = [k for k, formal in formals if formal.option != optional]
+    return schema.min_input, required, schema.min_output
 
 
 def _constant_initializers(model: onnx.ModelProto) -> None:
@@ -165,7 +176,15 @@ def _lift_constants(model: onnx.ModelProto) -> None:
 
 def _weight(node: Any) -> Any:
     """Return the tensor of a ``Constant`` that holds several numbers of a weight's type."""
-    if node.op_type != "Constant" or len(node.attribute) != 1 or node.attribute[0].name != "value":
+    if node.op_type != "Constant" or len(node.attribute) != 1:
         return None
-    tensor = node.attribute[0].t
+    attribute = node.attribute[0]
+    if attribute.name == "value_floats" and len(attribute.floats) > 1:
+        import onnx
+
+        kind, count = onnx.TensorProto.FLOAT, len(attribute.floats)
+        return onnx.helper.make_tensor("", kind, [count], list(attribute.floats))
+    if attribute.name != "value":
+        return None
+    tensor = attribute.t
     return tensor if tensor.data_type in WEIGHT_TYPES and prod(tensor.dims) > 1 else None

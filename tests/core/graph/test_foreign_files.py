@@ -282,3 +282,45 @@ def test_a_value_of_an_input_survives_json():
     spec = TensorSpec("sr", (), "int64", (16000,))
     assert TensorSpec.from_dict(spec.to_dict()) == spec
     assert "value" not in TensorSpec("x", (1,)).to_dict()
+
+
+def test_numbers_in_a_list_attribute_are_stored_numbers():
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"]),
+        helper.make_node("Constant", [], ["b"], value_floats=[float(k) for k in range(8)]),
+        helper.make_node("Add", ["h", "b"], ["a"]),
+        helper.make_node("MatMul", ["a", "v"], ["y"]),
+    ]
+    stored = {"w": np.ones((4, 8), np.float32), "v": np.ones((8, 3), np.float32)}
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 3])],
+        [numpy_helper.from_array(v, k) for k, v in stored.items()],
+    )  # fmt: skip
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    data = made.SerializeToString()
+    solved = solve_onnx(data)
+    assert solved.params() == 32 + 24 + 8
+    result = solved.cut_analysis("self.w", [0, 5], 1)
+    assert result.params_removed == 8 + 6 + 2
+    onnx.checker.check_model(prune_onnx(data, result))
+
+
+def test_a_graph_that_handles_text_is_built_and_its_text_stays():
+    nodes = [
+        helper.make_node("Equal", ["t", "words"], ["e"]),
+        helper.make_node("Cast", ["e"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["f", "w"], ["h"]),
+        helper.make_node("MatMul", ["h", "v"], ["y"]),
+    ]
+    words = helper.make_tensor("words", TensorProto.STRING, [3], [b"a", b"b", b"c"])
+    stored = {"w": np.ones((3, 8), np.float32), "v": np.ones((8, 3), np.float32)}
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("t", TensorProto.STRING, [2, 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 3])],
+        [words, *(numpy_helper.from_array(v, k) for k, v in stored.items())],
+    )  # fmt: skip
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+    data = made.SerializeToString()
+    result = solve_onnx(data).cut_analysis("self.w", [1], 1)
+    onnx.checker.check_model(prune_onnx(data, result))
