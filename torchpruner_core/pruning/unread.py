@@ -7,6 +7,7 @@ graph in training mode reads them, it tells how they follow; what nothing reads 
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 import weakref
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from torchpruner_core.analysis.solved_graph import SolvedGraph
 from torchpruner_core.cut_result import AxisCuts, CutRequest, CutResult, TensorSpec
 from torchpruner_core.errors import StaleStateWarning, TorchPrunerError
 from torchpruner_core.exporting import export
-from torchpruner_core.exporting.structures import arranged, specs_of
+from torchpruner_core.exporting.structures import arranged, flatten_outputs, specs_of
 from torchpruner_core.importing.solving import solve_onnx
 from torchpruner_core.pruning.tensors.targets import LocalModel, own_tensors, split_name
 
@@ -59,13 +60,14 @@ def follow_unread(root: nn.Module, cut: CutResult, inputs: Any = None) -> Follow
     mode reads either.
     """
     local = LocalModel(root)
-    beside = [name for name in cut.unread if _is_beside(name, local, cut)]
-    if set(beside) <= _never_read.get(root, set()):
+    fitting = [name for name in cut.unread if _fits(name, "self", local, cut)]
+    beside = [name for name in fitting if _fits(name, _neighbourhood(name, local, cut), local, cut)]
+    if set(fitting) <= _never_read.get(root, set()):
         return Followed(left=tuple(beside))
     graph = _training_graph(root, cut, inputs)
     read = set() if graph is None else graph.nodes.keys() - set(graph.unread)
     _never_read.setdefault(root, set()).update(set(cut.unread) - read)
-    more = None if graph is None or not read & set(beside) else _closure(graph, cut, local)
+    more = None if graph is None or not read & set(fitting) else _closure(graph, cut, local)
     if graph is None or more is None:
         return Followed(left=tuple(beside))
     owners = {split_name(name)[0] for name in more.terminal if name not in cut.terminal}
@@ -95,18 +97,27 @@ def warn_of(left: tuple[str, ...]) -> None:
         )
 
 
-def _is_beside(name: str, local: LocalModel, cut: CutResult) -> bool:
-    """Tell whether unread state has an axis as long as one that is cut in its neighbourhood.
+def _neighbourhood(name: str, local: LocalModel, cut: CutResult) -> str:
+    """Return the module whose forward reads unread state, if any does.
 
-    That is the module that holds it; where all in that module is unread, the one around it.
+    That is the module that holds it; where all in that module is unread, the one around it. A list
+    of modules has no forward.
     """
+    unread = set(cut.unread)
+    owner = split_name(name)[0]
+    while owner != "self" and (
+        isinstance(local.modules[owner], (nn.ModuleList, nn.ModuleDict))
+        or _holds_only(local.modules[owner], owner, unread)
+    ):
+        owner = owner.rpartition(".")[0]
+    return owner
+
+
+def _fits(name: str, owner: str, local: LocalModel, cut: CutResult) -> bool:
+    """Tell whether unread state has an axis as long as one that is cut in the module ``owner``."""
     tensor = local.tensors.get(name)
     if tensor is None or name in cut.terminal or tensor.dim() == 0:
         return False
-    unread = set(cut.unread)
-    owner = split_name(name)[0]
-    while owner != "self" and _holds_only(local.modules[owner], owner, unread):
-        owner = owner.rpartition(".")[0]
     sizes: set[int] = set()
     for cuts in (cut.terminal, cut.iner):
         for other, axes in cuts.items():
@@ -132,13 +143,48 @@ def _holds_only(module: nn.Module, name: str, unread: set[str]) -> bool:
 
 
 def _training_graph(root: nn.Module, cut: CutResult, inputs: Any) -> SolvedGraph | None:
-    for given in _inputs(cut, inputs):
-        try:
-            program = export(root, given, training=True)
-            return solve_onnx(program.weightless())
-        except TorchPrunerError:
-            continue  # a batch of one has no statistics; two of them may have
+    with _showing_all(root, cut):
+        for given in _inputs(cut, inputs):
+            try:
+                program = export(root, given, training=True)
+                return solve_onnx(program.weightless())
+            except TorchPrunerError:
+                continue  # a batch of one has no statistics; two of them may have
     return None
+
+
+@contextlib.contextmanager
+def _showing_all(root: nn.Module, cut: CutResult) -> Iterator[None]:
+    """Let a model return, beside its outputs, what the modules with unread state give.
+
+    An auxiliary head may leave its result in an attribute, for the loss to find there; an exporter
+    drops what no output depends on.
+    """
+    modules = LocalModel(root).modules
+    owners = {id(modules[owner]): modules[owner] for owner in _owners(cut) if owner in modules}
+    given: list[Any] = []
+
+    def begin(module: nn.Module, args: Any) -> None:
+        given.clear()
+
+    def keep(module: nn.Module, args: Any, result: Any) -> None:
+        given.extend(flatten_outputs(result))
+
+    def show(module: nn.Module, args: Any, result: Any) -> Any:
+        return [*flatten_outputs(result), *given]
+
+    handles = [root.register_forward_pre_hook(begin, prepend=True)]
+    handles += [m.register_forward_hook(keep) for m in owners.values() if m is not root]
+    handles.append(root.register_forward_hook(show))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _owners(cut: CutResult) -> set[str]:
+    return {split_name(name)[0] for name in cut.unread}
 
 
 def _inputs(cut: CutResult, inputs: Any) -> Iterator[Any]:

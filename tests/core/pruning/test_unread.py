@@ -120,6 +120,51 @@ class TestFollowed:
         assert list(context.followed) == ["self.average"]
         model.train()(x)
 
+    def test_a_head_that_leaves_its_result_in_an_attribute_is_cut_along(self) -> None:
+        class Aside(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.into, self.out = nn.Linear(6, 8), nn.Linear(8, 3)
+                self.extra = nn.Linear(8, 2)
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                h = self.into(x)
+                if self.training:
+                    self.aside = self.extra(h)
+                return self.out(h)
+
+        model, x = Aside().eval(), torch.randn(4, 6)
+        hooks = len(model._forward_hooks)
+        result = built(model, x).nodes["self.into.weight"].cut_analysis([1], 0)
+        tp.set_cut(model, result)
+        assert model.extra.in_features == 7 and len(model._forward_hooks) == hooks
+        assert not hasattr(model, "aside")
+        model.train()(x)
+
+    def test_heads_in_a_list_are_cut_along_with_the_stage_that_each_reads(self) -> None:
+        class Supervised(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.stages = nn.ModuleList([nn.Linear(8, 8) for _ in range(3)])
+                self.heads = nn.ModuleList([nn.Linear(8, 2) for _ in range(3)])
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                found = []
+                for stage, head in zip(self.stages, self.heads, strict=True):
+                    x = stage(x).relu()
+                    if self.training or head is self.heads[-1]:
+                        found.append(head(x))
+                return torch.stack(found).sum(0)
+
+        model, x = Supervised().eval(), torch.randn(4, 8)
+        result = built(model, x).nodes["self.stages.0.weight"].cut_analysis([1, 4], 0)
+        _, context = tp.set_cut(model, result)
+        assert [head.in_features for head in model.heads] == [6, 8, 8]
+        loss = model.train()(x).sum()
+        loss.backward()
+        tp.recovery_cut(model, result, context)
+        model(x).sum().backward()
+
 
 class TestNamed:
     def test_build_graph_names_the_parameters_it_never_saw(self) -> None:
