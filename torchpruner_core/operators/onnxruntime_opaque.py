@@ -7,7 +7,11 @@ Source: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators
 
 from __future__ import annotations
 
-from torchpruner_core.operators.opaque import register_opaque
+from collections.abc import Callable
+
+from torchpruner_core.graph.nodes import DataNode
+from torchpruner_core.operators.opaque import Opaque, register_opaque
+from torchpruner_core.operators.registry import operator_register
 
 REASONS: dict[str, tuple[str, ...]] = {
     "it searches for a sequence with a network of its own inside": (
@@ -81,3 +85,51 @@ register_opaque(
         for reason, names in REASONS.items()
     }
 )
+
+
+def _like_first(operator: Opaque, x: DataNode) -> tuple[int, ...]:
+    return x.shape
+
+
+def _columns(operator: Opaque, x: DataNode) -> tuple[int, ...]:
+    return (*x.shape[:-1], int(operator.params["N"]))
+
+
+def _gathered(operator: Opaque, x: DataNode) -> tuple[int, ...]:
+    indices = operator.in_data[1]
+    assert indices is not None
+    packed = 8 // int(operator.params.get("bits", 4)) if x.dtype == "uint8" else 1
+    shape = [*x.shape[:-1], x.shape[-1] * packed]
+    axis = int(operator.params.get("gather_axis", 0)) % len(shape)
+    return (*shape[:axis], *indices.shape, *shape[axis + 1 :])
+
+
+SHAPES: dict[str, Callable[[Opaque, DataNode], tuple[int, ...]]] = {
+    **dict.fromkeys(
+        ("Trilu", "QMoE", "ScaledSiLU", "GatedAdd", "GatedRMSNorm", "GemmaRotaryEmbedding"),
+        _like_first,
+    ),
+    **dict.fromkeys(("Inverse", "ComplexMul", "ComplexMulConj", "BitmaskDropout"), _like_first),
+    "MatMulBnb4": _columns,
+    "GatherBlockQuantized": _gathered,
+}
+"""What comes out of some of them: without its shape, nothing behind them could be followed."""
+
+
+def _with_shapes() -> None:
+    for name, rule in SHAPES.items():
+        family = operator_register.get(name, "com.microsoft")
+
+        def fill_shape(
+            self: Opaque, rule: Callable[[Opaque, DataNode], tuple[int, ...]] = rule
+        ) -> None:
+            x, out = self.in_data[0], self.out_data[0]
+            assert x is not None
+            scale = self.input(2) if self.type == "GatherBlockQuantized" else x
+            out.shape, out.dtype = rule(self, x), scale.dtype if scale is not None else x.dtype
+
+        shaped = type("Opaque", (family,), {"fill_shape": fill_shape, "__doc__": Opaque.__doc__})
+        operator_register.describe(f"com.microsoft::{name}", shaped)
+
+
+_with_shapes()

@@ -5,9 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.core.operators.brute_force import case, check_case, node
+from tests.core.operators.brute_force import (
+    assert_right,
+    case,
+    check_case,
+    feeds_for,
+    model,
+    node,
+)
 from tests.core.operators.test_onnxruntime import fused
 from tests.core.operators.test_quantization import int8, uint8
+from torchpruner_core import solve_onnx
 
 MS = {"com.microsoft": 1}
 S, T = np.float32(0.05), np.float32(0.1)
@@ -248,3 +256,41 @@ CASES = [
 @pytest.mark.parametrize(("made", "options", "feeds", "prunable"), CASES)
 def test_quantised_operators(made, options, feeds, prunable):
     check_case(made, options, feeds, prunable)
+
+
+def test_a_language_model_as_its_runtime_wants_it_is_prunable_between_its_opaque_embeddings():
+    """int4 embeddings that no slice passes, then products in blocks of int4 around an activation."""
+    rng = np.random.default_rng(0)
+
+    def packed(columns: int, rows: int) -> np.ndarray:
+        return rng.integers(0, 256, (columns, rows // 16, 8)).astype(np.uint8)
+
+    def scales(*shape: int) -> np.ndarray:
+        return rng.uniform(0.01, 0.02, shape).astype(np.float32)
+
+    products = {"block_size": 16, "bits": 4}
+    data = model(
+        [
+            fused(
+                *("GatherBlockQuantized", "table ids ts", "h"),
+                bits=4, block_size=16, gather_axis=0, quantize_axis=1,
+            ),
+            fused("MatMulNBits", "h up us", "u", K=32, N=64, **products),
+            fused("QuickGelu", "u", "g", alpha=1.0),
+            fused("MatMulNBits", "g down ds", "d", K=64, N=32, **products),
+            fused("SkipSimplifiedLayerNormalization", "d h norm", "y"),
+        ],
+        {"ids": ((1, 5), np.int64)},
+        ["y"],
+        {
+            "table": rng.integers(0, 256, (20, 16)).astype(np.uint8), "ts": scales(20, 2),
+            "up": packed(64, 32), "us": scales(64, 2), "down": packed(32, 64),
+            "ds": scales(32, 4), "norm": np.ones(32),
+        },
+        domains=MS,
+        shapes={"y": (1, 5, 32)},
+    )  # fmt: skip
+    graph = solve_onnx(data)
+    result = graph.cut_analysis("self.up", range(16, 32), 0)
+    assert result.terminal["self.down"][1].tolist() == [1]
+    assert_right(data, graph, result, feeds_for(graph))
