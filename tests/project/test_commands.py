@@ -9,7 +9,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TARGETS = ("bench", "bench-service", "check", "demo", "help", "install", "serve", "test", "zoo")
+TARGETS = (
+    "bench",
+    "bench-service",
+    "chaos",
+    "check",
+    "demo",
+    "help",
+    "install",
+    "serve",
+    "test",
+    "zoo",
+)
 
 
 def test_make_alone_lists_every_target() -> None:
