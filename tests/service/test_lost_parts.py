@@ -157,9 +157,8 @@ def test_an_empty_redis_is_rebuilt_from_the_object_store() -> None:
         assert failed["state"] == "failed"
         assert service.process is not None
         # The worker stops first, so that the last upload is acknowledged and not begun.
-        for process in service.processes("--with-parent"):
-            process.suspend()
-        for process in service.processes(RQ_WORKER):
+        frozen = [*service.processes("--with-parent"), *service.processes(RQ_WORKER)]
+        for process in frozen:
             process.suspend()
         waiting = service.client.post(
             "/v1/models", params={"input": "x:1x3x8x8"}, content=files[2].content
@@ -167,6 +166,9 @@ def test_an_empty_redis_is_rebuilt_from_the_object_store() -> None:
         assert waiting["state"] == "queued"
         os.killpg(service.process.pid, signal.SIGKILL)
         service.process.wait()
+        # A suspended process does not hear that its parent is gone.
+        for process in frozen:
+            kill(process)
         time.sleep(1.0)
         shutil.rmtree(service.data_dir / "valkey")
         service.start()
