@@ -45,19 +45,22 @@ def fill(g: Writer, call: Call, x: Value, value: Value) -> str:
     return g.op("Expand", g.operand(value, call.out.dtype), shape)
 
 
+# A size that is the shape of ``x`` was read off it: ``x.new_zeros(x.shape)``.
+
+
 @aten("new_zeros new_empty new_empty_strided")
 def new_zeros(g: Writer, call: Call, x: Value, size: Any, *rest: Any, **more: Any) -> str:
-    return g.tensor(torch.zeros(call.out.shape, dtype=call.out.dtype))
+    return _filled_like(g, call, x, 0)
 
 
 @aten("new_ones")
 def new_ones(g: Writer, call: Call, x: Value, size: Any, **rest: Any) -> str:
-    return g.tensor(torch.ones(call.out.shape, dtype=call.out.dtype))
+    return _filled_like(g, call, x, 1)
 
 
 @aten("new_full")
 def new_full(g: Writer, call: Call, x: Value, size: Any, number: Any, **rest: Any) -> str:
-    return g.tensor(torch.full(call.out.shape, number, dtype=call.out.dtype))
+    return _filled_like(g, call, x, number)
 
 
 def _random(onnx_type: str) -> Any:

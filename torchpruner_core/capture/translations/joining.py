@@ -6,7 +6,6 @@ import torch
 
 from torchpruner_core.capture.registry import aten
 from torchpruner_core.capture.tape import Call, Value
-from torchpruner_core.capture.translations.selection import END, taken
 from torchpruner_core.capture.writer import Writer
 
 
@@ -60,14 +59,14 @@ def select_scatter(g: Writer, call: Call, x: Value, source: Value, dim: int, ind
 
 
 def _put_range(g: Writer, x: Value, new: str, dim: int, first: int, last: int) -> str:
-    """Return ``x`` with a range of an axis replaced: what stands before, the new part, what follows."""
-    parts = []
-    if first:
-        parts.append(taken(g, x, dim, 0, first))
-    parts.append(new)
-    if last < x.shape[dim]:
-        parts.append(taken(g, x, dim, last, END))
-    return parts[0] if len(parts) == 1 else g.op("Concat", *parts, axis=dim)
+    """Return ``x`` with a range of an axis replaced.
+
+    As rows that are written over, since what is written in place is a part of the tensor it is written
+    into: a slice that goes from the one goes from the other.
+    """
+    if first == 0 and last >= x.shape[dim]:
+        return new
+    return _put_rows(g, x, new, dim, torch.arange(first, last))
 
 
 def _put_rows(g: Writer, x: Value, new: str, dim: int, at: torch.Tensor) -> str:

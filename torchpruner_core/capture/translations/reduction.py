@@ -122,11 +122,25 @@ def _moments(g: Writer, x: Value, dim: Any, correction: Any, keepdim: bool) -> t
     squares = g.op("Mul", centred, centred, shape=x.shape, dtype=x.dtype)
     spread = reduced(g, "ReduceMean", squares, axes, keepdim)
     if correction:
-        free = count - correction
-        spread = g.op("Mul", spread, g.scalar(count / free if free > 0 else float("nan"), x.dtype))
+        spread = _unbiased(g, x, axes, spread, count, correction)
     if not keepdim:
         mean = g.op("Squeeze", mean, g.ints(axes)) if axes else mean
     return spread, mean
+
+
+def _unbiased(g: Writer, x: Value, axes: Any, spread: str, count: int, correction: Any) -> str:
+    """Return a mean of squares times n over n less ``correction``, n being read off ``x``.
+
+    Of fewer slices the variance counts fewer, as PyTorch's does.
+    """
+    if count <= correction or not axes:
+        return g.op("Mul", spread, g.scalar(float("nan"), x.dtype))
+    sizes = g.op("Shape", x, shape=(x.rank,), dtype=torch.int64)
+    along = g.op("Gather", sizes, g.ints(axes), shape=(len(axes),), dtype=torch.int64)
+    product = g.op("ReduceProd", along, keepdims=0, shape=(), dtype=torch.int64)
+    number = g.cast(product, x.dtype, torch.int64)
+    less = g.op("Sub", number, g.scalar(correction, x.dtype))
+    return g.op("Div", g.op("Mul", spread, number), less)
 
 
 def _correction(call: Call, correction: Any, unbiased: Any) -> Any:
