@@ -19,7 +19,7 @@ STAMP := $(VENV)/.installed
 TORCH_PINS = $(shell grep -E '^torch(vision)?==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test check docs docs-serve bench bench-service bench-plan chaos zoo browser lock clean
+.PHONY: help install demo serve test test-fast coverage mutants check docs docs-serve bench bench-service bench-plan chaos zoo browser lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,17 @@ serve: $(STAMP) ## the service on its embedded default, and the dashboard, in th
 
 test: $(STAMP) browser ## the whole test suite
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+
+# The contracts of the core alone: what a change of it is tried against first.
+test-fast: $(STAMP) ## the core's contracts, under 90 s
+	$(BIN)/python -m pytest -n $(JOBS) -q -m "not slow and not browser" tests/core/analysis tests/core/coupling tests/core/operators tests/core/manual $(ARGS)
+
+coverage: $(STAMP) browser ## the whole suite, with branches counted
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov --cov-branch --cov-report=term:skip-covered $(ARGS)
+
+# Hours: for the night. What survives is listed by `mutmut results`.
+mutants: $(STAMP) ## mutation tests of the coupling engine, the closure and the slices
+	$(BIN)/mutmut run --max-children $(JOBS) && $(BIN)/mutmut results
 
 check: $(STAMP) ## ruff, mypy --strict, import contracts, documentation
 	$(BIN)/ruff check .

@@ -47,11 +47,12 @@ def test_mkdocs_builds_strictly(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("page", [README, CHINESE], ids=["english", "chinese"])
 def test_the_readmes_code_is_the_examples_code(page: Path) -> None:
-    assert blocks(page, "python") == [shown("sdk.py"), shown("local.py")]
+    assert blocks(page, "python") == [shown(f"{name}.py") for name in ("half", "sdk", "local")]
     assert blocks(page, "bash") == [shown("cut.sh")]
 
 
 def test_the_readmes_examples_are_as_short_as_promised() -> None:
+    assert len(shown("half.py").splitlines()) <= 6
     assert len(shown("sdk.py").splitlines()) <= 20
     assert len(shown("cut.sh").splitlines()) <= 10
 

@@ -42,7 +42,8 @@ class SliceCost:
 def groups(graph: GraphData) -> list[Group]:
     """Return the groups that reach a parameter or buffer, in the order of the graph.
 
-    Components are grouped by the set of axes they reach; frozen ones are left out.
+    Those that reach an input or output of the model come last. Components are grouped by the set of
+    axes they reach; frozen ones are left out.
     """
     coupling = graph.coupling
     kind, classes = coupling.kinds
@@ -57,11 +58,13 @@ def groups(graph: GraphData) -> list[Group]:
     free = (coupling.component_reason < 0) & (np.diff(starts) > 0)
     components = np.flatnonzero(free & wanted[kind])
     order = components[np.argsort(kind[components], kind="stable")]
-    runs = np.split(order, np.flatnonzero(np.diff(kind[order])) + 1)
-    runs.sort(key=lambda run: int(run[0]) if len(run) else -1)
+    runs = [r for r in np.split(order, np.flatnonzero(np.diff(kind[order])) + 1) if len(r)]
+    border = {owner for name in (*graph.inputs, *graph.outputs) for owner in graph.classes_of(name)}
+    # What changes the model's own inputs or outputs is seldom what somebody wants to prune.
+    runs.sort(key=lambda run: (not border.isdisjoint(classes[kind[run[0]]]), int(run[0])))
     return [
         Group(number, len(run), terminals.of(classes[kind[run[0]]]), tuple(run.tolist()))
-        for number, run in enumerate(run for run in runs if len(run))
+        for number, run in enumerate(runs)
     ]
 
 
