@@ -150,8 +150,10 @@ class Planner:
         """Return the problem of keeping ``resources`` low."""
         choices = self.choices
         if self.scores is not None and self.rules.normalize == "cost":
-            first = next(iter(resources.values()))
-            pressure = first.products.gradient(self.costs.widths)
+            pressure = np.zeros(self.costs.classes + 1)
+            for resource in resources.values():  # a group may cost parameters and no FLOPs
+                total = float(resource.products.values(self.costs.widths).sum()) or 1.0
+                pressure += resource.products.gradient(self.costs.widths) / total
             rate = choices.unit_rate(pressure) / [group.step for group in choices.groups]
             choices = choices.weighed(rate / (rate.mean() or 1.0))
         return Problem(choices, self.costs.widths, resources)

@@ -339,7 +339,7 @@ def land(problem: Problem, rows: Int, limits: Mapping[str, float]) -> Int:
 def _slack(problem: Problem, rows: Int, limits: Mapping[str, float]) -> float:
     """Return how far the nearest cost is below its limit, as a share of it."""
     costs = problem.costs(rows)
-    return min(1 - value / limits[name] for name, value in costs.items())
+    return min(1 - value / max(limits[name], 1e-12) for name, value in costs.items())
 
 
 def _followed(problem: Problem, rows: Int, group: int, limits: Mapping[str, float]) -> Int | None:
@@ -352,8 +352,9 @@ def _followed(problem: Problem, rows: Int, group: int, limits: Mapping[str, floa
         for name, resource in problem.resources.items():
             above = resource.value(widths) - limits[name]
             if above > 0:
-                pressure += resource.pressure(widths, limits[name]) / limits[name]
-                most += above / limits[name]
+                limit = max(limits[name], 1e-12)
+                pressure += resource.pressure(widths, limits[name]) / limit
+                most += above / limit
         rate = choices.unit_rate(pressure)
         rate[group] = 0.0
         steps = _cheapest_steps(choices, rows, rate, max(most / 4, 1 / 64))

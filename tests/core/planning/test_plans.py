@@ -485,3 +485,43 @@ def test_progress_is_told_and_cancels(residual):
                 tp.Budget(flops="50%"),
                 progress=lambda stage, done, count=count, stop=stop: next(count) < stop,
             )
+
+
+def test_a_model_without_flops_can_be_planned_on_for_parameters():
+    class Scaled(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = torch.nn.BatchNorm1d(8)
+            self.scale = torch.nn.Parameter(torch.ones(8))
+
+        def forward(self, x):
+            return (self.norm(x) * self.scale).mean(1, keepdim=True)
+
+    graph = graph_of(Scaled(), (torch.zeros(2, 8),))
+
+    # Everything reaches the input here: that is said, and nothing divides by zero.
+    with pytest.raises(NothingToPruneError, match="reaches the model's input"):
+        tp.plan(graph, tp.Budget(flops="50%"))
+
+
+def test_a_group_that_costs_parameters_and_no_flops_is_not_free():
+    class Gated(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = torch.nn.Linear(8, 32)
+            self.b = torch.nn.Linear(32, 4)
+            self.gate = torch.nn.Parameter(torch.ones(16, 4))
+
+        def forward(self, x):
+            return self.b(torch.relu(self.a(x))) * self.gate.mean(0)
+
+    graph = graph_of(Gated(), (torch.zeros(1, 8),))
+    scores = random_scores(graph) | {("self.gate", 0): 1 + np.arange(16.0)}
+    solved = graph.solved
+    if solved.coupling.class_frozen[solved.classes_of("self.gate")[0]]:
+        scores.pop(("self.gate", 0))
+
+    plan = tp.plan(graph, tp.Budget(flops="90%", params="90%"), scores)
+
+    assert plan.costs["params"].after <= plan.costs["params"].limit
+    assert all(group.after > 1 for group in plan.groups if group.touched)
