@@ -5,6 +5,7 @@ from torchpruner_core.capture.translations import (  # noqa: F401  (imported to 
     casting,
     convolution,
     creation,
+    detection,
     elementwise,
     experts,
     indexing,
