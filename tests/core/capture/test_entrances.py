@@ -83,7 +83,7 @@ def test_a_torch_export_program_with_open_sizes_goes_to_the_exporter() -> None:
 
 @pytest.fixture
 def process_group() -> Iterator[None]:
-    store = torch.distributed.HashStore()
+    store = torch.distributed.HashStore()  # type: ignore[attr-defined]
     torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     yield
     torch.distributed.destroy_process_group()
@@ -149,7 +149,7 @@ def test_quantisation_in_training_is_captured() -> None:
 
         def forward(self, x: torch.Tensor) -> Any:
             weight = torch.fake_quantize_per_channel_affine(
-                self.conv.weight, self.scale, self.zero, 0, -128, 127
+                self.conv.weight, self.get_buffer("scale"), self.get_buffer("zero"), 0, -128, 127
             )
             y = nn.functional.conv2d(x, weight, self.conv.bias)
             return torch.fake_quantize_per_tensor_affine(y, 0.05, 3, 0, 255)

@@ -76,6 +76,8 @@ def test_shapes_that_the_recorder_knew_are_those_that_onnx_infers() -> None:
 
 def test_a_captured_program_is_pruned_as_onnx() -> None:
     model, inputs = SAMPLE["torchvision/classification/resnet18"].build()
+    assert isinstance(inputs, tuple)
+    (image,) = inputs
     program = captured(model, inputs)
     graph = tp.solve_onnx(program.weightless())
     cut = graph.cut_analysis("self.layer1.0.conv1.weight", [0, 3], 0)
@@ -84,7 +86,7 @@ def test_a_captured_program_is_pruned_as_onnx() -> None:
     import onnxruntime
 
     outputs = [
-        onnxruntime.InferenceSession(each).run(None, {"x": inputs[0].numpy()})[0]
+        onnxruntime.InferenceSession(each).run(None, {"x": image.numpy()})[0]
         for each in (pruned, masked)
     ]
     assert np.abs(outputs[0] - outputs[1]).max() <= 1e-4 * np.abs(outputs[1]).max()

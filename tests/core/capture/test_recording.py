@@ -191,7 +191,8 @@ class Scaled(nn.Module):
         factor = self.scale.item()
         if float(self.layer(x).abs().max()) > 0:  # large: the quick run does not compute it
             x = x * factor
-        return self.layer(x)
+        result: torch.Tensor = self.layer(x)
+        return result
 
 
 def test_values_that_python_read_are_frozen_and_named() -> None:

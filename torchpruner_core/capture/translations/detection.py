@@ -41,11 +41,16 @@ def pooled_regions(
     ratio: int = -1,
     aligned: bool = False,
 ) -> str:
-    kind = {"dtype": rois.dtype}
     boxes = g.op(
-        "Slice", rois, g.ints([1]), g.ints([5]), g.ints([1]), shape=(rois.shape[0], 4), **kind
+        "Slice",
+        rois,
+        g.ints([1]),
+        g.ints([5]),
+        g.ints([1]),
+        shape=(rois.shape[0], 4),
+        dtype=rois.dtype,
     )
-    which = g.op("Gather", rois, g.ints(0), axis=1, shape=rois.shape[:1], **kind)
+    which = g.op("Gather", rois, g.ints(0), axis=1, shape=rois.shape[:1], dtype=rois.dtype)
     return g.op(
         "RoiAlign",
         x,
