@@ -42,6 +42,10 @@ class PrunerWorker(Worker):
     queue_class = FairQueue
     board: JobBoard
 
+    def procline(self, message: str) -> None:
+        """Keep the command line: where ``setproctitle`` happens to be installed, RQ would replace it,
+        and with it the name that people and tests find the process by."""
+
     def handle_work_horse_killed(self, job: Job, retpid: Any, ret_val: Any, rusage: Any) -> None:
         super().handle_work_horse_killed(job, retpid, ret_val, rusage)  # type: ignore[no-untyped-call]
         identifier = str(job.args[0])
