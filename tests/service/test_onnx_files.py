@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -110,3 +111,39 @@ def test_what_a_file_has_lost_is_told_and_its_weights_are_named(
     weights = load(target.read_bytes())
     kept = model[0].weight.detach().numpy()[2:]
     np.testing.assert_array_equal(weights["0.weight"], kept.T)
+
+
+def test_several_files_are_one_upload_of_several_parts(
+    service: RunningService, tmp_path: Path
+) -> None:
+    path = external(tmp_path)
+    data = path.with_name("data.bin").read_bytes()
+    parts = [("files", ("model.onnx", path.read_bytes())), ("files", ("data.bin", data))]
+    answers = [service.client.post("/v1/models", files=parts) for _ in range(2)]
+    assert answers[0].status_code == 202, answers[0].text
+    assert answers[0].json()["id"] == answers[1].json()["id"]
+    with Client(service.url) as client:
+        remote = client.model(answers[0].json()["id"])
+        remote.wait()
+        assert remote.info.counts["params"] == 900 and not remote.info.weightless
+        target = tmp_path / "pruned.onnx"
+        remote.download_onnx(remote.cut_analysis("self.b", [1], 0), target)
+        assert [list(t.dims) for t in onnx.load(target).graph.initializer] == [[20, 29], [29, 10]]
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [("files", ("../model.onnx", b"x"))],
+        [("files", ("/model.onnx", b"x"))],
+        [("files", ("a.onnx", b"x")), ("files", ("a.onnx", b"y"))],
+        [("files", ("a.onnx", b"x")), ("file", ("b.onnx", b"y"))],
+        [("file", ("a.onnx", b"x")), ("files", ("b.bin", b"y"))],
+        [("file", ("a.onnx", b"x")), ("file", ("b.onnx", b"y"))],
+        [("other", ("a.onnx", b"x"))],
+    ],
+)
+def test_parts_that_make_no_model_are_refused(service: RunningService, parts: list[Any]) -> None:
+    answer = service.client.post("/v1/models", files=parts)
+    assert answer.status_code in (400, 422), answer.text
+    assert "part" in answer.json()["detail"] or "filename" in answer.json()["detail"]
