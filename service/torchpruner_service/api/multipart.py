@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import AsyncIterator
 from email.message import Message
 from pathlib import PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -143,8 +143,8 @@ class MultipartFile:
                 "that the model knows the file by, below the model's own folder"
             )
         if self._archive is None:
-            # zipfile asks of what it writes to for no more than this.
-            self._archive = zipfile.ZipFile(_Sink(self._out), "w")  # type: ignore[arg-type]
+            sink: Any = _Sink(self._out)  # zipfile asks no more of what it writes to
+            self._archive = zipfile.ZipFile(sink, "w")
         if str(path) in self._archive.namelist():
             raise InvalidRequest(f"two parts have the filename {filename[:200]!a}")
         self._member = self._archive.open(zipfile.ZipInfo(str(path)), "w", force_zip64=True)
