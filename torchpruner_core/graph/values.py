@@ -85,7 +85,9 @@ class Values:
         if producer is not None and producer.op_type == "Where":
             return self.partial(producer.input[2])
         if producer is not None and producer.op_type in _SAME_NUMBERS:
-            return self.partial(producer.input[0])
+            same = self.partial(producer.input[0])
+            if same is not None:
+                return same
         if producer is not None and producer.op_type == "Gather":
             source, index = self.producers.get(producer.input[0]), self.known(producer.input[1])
             shape = (
