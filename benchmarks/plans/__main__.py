@@ -13,7 +13,7 @@ from rich.console import Console
 
 from benchmarks.figures import Figure, report
 
-PARTS = ("speed", "exactness", "latency", "accuracy")
+PARTS = ("speed", "exactness", "latency", "accuracy", "trained")
 
 
 def main(
@@ -54,6 +54,10 @@ def main(
 
         tasks = [task for task in TASKS if wanted(task.name)]
         figures += accuracy_figures(tasks, SEEDS, FOLDER, console.print)
+    if "trained" in parts:
+        from benchmarks.plans.trained import NETWORKS, trained_figures
+
+        figures += trained_figures([n for n in NETWORKS if wanted(n.name)])
     if not report("Plans", figures, output, console):
         raise typer.Exit(1)
 
