@@ -57,15 +57,24 @@ class Captured:
         return any(tensor.is_meta for tensor in self.stored.values())
 
     def whole(self) -> bytes:
-        """Return the model's bytes with all data, read from the module's tensors as they are now."""
+        """Return the model's bytes with all data, read from the module's tensors as they are now.
+
+        Raises ``CaptureError`` where a tensor has another shape than when it was captured.
+        """
         import onnx
 
         model = onnx.ModelProto()
         model.CopyFrom(self.model)
         for initializer in model.graph.initializer:
             tensor = self.stored.get(initializer.name)
-            if tensor is not None and not initializer.raw_data:
-                initializer.raw_data = raw_bytes(tensor)
+            if tensor is None:
+                continue
+            if tuple(tensor.shape) != tuple(initializer.dims):
+                raise CaptureError(
+                    f"{initializer.name} has the shape {list(tensor.shape)} now, and had "
+                    f"{list(initializer.dims)} when the model was captured: build the graph again"
+                )
+            initializer.raw_data = raw_bytes(tensor)
         data: bytes = model.SerializeToString()
         return data
 

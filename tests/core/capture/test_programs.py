@@ -98,3 +98,14 @@ def test_weights_are_read_when_they_are_asked_for() -> None:
     with torch.no_grad():
         model.weight.fill_(1.0)
     assert difference(program, model, (torch.ones(1, 64),)) < 1e-6
+
+
+def test_a_module_that_was_cut_since_gives_no_file_of_mixed_shapes() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(64, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    program = captured(model, (torch.zeros(1, 64),))
+    cut = tp.solve_onnx(program.weightless()).cut_analysis("self.0.weight", [1], 0)
+    model, context = tp.set_cut(model, cut)
+    with pytest.raises(tp.errors.ExportError, match="build the graph again"):
+        program.with_weights()
+    model = tp.recovery_cut(model, cut, context)
+    assert difference(program, model, (torch.ones(1, 64),)) < 1e-6
