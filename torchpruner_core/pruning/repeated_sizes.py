@@ -42,13 +42,14 @@ _NO_SIZE = re.compile(
     r"|steps?$|seed|index|idx|epoch|bits|axis|version|rank$|level|token|seq|position",
     re.I,
 )
+GROUPS = ("groups", "num_groups")
+TAKES = ("in_channels", "in_features", "input_size")
+GIVES = ("out_channels", "out_features")
+
 _ROLES = (
-    (re.compile(r"group|^g$", re.I), ("groups", "num_groups")),
-    (
-        re.compile(r"(^|_)in(p|put|_|c|ch|chs|$)|^in", re.I),
-        ("in_channels", "in_features", "input_size"),
-    ),
-    (re.compile(r"(^|_)out(put|_|c|ch|chs|$)|^out", re.I), ("out_channels", "out_features")),
+    (re.compile(r"group|^g$", re.I), GROUPS),
+    (re.compile(r"(^|_)in(p|put|_|c|ch|chs|$)|^in", re.I), TAKES),
+    (re.compile(r"(^|_)out(put|_|c|ch|chs|$)|^out", re.I), GIVES),
 )
 """Which attribute of a layer an attribute of that name repeats, where its name tells."""
 
@@ -96,9 +97,12 @@ def follow_repeated(
                 continue
             became = _became(slot, evidence[name])
             changed = became - {slot.value}
+            parts = _parts(plan.cut, slot)
+            if len(parts) > 1 and not changed:
+                became = changed = parts
             if not changed:
                 continue
-            if len(became) == 1 or _split_tells(plan.cut, slot, changed):
+            if len(became) == 1 or (len(parts) == 1 and parts == changed):
                 certain.append(slot.lowered(slot.value - min(changed)))
             elif _SIZE.search(slot.path[0]):
                 doubts.append(Doubt(slot, tuple(sorted(became))))
@@ -133,24 +137,24 @@ def _became(slot: Slot, evidence: list[Evidence]) -> set[int]:
     for pattern, roles in _ROLES:
         if pattern.search(name):
             fitting = [each for each in same if each.role in roles]
-            if roles[0] == "groups":
+            if roles == GROUPS:
                 return {each.new for each in fitting}
             same = fitting or same
             break
     return {each.new for each in same}
 
 
-def _split_tells(cut: CutResult, slot: Slot, changed: set[int]) -> bool:
-    """Tell whether the module itself splits tensors into parts that all became as much shorter."""
-    amounts = {
-        amount
+def _parts(cut: CutResult, slot: Slot) -> set[int]:
+    """Return what parts of the size of an integer become where the module itself splits tensors."""
+    return {
+        slot.value - amount
         for operator, change in cut.operator.items()
-        if operator_owner(operator)[0] == slot.module
+        if operator_owner(operator)[0] == slot.module and not _NO_SIZE.search(slot.path[0])
         for key, less in change.items()
         if key == "split" and isinstance(less, list)
         for amount in less
+        if amount < slot.value
     }
-    return len(amounts) == 1 and changed == {slot.value - next(iter(amounts))}
 
 
 def _evidence(plan: Plan, attributes: Sequence[AttributeChange]) -> dict[str, list[Evidence]]:
@@ -161,7 +165,7 @@ def _evidence(plan: Plan, attributes: Sequence[AttributeChange]) -> dict[str, li
     for target in plan.targets:
         for name in target.names:
             touched.update(_ancestors(name.rpartition(".")[0]))
-    found: dict[str, list[Evidence]] = {name: [] for name in touched}
+    layers: dict[str, list[Evidence]] = {}
     for name, module in plan.local.modules.items():
         sizes = list(_sizes_of_layer(name, module, changes))
         if not sizes:
@@ -169,10 +173,33 @@ def _evidence(plan: Plan, attributes: Sequence[AttributeChange]) -> dict[str, li
                 known = shapes.get(id(tensor))
                 after = tuple(tensor.shape) if known is None else known.after
                 sizes += [Evidence("", x, y) for x, y in zip(tensor.shape, after, strict=True)]
-        for ancestor in _ancestors(name):
-            if ancestor in found:
-                found[ancestor].extend(sizes)
-    return found
+        if sizes:
+            layers[name] = sizes
+    return {
+        name: list(_seen_from(name, plan.local.modules[name], layers))
+        for name in touched
+        if name in plan.local.modules
+    }
+
+
+def _seen_from(
+    name: str, module: nn.Module, layers: dict[str, list[Evidence]]
+) -> Iterator[Evidence]:
+    """Yield the sizes that a module has to do with: its own, and what its children take and give."""
+    yield from layers.get(name, ())
+    for child_name, child in module.named_children():
+        path = f"{name}.{child_name}"
+        if isinstance(child, (nn.ModuleList, nn.ModuleDict, nn.Sequential)):
+            yield from _seen_from(path, child, layers)
+        elif path in layers:
+            yield from layers[path]
+        else:
+            below = [sizes for key, sizes in layers.items() if key.startswith(f"{path}.")]
+            takes = [[e for e in sizes if e.role in TAKES] for sizes in below]
+            gives = [[e for e in sizes if e.role in GIVES] for sizes in below]
+            yield from next(filter(None, takes), [])
+            yield from next(filter(None, reversed(gives)), [])
+            yield from (e for sizes in below for e in sizes if e.role in GROUPS)
 
 
 def _sizes_of_layer(

@@ -130,6 +130,29 @@ def test_one_that_only_a_part_of_agrees_on_is_named() -> None:
     assert model.c == 8
 
 
+def test_one_that_two_unequal_parts_repeat_is_named() -> None:
+    model, x = Parts().eval(), torch.randn(1, 3, 4, 4)
+    result = asked(model, x, ("self.into.weight", [0]))
+    with pytest.warns(StaleStateWarning, match=r"self\.c \(8; beside it now 7, 8\)"):
+        tp.set_cut(model, result, correct_forward=True)
+
+
+@pytest.mark.filterwarnings("error::torchpruner_core.errors.StaleStateWarning")
+def test_a_width_within_a_child_is_no_affair_of_its_parent() -> None:
+    class Bottleneck(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + self.b(torch.relu(self.a(x)))
+
+    model, x = Parts().eval(), torch.randn(1, 3, 4, 4)
+    model.inner = Bottleneck()  # type: ignore[assignment]
+    tp.set_cut(model, asked(model, x, ("self.inner.a.weight", [0])))
+    assert model.c == 8
+
+
 def test_a_number_that_the_forward_reads_for_something_else_stays() -> None:
     model, x = Heads().eval(), torch.randn(2, 1, 64)
     expected = model(x).shape
