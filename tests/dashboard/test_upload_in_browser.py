@@ -25,6 +25,7 @@ def test_a_resnet50_is_uploaded_waited_for_and_opened(visit: Visit, resnet50_fil
     page.get_by_label("Input shapes").fill("1x3x224x224")
     window.screenshot("upload")
     page.locator("input[type=file]").set_input_files(resnet50_file)
+    page.locator(".q-dialog").get_by_role("button", name="Upload", exact=True).click()
     name = page.locator("td.tp-cell-name", has_text="my-resnet50")
     row = page.locator(".tp-table tbody tr", has=name)
     expect(row).to_be_visible(timeout=60_000)
@@ -43,6 +44,7 @@ def test_a_file_that_is_no_model_is_refused_in_plain_words(visit: Visit, tmp_pat
     page = window.go("/", ".tp-title")
     page.get_by_role("button", name="Upload a model").first.click()
     page.locator("input[type=file]").set_input_files(path)
+    page.locator(".q-dialog").get_by_role("button", name="Upload", exact=True).click()
     alert = page.locator(".q-dialog [role=alert]")
     expect(alert).to_contain_text("not a")
     assert "Traceback" not in alert.inner_text()
@@ -56,8 +58,15 @@ def test_torchscript_without_shapes_says_how_to_give_them(
     page = window.go("/", ".tp-title")
     page.get_by_role("button", name="Upload a model").first.click()
     page.locator("input[type=file]").set_input_files(resnet50_file)
+    expect(page.get_by_label("Input shapes")).to_have_value("1x3x224x224", timeout=60_000)
+    expect(page.get_by_label("Name")).to_have_value("resnet50")
+    page.get_by_label("Input shapes").fill("")
+    page.locator(".q-dialog").get_by_role("button", name="Upload", exact=True).click()
     alert = page.locator(".q-dialog [role=alert]")
     expect(alert).to_contain_text(re.compile("input|shape", re.IGNORECASE), timeout=60_000)
+    expect(
+        page.locator(".q-dialog").get_by_role("button", name="Upload", exact=True)
+    ).to_be_enabled()
 
 
 def test_a_misspelt_shape_is_named(visit: Visit, resnet50_file: Path) -> None:
@@ -66,6 +75,7 @@ def test_a_misspelt_shape_is_named(visit: Visit, resnet50_file: Path) -> None:
     page.get_by_role("button", name="Upload a model").first.click()
     page.get_by_label("Input shapes").fill("1x3xtwox224")
     page.locator("input[type=file]").set_input_files(resnet50_file)
+    page.locator(".q-dialog").get_by_role("button", name="Upload", exact=True).click()
     expect(page.locator(".q-dialog [role=alert]")).to_contain_text("1x3xtwox224", timeout=60_000)
 
 
@@ -78,6 +88,7 @@ def test_a_model_whose_build_fails_shows_the_reason(visit: Visit, tmp_path: Path
     page.get_by_label("Name").fill("broken")
     page.get_by_label("Input shapes").fill("1x5x8x8")
     page.locator("input[type=file]").set_input_files(path)
+    page.locator(".q-dialog").get_by_role("button", name="Upload", exact=True).click()
     row = page.locator(".tp-table tbody tr", has_text="broken")
     expect(row).to_contain_text("failed", timeout=30_000)
     row.get_by_role("link", name="broken").click()
@@ -85,6 +96,9 @@ def test_a_model_whose_build_fails_shows_the_reason(visit: Visit, tmp_path: Path
     expect(alert).to_be_visible()
     assert len(alert.inner_text()) > 30
     window.screenshot("model-failed")
+    page.get_by_label("Input shapes").fill("1x3x8x8")
+    page.get_by_role("button", name="Build it").click()
+    expect(page.locator(".tp-table tbody tr").first).to_contain_text("conv", timeout=60_000)
 
 
 DRAGGED = """name => {
@@ -111,6 +125,8 @@ def test_a_dropped_file_that_is_no_model_is_refused_in_plain_words(
     expect(uploader).to_be_visible()
     uploader.dispatch_event("dragover", {"dataTransfer": data})
     uploader.locator(".q-uploader__dnd").dispatch_event("drop", {"dataTransfer": data})
+    if name.endswith(".onnx"):
+        page.locator(".q-dialog").get_by_role("button", name="Upload", exact=True).click()
     alert = page.locator(".q-dialog [role=alert]")
     expect(alert).to_contain_text(said)
     assert "Traceback" not in alert.inner_text()

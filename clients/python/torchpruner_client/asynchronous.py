@@ -31,7 +31,7 @@ from torchpruner_client.records import (
 )
 from torchpruner_client.retrying import RetryPolicy
 from torchpruner_client.sources import Source, source_of
-from torchpruner_core.cut_result import CutResult
+from torchpruner_core.cut_result import CutResult, TensorSpec
 from torchpruner_core.planning.budget import Budget
 from torchpruner_core.planning.plan import Plan
 from torchpruner_core.planning.rules import Rules
@@ -216,6 +216,12 @@ class AsyncRemoteModel:
                 await self._client.run(operations.wait_ready(self.id, timeout, shown))
             )
         return self
+
+    async def with_shapes(self, inputs: Sequence[TensorSpec]) -> AsyncRemoteModel:
+        """Return the same file as a model for other input shapes; its graph may still be being
+        built."""
+        flow = operations.with_shapes(self.info.blob, inputs, self.name)
+        return AsyncRemoteModel(self._client, await self._client.run(flow), None)
 
     async def delete(self) -> None:
         """Remove the model from the service; cancels its build."""

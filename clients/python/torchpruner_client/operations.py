@@ -26,7 +26,7 @@ from torchpruner_client.errors import (
 from torchpruner_client.progress import Progress
 from torchpruner_client.sources import Source, digest_of
 from torchpruner_client.steps import Body, Call, Fetch, Flow, Watch
-from torchpruner_core.cut_result import CutRequest, CutResult
+from torchpruner_core.cut_result import CutRequest, CutResult, TensorSpec
 
 RESUMABLE = 128 << 20
 """Files from this size on are sent in parts, so that a broken connection costs one part."""
@@ -157,6 +157,16 @@ def find(name: str) -> Flow[dict[str, Any]]:
             "detail": f"no model has the id or name {name!r}; `torchpruner models` lists them",
         }
     )
+
+
+def with_shapes(
+    blob: str | None, inputs: Sequence[TensorSpec], name: str | None
+) -> Flow[dict[str, Any]]:
+    """Build a file that the service has for other input shapes."""
+    body: dict[str, Any] = {"blob": blob, "inputs": [spec.to_dict() for spec in inputs]}
+    if name is not None:
+        body["name"] = name
+    return _json((yield Call("POST", "/v1/models", json=body)))
 
 
 def delete(model: str) -> Flow[None]:

@@ -31,6 +31,8 @@ class ModelInfo:
     created_at: float = 0.0
     owner: str = ""
     job: str | None = None
+    blob: str | None = None
+    """The sha256 of the file, in hex."""
     notes: tuple[str, ...] = ()
     """What the file has lost (names, norms), and how to keep it."""
 
@@ -54,6 +56,7 @@ class ModelInfo:
             created_at=float(data.get("created_at") or 0.0),
             owner=data.get("owner") or "",
             job=data.get("job"),
+            blob=data.get("blob"),
             notes=tuple(data.get("notes") or ()),
         )
 

@@ -31,7 +31,7 @@ from torchpruner_client.records import (
 from torchpruner_client.retrying import RetryPolicy
 from torchpruner_client.sources import Source, source_of
 from torchpruner_client.sync_driver import SyncDriver
-from torchpruner_core.cut_result import CutResult
+from torchpruner_core.cut_result import CutResult, TensorSpec
 from torchpruner_core.planning.budget import Budget
 from torchpruner_core.planning.plan import Plan
 from torchpruner_core.planning.rules import Rules
@@ -215,6 +215,12 @@ class RemoteModel:
                 self._client.run(operations.wait_ready(self.id, timeout, shown))
             )
         return self
+
+    def with_shapes(self, inputs: Sequence[TensorSpec]) -> RemoteModel:
+        """Return the same file as a model for other input shapes; its graph may still be being
+        built."""
+        flow = operations.with_shapes(self.info.blob, inputs, self.name)
+        return RemoteModel(self._client, self._client.run(flow), None)
 
     def delete(self) -> None:
         """Remove the model from the service; cancels its build."""

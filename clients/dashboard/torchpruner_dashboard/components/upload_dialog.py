@@ -13,9 +13,15 @@ from torchpruner_client import ModelInfo, TensorSpec
 from torchpruner_dashboard import formatting
 from torchpruner_dashboard.components.notices import error_panel, toast
 from torchpruner_dashboard.failures import Failure, failure_of
+from torchpruner_dashboard.input_shapes import parse_shapes
 from torchpruner_dashboard.visit import Visit
 
 ENDINGS = (".pt", ".pth", ".ts", ".onnx", ".pt2", ".zip")
+
+TRACED = (".pt", ".pth", ".ts")
+"""Files that do not say the shapes of their inputs."""
+
+PROPOSED = "1x3x224x224"
 
 
 class UploadDialog:
@@ -25,6 +31,7 @@ class UploadDialog:
         self._visit = visit
         self._on_uploaded = on_uploaded
         self._sent = Sent()
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
         with ui.dialog() as self._dialog, ui.card().classes("tp-card").style("max-width: 560px"):
             self._build()
 
@@ -37,6 +44,15 @@ class UploadDialog:
     def _build(self) -> None:
         ui.html('<h2 class="tp-title">Upload a model</h2>', sanitize=False)
         ui.label("TorchScript (.pt), ONNX (.onnx) or torch.export (.pt2).").classes("tp-soft")
+        self._picker = ui.upload(
+            label="Drop a file here, or press +",
+            auto_upload=True,
+            on_upload=self._received,
+            on_rejected=self._rejected,
+        )
+        self._picker.props(f'accept="{",".join(ENDINGS)}" flat bordered no-thumbnails')
+        self._picker.style("width: 100%")
+        self._picker.on("start", lambda: self._say("Reading the file"))
         self._name = ui.input("Name", placeholder="resnet50").props("outlined dense")
         self._shapes = ui.textarea(
             "Input shapes", placeholder="1x3x224x224\nor  tokens:1x16:int64"
@@ -50,20 +66,15 @@ class UploadDialog:
         )
         for field in (self._name, self._shapes):
             field.style("width: 100%")
-        self._picker = ui.upload(
-            label="Drop a file here, or press +",
-            auto_upload=True,
-            on_upload=self._received,
-            on_rejected=self._rejected,
-        )
-        self._picker.props(f'accept="{",".join(ENDINGS)}" flat bordered no-thumbnails')
-        self._picker.style("width: 100%")
-        self._picker.on("start", lambda: self._say("Reading the file"))
         self._progress = ui.linear_progress(0.0, show_value=False, size="8px")
         self._progress.props('rounded aria-label="Upload"').set_visibility(False)
         self._status = ui.label().classes("tp-soft")
         self._problem = ui.column().style("width: 100%")
-        ui.button("Close", on_click=self._dialog.close).props("flat no-caps")
+        with ui.row():
+            self._button = ui.button("Upload", icon="upload", on_click=self._upload)
+            self._button.props("unelevated no-caps").set_enabled(False)
+            ui.button("Close", on_click=self._dialog.close).props("flat no-caps")
+        self._dialog.on("hide", self._forget)
         self._timer = ui.timer(0.15, self._advance, active=False)
 
     def _rejected(self) -> None:
@@ -91,33 +102,58 @@ class UploadDialog:
             )
 
     async def _received(self, event: events.UploadEventArguments) -> None:
-        """The browser's file is here: send it on in a thread, so that the page stays alive."""
+        """The browser's file is here; what the service is told of it can still be changed."""
+        self._forget()
+        self._folder = tempfile.TemporaryDirectory(prefix="tp-dashboard-")
+        await event.file.save(self._file)
+        name, ending = Path(event.file.name).stem, Path(event.file.name).suffix
+        self._name.value = str(self._name.value or "").strip() or name
+        if ending in TRACED and not str(self._shapes.value or "").strip():
+            self._shapes.value = PROPOSED
+        size = formatting.size(self._file.stat().st_size)
+        self._say(f"{event.file.name}, {size}: check the name and the shapes, then upload it.")
+        self._button.set_enabled(True)
+        self._picker.reset()
+
+    @property
+    def _file(self) -> Path:
+        assert self._folder is not None
+        return Path(self._folder.name, "upload")
+
+    def _forget(self) -> None:
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
+        self._button.set_enabled(False)
+        self._status.text = ""
+
+    async def _upload(self) -> None:
+        """Send the file on in a thread, so that the page stays alive. It stays here until the service
+        has taken it: a wrong shape is put right and sent again."""
         self._sent = Sent()
         self._problem.clear()
+        self._button.set_enabled(False)
         self._progress.set_visibility(True)
         self._timer.active = True
         try:
             specs = parse_shapes(str(self._shapes.value or ""))
-            name = str(self._name.value or "").strip() or Path(event.file.name).stem
-            with tempfile.TemporaryDirectory(prefix="tp-dashboard-") as folder:
-                path = Path(folder, "upload")
-                await event.file.save(path)
-                info = await run.io_bound(self._send, path, specs, name)
+            name = str(self._name.value or "").strip()
+            info = await run.io_bound(self._send, self._file, specs, name)
             if info is None:  # The dashboard is being stopped.
                 return
         except Exception as error:
             self._status.text = ""
+            self._button.set_enabled(True)
             with self._problem:
                 error_panel(failure_of(error))
         else:
-            self._status.text = ""
             self._dialog.close()
             toast(f"{name} is uploaded; its graph is being built")
+            self._name.value = self._shapes.value = ""
             await self._on_uploaded(info)
         finally:
             self._timer.active = False
             self._progress.set_visibility(False)
-            self._picker.reset()
 
     def _send(self, path: Path, specs: list[TensorSpec] | None, name: str) -> ModelInfo:
         with self._visit.session.blocking_client(self._sent) as client:
@@ -137,26 +173,3 @@ class Sent:
         self.done, self.total = done, total
 
     def close(self) -> None: ...
-
-
-def parse_shapes(text: str) -> list[TensorSpec] | None:
-    """Read one input a line: ``1x3x224x224``, ``name:1x16:int64``. Nothing is ``None``.
-
-    >>> [spec.to_dict() for spec in parse_shapes("tokens:1x16:int64") or ()]
-    [{'name': 'tokens', 'shape': [1, 16], 'dtype': 'int64'}]
-
-    Raises ``ValueError`` that names the line.
-    """
-    specs = []
-    for line in filter(None, (line.strip() for line in text.splitlines())):
-        parts = [part.strip() for part in line.split(":")]
-        if len(parts) == 1:
-            parts = ["", *parts]
-        sizes = parts[1].lower().replace("×", "x").replace(",", "x").replace(" ", "").split("x")
-        if len(parts) > 3 or not all(size.isdecimal() for size in sizes):
-            raise ValueError(
-                f"{line!r} is not an input shape; write it like 1x3x224x224 or tokens:1x16:int64"
-            )
-        dtype = parts[2] if len(parts) == 3 else "float32"
-        specs.append(TensorSpec(parts[0], tuple(map(int, sizes)), dtype))
-    return specs or None
