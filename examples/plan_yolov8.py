@@ -12,8 +12,8 @@ from typing import Any
 os.environ.setdefault("YOLO_CONFIG_DIR", tempfile.mkdtemp())
 
 import torch
-from ultralytics import YOLO
 from ultralytics.cfg import get_cfg
+from ultralytics.models import YOLO
 
 import torchpruner_core as tp
 

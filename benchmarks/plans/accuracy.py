@@ -177,10 +177,10 @@ def accuracy_figures(
                     yield Figure.at_least(f"{where}: ahead without training", ahead, 10, "points")
     if wins:
         yield Figure.at_least(
-            "targets at which ours is at least as good", np.mean(wins), 1, "share"
+            "targets at which ours is at least as good", float(np.mean(wins)), 1, "share"
         )
         yield Figure.at_least(
-            "targets at which ours is clearly better", np.mean(clear), 0.5, "share"
+            "targets at which ours is clearly better", float(np.mean(clear)), 0.5, "share"
         )
 
 

@@ -130,7 +130,8 @@ class EncoderBlock(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = x + self.attention(self.norm1(x))
-        return x + self.fc2(F.gelu(self.fc1(self.norm2(x))))
+        out: torch.Tensor = x + self.fc2(F.gelu(self.fc1(self.norm2(x))))
+        return out
 
 
 class VisionTransformer(nn.Module):
@@ -166,7 +167,6 @@ class LanguageModel(nn.Module):
             num_key_value_heads=2,
             max_position_embeddings=128,
             use_cache=False,
-            attn_implementation="sdpa",
         )
         self.llama = LlamaForCausalLM(config)
 
