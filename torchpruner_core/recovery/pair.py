@@ -23,7 +23,7 @@ from torchpruner_core.pruning.forward.comparison import copied
 from torchpruner_core.pruning.tensors import slices
 from torchpruner_core.pruning.tensors.targets import LocalModel
 
-CHECKED = 4
+CHECKED = 2
 """How many batches the outputs of both are compared on."""
 
 
