@@ -47,6 +47,9 @@ CPU and know small constants, as when a model is compiled; real values."""
 MOST_PARTS = 8
 """A split into more parts than this is not guessed at."""
 
+COUNTING = frozenset({"arange", "range", "linspace", "logspace", "eye"})
+"""Functions that make numbers from a length: other numbers stand at the slices that are left."""
+
 Vector = tuple[int, ...]
 """How much each axis of a tensor shrinks."""
 
@@ -61,8 +64,9 @@ class Outcome:
     the forward takes another path there, after which shapes cannot be compared, and
     ``computes_otherwise`` that a number in a computation is another one. ``suspects`` are
     earlier calls, before and now, whose shape stayed though the cut shortens tensors of that shape.
-    ``places`` are calls, before and now, that mean a part of a tensor which the cut shortens, and
-    ``moved`` that one of them means another part by itself. ``calls`` are all that a good rehearsal made.
+    ``places`` are calls, before and now, that mean a part of a tensor which the cut shortens.
+    ``moved`` tells that one of them means another part by itself, or that numbers are counted anew.
+    ``calls`` are all that a good rehearsal made.
     """
 
     good: bool
@@ -248,6 +252,7 @@ class _Comparison:
         self.outcome: Outcome | None = None
         self.suspects: list[tuple[Call, Call]] = []
         self.places: list[tuple[Call, Call]] = []
+        self.counts_otherwise = False
 
     def see(self, call: Call) -> None:
         """Take the next call into account; stops the run at the first disagreement."""
@@ -272,6 +277,7 @@ class _Comparison:
                 f"{_only(old.scalars)}"
             )
             return Outcome(False, i, call.module, old, call, reason, computes_otherwise=True)
+        self.counts_otherwise |= call.function in COUNTING and old.numbers != call.numbers
         if old.place and call.place and old.place.shape != call.place.shape:
             self.places.append((old, call))
         shaping = call.function in SHAPING and call.module in self.stage.owners
@@ -308,7 +314,8 @@ class _Comparison:
             outcome,
             suspects=tuple(reversed(self.suspects)),
             places=tuple(self.places),
-            moved=any(old.place.value != now.place.value for old, now in self.places),  # type: ignore[union-attr]
+            moved=self.counts_otherwise
+            or any(old.place.value != now.place.value for old, now in self.places),  # type: ignore[union-attr]
         )
 
     def _outcome(self, trace: Trace) -> Outcome:
