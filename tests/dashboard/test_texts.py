@@ -18,8 +18,7 @@ from torchpruner_client import (
     WeightsRequired,
 )
 from torchpruner_core.errors import EmptyAxisError
-from torchpruner_dashboard import formatting, palette
-from torchpruner_dashboard.components import upload_dialog
+from torchpruner_dashboard import formatting, input_shapes, palette
 from torchpruner_dashboard.cuts import index_text
 from torchpruner_dashboard.cuts.cut_address import CutAddress
 from torchpruner_dashboard.cuts.index_text import indices_text, parse_indices
@@ -33,7 +32,7 @@ from torchpruner_dashboard.settings import DashboardSettings
 INDICES = st.sets(st.integers(0, 5000), max_size=60)
 
 
-@pytest.mark.parametrize("module", [formatting, index_text, upload_dialog])
+@pytest.mark.parametrize("module", [formatting, index_text, input_shapes])
 def test_examples_in_docstrings_hold(module: object) -> None:
     failed, tried = doctest.testmod(module)  # type: ignore[arg-type]
     assert tried and not failed
