@@ -127,6 +127,143 @@ class TestALiteral:
         assert_same(before, state(model))
 
 
+class CallsForward(nn.Module):
+    """Enters its attention by ``forward``, so that operators of the graph have this module's name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attn = attentions.HeadsAsALiteral()
+        self.out = nn.Linear(24, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.out(self.attn.forward(x).reshape(x.shape))
+        return result
+
+
+class Called(CallsForward):
+    """Calls its attention, as is usual."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.out(self.attn(x).reshape(x.shape))
+        return result
+
+
+class Narrowed(nn.Module):
+    """Gives a layer a number of channels that is written in the code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 24, 1)
+        self.body = nn.Sequential(nn.Conv2d(16, 8, 3), nn.ReLU())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.body(self.stem(x)[:, :16])
+        return result
+
+
+class Padded(nn.Module):
+    """Gives a layer as many channels as it once had, with a number that no call holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 12, 1)
+        self.body = nn.Sequential(nn.Conv2d(16, 8, 3), nn.ReLU())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        result: torch.Tensor = self.body(F.pad(x, (0, 0, 0, 0, 0, 16 - x.shape[1])))
+        return result
+
+
+class Insists(nn.Module):
+    """A layer of a person's own that refuses another width than the one in its code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.out = nn.Linear(5, 8), nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.stem(x).reshape(x.shape[0], -1)
+        if y.shape[-1] != 8:
+            raise ValueError("eight are asked")
+        result: torch.Tensor = self.out(y)
+        return result
+
+
+def entered(how: str, model: nn.Module, node: str, index: list[int], *shape: int) -> Any:
+    x = torch.randn(*shape)
+    source: Any = model.eval()
+    if how == "export":
+        source = torch.export.export(model, (x,))
+    if how == "trace":
+        source = torch.jit.trace(model, x, check_trace=False)
+    graph = ONNXGraph(source).build_graph((x,), fill_value=False)
+    return graph.solved.cut_analysis(node, index, 0)
+
+
+@pytest.mark.parametrize("how", ["capture", "export", "trace"])
+class TestARefusalNames:
+    @pytest.mark.parametrize("cls", [Called, CallsForward])
+    def test_the_module_that_holds_the_literal_and_the_constant_that_fails(
+        self, cls: type[nn.Module], how: str
+    ) -> None:
+        result = entered(how, cls(), "self.attn.q.weight", HEAD, 2, 7, 24)
+        with pytest.raises(LiteralInForwardError, match=r"attentions\.py:\d+") as caught:
+            set_cut(cls(), result)
+        fields = caught.value.fields
+        scope = "self" if cls is CallsForward else "self.attn"
+        assert (fields["module"], fields["operator"]) == ("self.attn", f"{scope}.Reshape")
+        assert fields["received"]["shape"] == [2, 7, 4, 6]
+        assert fields["expected"]["shape"] == [2, 7, 3, 6]
+        assert "forward() of self.attn (HeadsAsALiteral)" in str(caught.value)
+
+    def test_the_caller_whose_slice_a_layer_cannot_take(self, how: str) -> None:
+        result = entered(how, Narrowed(), "self.stem.weight", [3], 1, 3, 9, 9)
+        with pytest.raises(LiteralInForwardError, match=r"test_literals\.py:\d+") as caught:
+            set_cut(Narrowed(), result)
+        assert caught.value.fields == {
+            "module": "self",
+            "operator": "self.Slice",
+            "constant": "ends",
+            "received": {"ends": [16]},
+            "expected": {"ends": [15]},
+        }
+
+
+@pytest.mark.parametrize("correct_forward", [False, True])
+def test_a_layer_of_pytorch_is_not_blamed_for_what_its_caller_gave_it(
+    correct_forward: bool,
+) -> None:
+    # A trace keeps the padding as a number, where the code counts it.
+    result = entered("trace", Padded(), "self.stem.weight", [3], 1, 3, 9, 9)
+    with pytest.raises(LiteralInForwardError, match=r"regist\(Padded") as caught:
+        set_cut(Padded(), result, correct_forward=correct_forward)
+    assert caught.value.fields["module"] == "self"
+    assert "Conv2d" not in str(caught.value)
+
+
+def test_what_could_not_be_corrected_is_said_where_corrections_were_asked() -> None:
+    result = entered("trace", Padded(), "self.stem.weight", [3], 1, 3, 9, 9)
+    with pytest.raises(LiteralInForwardError) as caught:
+        set_cut(Padded(), result)
+    assert "let set_cut correct the call as it runs (correct_forward=True)" in str(caught.value)
+    with pytest.raises(LiteralInForwardError) as caught:
+        set_cut(Padded(), result, correct_forward=True)
+    said = str(caught.value)
+    assert "let set_cut correct" not in said
+    assert "correct_forward=True could not mend it, since neither the call of conv2d" in said
+    assert "Make the number an attribute" in said and "or use the pruned ONNX model" in said
+
+
+def test_a_check_in_the_code_is_refused_with_its_line_and_its_words() -> None:
+    result = entered("trace", Insists(), "self.stem.weight", [3], 4, 5)
+    for correct_forward in (False, True):
+        with pytest.raises(LiteralInForwardError, match=r"eight are asked \(.*:\d+\)") as caught:
+            set_cut(Insists(), result, correct_forward=correct_forward)
+        assert caught.value.fields["module"] == "self"
+    assert "no call holds a number" in str(caught.value)
+
+
 def test_a_width_taken_for_the_head_size_is_kept_apart_where_corrections_are_asked() -> None:
     model = attentions.block(attentions.SizeFromTheWidth()).eval()
     result = analysed(model, "self.0.weight", [0, 5], 2, 7, 5, traced=False)

@@ -19,12 +19,13 @@ import torch
 from torch import nn
 
 from torchpruner_core.cut_dict import operator_owner
-from torchpruner_core.errors import CutMismatchError, LiteralInForwardError
+from torchpruner_core.errors import CutMismatchError
 from torchpruner_core.pruning.forward.corrections import SIZES, SPLITTING, Correction, kind_of
 from torchpruner_core.pruning.forward.proof import TOLERANCE
 from torchpruner_core.pruning.forward.proof import difference as compare
-from torchpruner_core.pruning.forward.rehearsal import Outcome, Stage, sizes_after, split_sizes
-from torchpruner_core.pruning.forward.trace import SHAPING, Call
+from torchpruner_core.pruning.forward.refusal import refusal
+from torchpruner_core.pruning.forward.rehearsal import Outcome, Stage, split_sizes
+from torchpruner_core.pruning.forward.trace import Call
 from torchpruner_core.pruning.module_pruners.registry import module_pruner_reg
 from torchpruner_core.pruning.tensors.journal import AttributeChange
 from torchpruner_core.pruning.tensors.positions import WHOLE_NUMBERS
@@ -87,9 +88,10 @@ def find_changes(
             )
         if not stage.plan.untaken:
             return []
-        raise _refusal(
+        raise refusal(
             stage,
             f"and the forward could not be rehearsed ({stage.failure}): pass inputs= to set_cut",
+            correct_forward,
         )
     return _Search(stage, declared, correct_forward).run()
 
@@ -120,7 +122,8 @@ class _Search:
         if found is None and not self.best.computes_otherwise and self._proven([]):
             found = []
         if found is None:
-            raise _refusal(self.stage, f"and no attribute explains it: {self._reason()}", self.best)
+            reason = f"and no attribute explains it: {self._reason()}"
+            raise refusal(self.stage, reason, self.correct_forward, self.best)
         return self._follow_names(found)
 
     def _reason(self) -> str:
@@ -570,63 +573,3 @@ def _amounts_by_module(stage: Stage) -> dict[str, list[int]]:
         for amount in change.values():
             mine.extend(int(a) for a in (amount if isinstance(amount, list) else [amount]) if a > 0)
     return {name: list(dict.fromkeys([*mine, *everywhere])) for name, mine in amounts.items()}
-
-
-def _refusal(stage: Stage, reason: str, outcome: Outcome | None = None) -> LiteralInForwardError:
-    untaken = stage.plan.untaken
-    operator = next(iter(untaken), None)
-    near = outcome.module if outcome is not None else ""
-    while near:  # the changed operator nearest to where the rehearsal failed, going up
-        mine = [name for name in untaken if operator_owner(name)[0] == near]
-        if mine:
-            operator = mine[0]
-            break
-        near = near.rpartition(".")[0]
-    if operator:
-        owner = operator_owner(operator)[0]
-    else:
-        owner = outcome.module if outcome is not None else next(iter(stage.plan.stale), "self")
-    module = stage.plan.local.modules.get(owner)
-    kind = "?" if module is None else type(module).__name__
-    change = dict(untaken.get(operator or "", {}))
-    constants = _before_and_after(stage, owner, change)
-    said = ", ".join(f"'{key}' from {old} to {new}" for key, (old, new) in constants.items())
-    return LiteralInForwardError(
-        f"the cut changes {said or 'a size'} of {operator or owner}, in the forward() of {owner} "
-        f"({kind}), {reason}. Nothing was changed. Make the number an attribute or take it from a "
-        f"shape, register how {kind} follows a cut with torchpruner_core.module_pruner_reg.regist("
-        f"{kind}, YourPruner), let set_cut correct the call as it runs (correct_forward=True), or use "
-        "the pruned ONNX model",
-        module=owner,
-        operator=operator,
-        constant=next(iter(constants), None),
-        expected={key: new for key, (_, new) in constants.items()},
-        received={key: old for key, (old, _) in constants.items()},
-    )
-
-
-def _before_and_after(
-    stage: Stage, owner: str, change: dict[str, Any]
-) -> dict[str, tuple[Any, Any]]:
-    """Return each constant's old and new value, as far as the module's own shapes tell them."""
-    told: dict[str, tuple[Any, Any]] = {}
-    for key, amount in change.items():
-        found = _sizes_of(stage, owner, key, amount) if isinstance(amount, list) else None
-        told[key] = ("its value", f"{amount} less")
-        if found is not None:
-            told[key] = (list(found), [s - less for s, less in zip(found, amount, strict=True)])
-    return told
-
-
-def _sizes_of(stage: Stage, owner: str, key: str, amount: list[int]) -> tuple[int, ...] | None:
-    """Return the sizes that a shaping call of a module made, of which ``amount`` can be taken."""
-    for call in stage.before.calls:
-        if call.module != owner or call.function not in SHAPING:
-            continue
-        splits = key == "split"
-        for sizes in sizes_after(call, [0] * len(amount)) if splits else call.shapes[:1]:
-            if len(sizes) == len(amount) and all(
-                size > less for size, less in zip(sizes, amount, strict=True)
-            ):
-                return sizes
-    return None

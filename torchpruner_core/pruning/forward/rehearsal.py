@@ -34,6 +34,7 @@ from torchpruner_core.pruning.forward.boundaries import (
     cut_inputs,
 )
 from torchpruner_core.pruning.forward.corrections import SPLITTING, Correction, correct, kind_of
+from torchpruner_core.pruning.forward.origin import Origin
 from torchpruner_core.pruning.forward.trace import SHAPING, Call, Trace, record
 from torchpruner_core.pruning.tensors import slices
 from torchpruner_core.pruning.tensors.journal import AttributeChange, put_attribute
@@ -66,7 +67,8 @@ class Outcome:
     earlier calls, before and now, whose shape stayed though the cut shortens tensors of that shape.
     ``places`` are calls, before and now, that mean a part of a tensor which the cut shortens.
     ``moved`` tells that one of them means another part by itself, or that numbers are counted anew.
-    ``calls`` are all that a good rehearsal made.
+    ``calls`` are all that a good rehearsal made, and ``origin`` is the line of the model that made the
+    call at which a bad one stopped.
     """
 
     good: bool
@@ -82,6 +84,7 @@ class Outcome:
     places: tuple[tuple[Call, Call], ...] = ()
     moved: bool = False
     calls: tuple[Call, ...] = ()
+    origin: Origin | None = None
 
 
 class Stage:
@@ -314,6 +317,7 @@ class _Comparison:
             outcome,
             suspects=tuple(reversed(self.suspects)),
             places=tuple(self.places),
+            origin=trace.origin,
             moved=self.counts_otherwise
             or any(old.place.value != now.place.value for old, now in self.places),  # type: ignore[union-attr]
         )

@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from torchpruner_core.pruning.forward.boundaries import flatten_outputs
 from torchpruner_core.pruning.forward.corrections import kind_of, numbers
+from torchpruner_core.pruning.forward.origin import Origin, origin_of
 from torchpruner_core.pruning.forward.places import ArgumentPath, Place, place_of
 
 SHAPING = frozenset(
@@ -133,7 +134,9 @@ class Call:
 
 
 class Trace(TorchFunctionMode):
-    """A running record; ``failed`` is the module whose code raised, if any did.
+    """A running record; ``failed`` is the innermost module that ran when an exception came.
+
+    ``origin`` is where in the model's own code that was.
 
     ``watch`` is told of each call, and may stop the run by raising.
     """
@@ -146,6 +149,7 @@ class Trace(TorchFunctionMode):
         self.pending: Call | None = None
         self.failed: str | None = None
         self.error: Exception | None = None
+        self.origin: Origin | None = None
         self.outputs: list[tuple[int, ...]] = []
 
     def __torch_function__(
@@ -253,4 +257,5 @@ def record(
         except Exception as error:
             trace.error = error
             trace.failed = trace.failed or trace.stack[-1][0]
+            trace.origin = origin_of(error, model)
     return trace
