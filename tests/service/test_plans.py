@@ -12,6 +12,8 @@ import torchpruner_core as tp
 from tests.service.models import ModelFile
 from tests.service.running import RunningService
 from torchpruner_client import AsyncClient, Client, WeightsRequired
+from torchpruner_core.planning.rules import GRANULARITIES, NORMALISERS, REDUCTIONS, SCOPES, Rules
+from torchpruner_service.api.plan_schemas import PlanRules
 
 HALF = {"budget": {"flops": "50%"}}
 
@@ -24,6 +26,20 @@ def made(service: RunningService, model: str, body: dict[str, Any]) -> dict[str,
     answer = make(service, model, body)
     assert answer.status_code in (200, 202), answer.text
     return service.wait_job(answer.headers["location"])
+
+
+def test_the_rules_of_the_service_are_the_cores_with_its_defaults() -> None:
+    documented = PlanRules().model_dump(mode="json")
+    assert Rules.from_dict(documented) == Rules()
+    for name, allowed in (
+        ("scope", SCOPES),
+        ("granularity", GRANULARITIES),
+        ("aggregate", REDUCTIONS),
+        ("normalize", NORMALISERS),
+    ):
+        for value in allowed:
+            rules = PlanRules.model_validate({name: value})
+            assert Rules.from_dict(rules.plain()) == Rules(**{name: value})
 
 
 def test_a_plan_costs_no_more_than_its_budget_and_is_exact(

@@ -173,6 +173,7 @@ class Planner:
             path = RankedPath(problem, self._pools, self.unit_scores)
             rows = path.first_within(limits)
             assert rows is not None
+            rows = path.relaxed(rows, limits)
             return give_back(problem, rows, limits, np.ones_like(rows))
         rows = self._path(problem, limits).first_within(limits)
         if rows is None:  # where a cost depends on no group's score, or steps save nothing at first

@@ -33,9 +33,10 @@ class Rules:
       (``("self.fc.weight", 0)``) that must stay as long as they are. Inputs and outputs always stay.
     - ``min_keep``: slices that are left of an axis at least; ``max_cut``: the share of a group that may
       go at most. Numbers, or mappings as for ``round_to``; the strictest that matches holds.
-    - ``scope``: ``"global"`` ranks all units together and weighs each score against what its unit saves;
-      ``"local"`` cuts every group by the same ratio (Li et al. 2017); ``"isomorphic"`` ranks
-      groups of one structure together and cuts every structure by the same ratio (Fang et al. 2024).
+    - ``scope``: ``"isomorphic"`` ranks groups of one structure together and cuts every structure by the
+      same ratio (Fang et al. 2024); ``"local"`` cuts every group by the same ratio (Li et al. 2017);
+      ``"global"`` ranks all units together and weighs each score against what its unit saves. With the
+      first two, groups on which the budget does not depend, as most do not bear on peak memory, stay.
     - ``granularity``: the factor that goes where an axis is a product of several: ``"outer"`` (heads,
       groups) or ``"inner"`` (head dimensions, a channel of every group); or a mapping.
     - ``aggregate``: how a unit's score comes from its slices and members: ``"mean"`` or ``"sum"`` (DepGraph,
@@ -53,7 +54,7 @@ class Rules:
     protect: Sequence[Selector] = ()
     min_keep: int | Mapping[Selector, int] = 1
     max_cut: float | Mapping[Selector, float] = 1.0
-    scope: str = "global"
+    scope: str = "isomorphic"
     granularity: str | Mapping[Selector, str] = "outer"
     aggregate: str = "mean"
     normalize: str = "cost"

@@ -5,7 +5,7 @@ small share of the cost at a time, what loses the least score for what it saves 
 moment. The first state on the path that meets every limit is then repaired against the exact cost:
 what fits is given back, and steps are exchanged as long as that keeps more score. With the other
 scopes the order of the steps is given by ranks alone, and the first prefix that meets the limits is
-taken.
+taken, less the steps of groups that have nothing to do with the limit that binds.
 
 Everything is deterministic; the path of one cost is independent of the limit and serves every budget.
 """
@@ -165,6 +165,32 @@ class RankedPath:
         """Return the first state that meets ``limits``; ``None`` where none does."""
         start = np.zeros_like(self.problem.choices.last)
         return _first_state(self.problem, start, self.steps, limits)
+
+    def relaxed(self, rows: Int, limits: Mapping[str, float]) -> Int:
+        """Return a state that meets ``limits``, without the steps in ``rows`` that save nothing.
+
+        A peak is reached at few groups. The others go back along the path until one of them reaches it
+        too, and then the rest without that one.
+        """
+        free = rows > 0
+        while True:
+            free &= ~_bearing(self.problem, rows, limits)
+            start = np.where(free, 0, rows)
+            found = _first_state(self.problem, start, self.steps[free[self.steps]], limits)
+            if found is None or np.array_equal(found, rows):
+                return rows
+            rows = found
+            free &= rows > 0
+
+
+def _bearing(problem: Problem, rows: Int, limits: Mapping[str, float]) -> NDArray[np.bool_]:
+    """Return the groups of which one step given back raises the cost that is nearest to its limit."""
+    costs = problem.costs(rows)
+    name = max(costs, key=lambda name: costs[name] / max(limits[name], 1e-12))
+    back = np.maximum(rows - np.eye(len(rows), dtype=np.int64), 0)
+    widths = np.stack([problem.choices.widths(problem.full, each) for each in back])
+    raised: NDArray[np.bool_] = problem.resources[name].values(widths) > costs[name]
+    return raised
 
 
 def _ranks(choices: Choices, pools: Int, scores: Sequence[Float]) -> list[Float]:

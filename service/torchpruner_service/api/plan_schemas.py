@@ -64,10 +64,10 @@ class PlanRules(Body):
     protect: list[Selector] = Field(default_factory=list, max_length=10_000)
     min_keep: int | dict[str, int] = 1
     max_cut: float | dict[str, float] = 1.0
-    scope: Literal["global", "local", "isomorphic"] = "global"
+    scope: Literal["global", "local", "isomorphic"] = "isomorphic"
     granularity: Literal["outer", "inner"] | dict[str, Literal["outer", "inner"]] = "outer"
     aggregate: Literal["mean", "sum", "max"] = "mean"
-    normalize: Literal["mean", "max", "sum", "l2", "none"] = "mean"
+    normalize: Literal["cost", "mean", "max", "sum", "l2", "none"] = "cost"
 
     def plain(self) -> dict[str, Any]:
         """The rules as the planner's ``Rules.from_dict`` reads them."""

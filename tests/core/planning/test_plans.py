@@ -281,6 +281,36 @@ def test_isomorphic_groups_are_ranked_together():
     assert max(ratios) - min(ratios) < 0.12  # a local plan cuts every group by the same ratio
 
 
+@pytest.mark.parametrize("share", [0.5, 0.25])
+def test_by_default_no_layer_is_emptied_for_what_others_keep(residual, share):
+    _, graph = residual
+
+    plan = tp.plan(graph, tp.Budget(flops=share), random_scores(graph))
+
+    kept = [g.after / g.before for g in plan.groups if g.reason is None]
+    assert len(kept) == 4 and min(kept) > 0.8 * share**0.5 and max(kept) < 1
+
+
+@pytest.mark.parametrize("scope", ["local", "isomorphic", "uniform"])
+def test_layers_below_the_peak_of_memory_stay(scope):
+    wide_then_narrow = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 32, 3, padding=1),
+        torch.nn.Conv2d(32, 32, 3, padding=1, stride=4),
+        torch.nn.Conv2d(32, 32, 3, padding=1),
+        torch.nn.Conv2d(32, 4, 1),
+    )
+    graph = graph_of(wide_then_narrow, (torch.zeros(1, 3, 32, 32),))
+    scores = None if scope == "uniform" else random_scores(graph)
+    options = {} if scope == "uniform" else {"scope": scope}
+
+    plan = tp.plan(graph, tp.Budget(memory="60%"), scores, **options)
+
+    assert 0.95 * 0.6 < plan.costs["memory"].share <= 0.6
+    assert group_at(plan, "self.0.weight").after < 20
+    for name in ("self.1.weight", "self.2.weight"):
+        assert group_at(plan, name).after >= 31
+
+
 def test_a_frontier_reuses_the_plan_and_meets_every_point(residual):
     _, graph = residual
     plan = tp.plan(graph, tp.Budget(flops="50%"), random_scores(graph))

@@ -42,7 +42,7 @@ def test_the_plan_keeps_99_percent_of_the_best_plans_score(graph, draw, options)
         if node.kind == "parameter" and len(node.shape) > 1
     ]
     scores = Scores({axis: DRAWS[draw](random, graph.nodes[axis[0]].shape[0]) for axis in weights})
-    planner = Planner(graph, scores, Rules(**options))
+    planner = Planner(graph, scores, Rules(scope="global", **options))
     resources = {"flops": planner.costs["flops"]}
     problem = planner.problem(resources)
     for share in (0.75, 0.5, 0.25):

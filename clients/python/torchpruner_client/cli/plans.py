@@ -22,7 +22,7 @@ from torchpruner_client.cli.options import (
 from torchpruner_client.cli.output import connected, fail, out, print_json
 from torchpruner_core.planning.scores import Scores
 
-Scope = Annotated[str, typer.Option(help="Rank units global, local or isomorphic")]
+Scope = Annotated[str, typer.Option(help="Rank units together: isomorphic, local or global")]
 
 
 @app.command()
@@ -44,7 +44,7 @@ def plan(
     ] = None,
     round_to: RoundTo = 1,
     protect: Protect = None,
-    scope: Scope = "global",
+    scope: Scope = "isomorphic",
     max_cut: Annotated[float, typer.Option(help="The share of a group that may go")] = 1.0,
     frontier: Annotated[
         str | None, typer.Option(help="Show other shares too: 75,50,25 (percent)")
