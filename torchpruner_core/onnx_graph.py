@@ -46,7 +46,8 @@ class ONNXGraph:
         self.outputs: OrderedDict[str, DataNode] = OrderedDict()
         self.nodes: OrderedDict[str, DataNode] = Nodes()
         self.operators: OrderedDict[str, OperatorNode] = Operators()
-        self.modules: OrderedDict[str, Module] = Modules()
+        self._modules: OrderedDict[str, Module] | None = Modules()
+        self._objects: Mapping[str, Any] = {}
         self._solved: SolvedGraph | None = None
         self._program: Program | None = None
         self._decided: tuple[Decision, ...] = ()
@@ -154,7 +155,17 @@ class ONNXGraph:
                 node.stored = partial(stored.read, node)
         for operator in self.operators.values():
             operator.device = self._device
-        self.modules = self._make_modules(objects)
+        self._objects, self._modules = objects, None
+
+    @property
+    def modules(self) -> OrderedDict[str, Module]:
+        """The modules by name, in the model's order, and after them parameters and buffers.
+
+        They are made when they are first asked for: many questions need none of them.
+        """
+        if self._modules is None:
+            self._modules = self._make_modules(self._objects)
+        return self._modules
 
     def _make_modules(self, objects: Mapping[str, Any]) -> OrderedDict[str, Module]:
         modules: OrderedDict[str, Module] = Modules()

@@ -246,17 +246,21 @@ def _in_order(graph: ImportedGraph) -> list[str]:
     """
     used = (op.module for op in graph.operators.values())
     seen = (p for p in (*graph.origin.module_types, *used) if p in graph.module_paths)
-    children: dict[str, dict[str, None]] = {}
+    children: dict[str, list[str]] = {}
+    placed: set[str] = set()
     for path in (*seen, *sorted(graph.module_paths)):
-        while path:
-            parent = path.rpartition(".")[0]
-            children.setdefault(parent, {}).setdefault(path)
-            path = parent
+        above: list[str] = []
+        while path and path not in placed:
+            placed.add(path)
+            above.append(path)
+            path = path.rpartition(".")[0]
+        for each in reversed(above):
+            children.setdefault(each.rpartition(".")[0], []).append(each)
     found: list[str] = []
     pending = [""]
     while pending:
         path = pending.pop()
         if path in graph.module_paths or not path:
             found.append(path)
-        pending.extend(reversed(children.get(path, {})))
+        pending.extend(reversed(children.get(path, ())))
     return found
