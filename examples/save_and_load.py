@@ -26,3 +26,4 @@ fresh = torchvision.models.resnet18()
 loaded = tp.load_pruned(fresh, folder / "plan.json", folder / "weights.safetensors").eval()
 assert torch.allclose(loaded(*inputs), model(*inputs), atol=1e-5)
 # --8<-- [end:example]
+print(f"{plan.costs['flops'].share:.1%} of the FLOPs, loaded on a fresh model")
