@@ -12,7 +12,7 @@ from torchpruner_core import running
 from torchpruner_core.analysis.solved_graph import SolvedGraph
 from torchpruner_core.cut_result import TensorSpec
 from torchpruner_core.errors import GraphError, InputSpecError, StaleStateWarning
-from torchpruner_core.exporting import Program, export
+from torchpruner_core.exporting import Dynamic, Program, export
 from torchpruner_core.exporting.structures import arranged, specs_of, tensors_of_inputs
 from torchpruner_core.graph.dtypes import np_dtype
 from torchpruner_core.graph.modules import Module, fill_boundaries
@@ -69,18 +69,21 @@ class ONNXGraph:
         inputs: Sequence[Any] | Mapping[str, Any] | None = None,
         fill_value: bool = True,
         training: bool = False,
+        dynamic: Dynamic | None = None,
     ) -> ONNXGraph:
         """Build the graph for ``inputs`` and solve its coupling; returns the graph itself.
 
         ``inputs`` are example tensors (or ``TensorSpec`` shapes), in order or by name; an ONNX
         file with fixed shapes needs none. ``fill_value`` also runs the model once in onnxruntime,
-        so that every node's ``data`` is filled. ``training`` exports in training mode.
+        so that every node's ``data`` is filled. ``training`` exports in training mode. ``dynamic`` marks axes
+        that ``graph.program`` keeps symbolic, as in :func:`~torchpruner_core.exporting.export_onnx`; the
+        graph itself has the sizes of ``inputs``.
 
         Raises ``GraphError`` and its subclasses; a graph that was built before is kept then.
         """
         inputs = arranged(inputs)
-        program = export(self.model, inputs, training=training)
-        specs = specs_of(inputs) if _takes_shapes(self.model) else None
+        program = export(self.model, inputs, training=training, dynamic=dynamic)
+        specs = specs_of(inputs) if dynamic or _takes_shapes(self.model) else None
         if program.parsed is not None and specs is None:
             imported = graph_of(*program.parsed)
         else:

@@ -22,6 +22,14 @@ from torchpruner_core.cut_result import TensorSpec
 from torchpruner_core.errors import ExportError, InputSpecError, InvalidModelError
 from torchpruner_core.exporting import captured
 from torchpruner_core.exporting.captured import ON_META, TOO_LARGE
+from torchpruner_core.exporting.dynamic_axes import (
+    NO_DYNAMIC,
+    Dynamic,
+    open_axes,
+    rename_symbols,
+    symbols_of,
+    traced_at,
+)
 from torchpruner_core.exporting.program import Entrance, Program
 from torchpruner_core.exporting.structures import arranged, plain_outputs
 from torchpruner_core.exporting.symbolics import registered
@@ -44,14 +52,22 @@ logger = logging.getLogger(__name__)
 
 
 def export_object(
-    model: Any, inputs: Any, training: bool, entrances: Sequence[str] = ENTRANCES
+    model: Any,
+    inputs: Any,
+    training: bool,
+    entrances: Sequence[str] = ENTRANCES,
+    dynamic: Dynamic | None = None,
 ) -> Program:
     """Export an ``nn.Module``, a ``ScriptModule`` or an ``ExportedProgram``.
 
-    ``entrances`` are tried for an ``nn.Module``, in this order.
+    ``entrances`` are tried for an ``nn.Module``, in this order; one with ``dynamic`` axes has one way.
     """
     import torch
 
+    if dynamic:
+        if not isinstance(model, torch.nn.Module) or isinstance(model, torch.jit.ScriptModule):
+            raise ExportError(NO_DYNAMIC)
+        return _from_module_with_open_axes(_unwrapped(model), inputs, training, dynamic)
     if isinstance(model, torch.export.ExportedProgram):
         return _from_program(model, entrances)
     if isinstance(model, torch.jit.ScriptModule):
@@ -104,17 +120,8 @@ def _from_module(
     origin = _module_origin(model)
     args, kwargs = _example_inputs(inputs, device)
 
-    @contextlib.contextmanager
-    def ready(values: bool) -> Iterator[None]:
-        with (
-            untouched(model, values),
-            _mode(model, training),
-            _quiet(),
-            plain_outputs(model),
-            # Whatever the caller's grad mode: a program traced with gradients holds other operators.
-            torch.no_grad(),
-        ):
-            yield
+    def ready(values: bool) -> contextlib.AbstractContextManager[None]:
+        return _ready(model, training, values)
 
     def by_capture() -> Program:
         # What the run computes on the host it also needs to read there, be the weights on meta.
@@ -160,6 +167,42 @@ def _from_module(
     ) from errors[0]
 
 
+@contextlib.contextmanager
+def _ready(model: torch.nn.Module, training: bool, values: bool) -> Iterator[None]:
+    """Prepare a model for an exporter, and put it back."""
+    import torch
+
+    with (
+        untouched(model, values),
+        _mode(model, training),
+        _quiet(),
+        plain_outputs(model),
+        # Whatever the caller's grad mode: a program traced with gradients holds other operators.
+        torch.no_grad(),
+    ):
+        yield
+
+
+def _from_module_with_open_axes(
+    model: torch.nn.Module, inputs: Any, training: bool, dynamic: Dynamic
+) -> Program:
+    """Export by ``torch.export``, the entrance that proves a program for sizes it did not see."""
+    import torch
+
+    args, kwargs = _example_inputs(inputs, _devices(model))
+    axes = open_axes(dynamic, args, kwargs)
+    args, kwargs, shapes = traced_at(axes, args, kwargs)
+    try:
+        with _ready(model, training, values=False):
+            exported = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
+    except Exception as error:
+        raise ExportError(
+            f"the model could not be exported with symbolic axes: {_first_line(error)}. Check that it "
+            "runs on these inputs, and export it without dynamic to see whether an axis is the reason"
+        ) from error
+    return _from_exported(exported, _module_origin(model), symbols_of(exported, axes))
+
+
 def _from_program(exported: torch.export.ExportedProgram, entrances: Sequence[str]) -> Program:
     origin = _origin(exported, exported.state_dict)
     refusals: dict[str, str] = {}
@@ -193,7 +236,11 @@ def _runs(
     return True
 
 
-def _from_exported(exported: torch.export.ExportedProgram, origin: Origin) -> Program:
+def _from_exported(
+    exported: torch.export.ExportedProgram,
+    origin: Origin,
+    symbols: Mapping[str, str] | None = None,
+) -> Program:
     import torch
 
     with _quiet():
@@ -209,6 +256,8 @@ def _from_exported(exported: torch.export.ExportedProgram, origin: Origin) -> Pr
                 f"torch.onnx could not translate the program: {_first_line(error)}"
             ) from error
     model = program.model
+    if symbols:
+        rename_symbols(model, symbols)
     model.metadata_props.clear()
     model.metadata_props[METADATA_KEY] = origin.to_json()
 

@@ -20,6 +20,7 @@ from torchpruner_core.importing.importer import SHAPE_OPERATORS, read_graph
 from torchpruner_core.importing.wire import strip_weights
 from torchpruner_core.onnx_pruning.counts import counts_of_statistics
 from torchpruner_core.onnx_pruning.loading import check_loads
+from torchpruner_core.onnx_pruning.open_sizes import declare_fixed_sizes
 from torchpruner_core.onnx_pruning.rewrite import Mended, new_constants
 from torchpruner_core.onnx_pruning.sliced import (
     OpenModel,
@@ -33,8 +34,15 @@ from torchpruner_core.onnx_pruning.sliced import (
 if TYPE_CHECKING:
     import onnx
 
+    from torchpruner_core.graph.nodes import OperatorRecord
     from torchpruner_core.graph.values import Values
     from torchpruner_core.operators.base import OperatorNode
+
+
+PART_OF_ONE = frozenset(
+    {"Cast", "Gather", "Identity", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
+)
+"""Operators whose output holds elements of one tensor."""
 
 
 def prune_onnx(data: bytes, result: Cut) -> bytes:
@@ -42,7 +50,8 @@ def prune_onnx(data: bytes, result: Cut) -> bytes:
 
     ``data`` holds its weights; ``result`` came from its own graph. The model returned passes
     ``onnx.checker``, has the shapes that ``result`` lists, and loads in onnxruntime where that is
-    installed.
+    installed. Sizes that ``data`` leaves open (``dim_param``) stay open; where a constant must be written
+    down at the sizes of the analysis, the model declares those, and a ``FixedSizesWarning`` says why.
 
     Raises ``CutError`` where the two do not belong together, ``GraphError`` where a constant
     cannot be rewritten.
@@ -66,6 +75,8 @@ def prune_onnx(data: bytes, result: Cut) -> bytes:
             f"the pruned model is not valid ONNX: {str(error).splitlines()[0]}"
         ) from error
     _verify_shapes(opened, pruned, result)
+    if opened.is_open:
+        pruned = declare_fixed_sizes(opened, data, pruned, result)
     check_loads(pruned, data)
     return pruned
 
@@ -75,7 +86,7 @@ def _cut_constants(opened: OpenModel) -> None:
     computed = [
         node.value_name
         for op in opened.graph.operators.values()
-        if op.is_constant
+        if op.is_constant and not _is_filled_open(opened, op)
         for node in op.out_data
         if node.value_name in opened.cuts or _reads_cut(opened, op)
     ]
@@ -86,6 +97,22 @@ def _cut_constants(opened: OpenModel) -> None:
     values = constant_values(opened, list(dict.fromkeys(computed)))
     for name, value in values.items():
         _replace_value(opened, name, opened.after(name, value))
+
+
+def _is_filled_open(opened: OpenModel, operator: OperatorRecord) -> bool:
+    """Return whether a constant is repeated to sizes that the program computes, some of them open.
+
+    The zeros that a recurrent layer begins with are as many as the batch: their sizes are mended. Parts
+    of a filled tensor are as good as the whole.
+    """
+    if not opened.is_open:
+        return False
+    if operator.type in PART_OF_ONE:
+        x = operator.in_data[0]
+        producer = None if x is None else x.in_operator
+        return producer is not None and producer.is_constant and _is_filled_open(opened, producer)
+    shape = operator.in_data[-1] if operator.type in ("ConstantOfShape", "Expand") else None
+    return shape is not None and shape.in_operator is not None
 
 
 def _reads_cut(opened: OpenModel, operator: OperatorNode) -> bool:
@@ -135,7 +162,7 @@ def _rewrite_operators(opened: OpenModel, result: CutResult) -> None:
 
     by_output = {o: node for node in flatten(opened.model.graph) for o in node.output}
     for operator in opened.graph.operators.values():
-        if operator.is_constant:
+        if operator.is_constant and not _is_filled_open(opened, operator):
             continue
         found = new_constants(opened, operator, dict(result.operator.get(operator.name, {})))
         if not found:

@@ -39,7 +39,37 @@ def new_constants(
     for key, amount in change.items():
         if isinstance(amount, int):
             found[key] = int(operator.params.get(key, 1)) - amount
-    return {k: value for k, value in found.items() if not _follows(opened, operator, k, value)}
+    wanted = {k: value for k, value in found.items() if not _follows(opened, operator, k, value)}
+    return _with_open_sizes(opened, operator, wanted) if opened.is_open else wanted
+
+
+def _with_open_sizes(
+    opened: OpenModel, operator: OperatorNode, found: NewConstants
+) -> NewConstants:
+    """Write down only what the cut changes of an operand that the program computes.
+
+    The rest may follow the sizes that the file leaves open.
+    """
+    mended: NewConstants = dict(found)
+    for key, value in found.items():
+        node = operator.input(key) if isinstance(key, int) else None
+        if node is None or node.in_operator is None or isinstance(value, Mended):
+            continue
+        assert isinstance(key, int)
+        computed = _computed(opened, operator, key)
+        if computed is None or computed.ndim != 1 or computed.shape != np.shape(value):
+            continue
+        if operator.type == "Reshape":
+            sizes = opened.shape_after(operator.out_data[0])
+            value = np.where(computed == sizes, sizes, value)
+        known = np.asarray(computed != value)
+        if not known.any():
+            del mended[key]
+            continue
+        if operator.type == "Reshape" and known.sum() == 1 and -1 not in computed:
+            value = np.where(known, -1, value)
+        mended[key] = Mended(known, np.asarray(value, dtype=computed.dtype))
+    return mended
 
 
 def _follows(opened: OpenModel, operator: OperatorNode, key: int | str, value: Any) -> bool:

@@ -41,6 +41,8 @@ class OpenModel:
     """The constants as they come out in the edited model, whose shapes may be others."""
     replaced: dict[str, Array] = field(default_factory=dict)
     """Values that the edited model stores instead of computing them."""
+    is_open: bool = False
+    """Whether the file leaves sizes of its inputs open."""
     _taken: set[str] = field(default_factory=set)
 
     def shape_after(self, node: DataNode) -> tuple[int, ...]:
@@ -107,7 +109,22 @@ def open_model(data: bytes, result: CutResult) -> OpenModel:
         for name, renumbering in result.renumbers.items()
         if name in graph.nodes
     }
-    return OpenModel(model, graph, cuts, renumbers, graph.values)
+    is_open = any(open_axes_of(model).values())
+    return OpenModel(model, graph, cuts, renumbers, graph.values, is_open=is_open)
+
+
+def open_axes_of(model: onnx.ModelProto) -> dict[str, list[int]]:
+    """Return the axes whose sizes a file leaves open, by input."""
+    stored = {tensor.name for tensor in model.graph.initializer}
+    return {
+        info.name: [
+            axis
+            for axis, dim in enumerate(info.type.tensor_type.shape.dim)
+            if not dim.HasField("dim_value") or dim.dim_value <= 0
+        ]
+        for info in model.graph.input
+        if info.name not in stored
+    }
 
 
 def computed_after(opened: OpenModel) -> Values | None:
