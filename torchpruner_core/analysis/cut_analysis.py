@@ -30,7 +30,7 @@ def analyse(graph: GraphData, asked: Sequence[CutRequest], granularity: Granular
 
     Raises ``CutError`` and its subclasses, with the names of the nodes and operators in the way.
     """
-    return _result(graph, asked, _close(graph, asked, granularity))
+    return result_of(graph, asked, _close(graph, asked, granularity))
 
 
 def _close(graph: GraphData, asked: Sequence[CutRequest], granularity: Granularity) -> Removal:
@@ -79,7 +79,8 @@ def _described(graph: GraphData, name: str) -> str:
     return f"what {node.producer} computes, of the shape {list(node.shape)}"
 
 
-def _result(graph: GraphData, asked: Sequence[CutRequest], removal: Removal) -> CutResult:
+def result_of(graph: GraphData, asked: Sequence[CutRequest], removal: Removal) -> CutResult:
+    """Return what ``removal`` takes from ``graph``, as the answer to ``asked``."""
     coupling, closure = graph.coupling, graph.closure
     gone: dict[int, Indices] = {c: closure.indices(removal, c) for c in removal.classes}
     for indices in gone.values():

@@ -15,6 +15,7 @@ from tests.core.coupling.networks import networks
 from tests.core.operators.brute_force import assert_right, cut_arrays, feeds_for, run
 from torchpruner_core import CutRequest, CutResult, prune_onnx, solve_onnx
 from torchpruner_core.analysis.closure import Removal
+from torchpruner_core.analysis.cut_analysis import result_of
 from torchpruner_core.analysis.solved_graph import SolvedGraph
 from torchpruner_core.cut_result import decode_indices
 from torchpruner_core.errors import (
@@ -159,7 +160,7 @@ def test_no_smaller_set_of_components_is_a_cut(network, granularity, data):
         starts, reached = graph.coupling.classes_of_component
         for component in (*asked, *kept):
             smaller.classes |= set(reached[starts[component] : starts[component + 1]].tolist())
-        trial = graph._result(result.requested, smaller)
+        trial = result_of(graph, result.requested, smaller)
         if is_right(network, graph, trial, feeds):
             assert _only_unseen_axes_are_uneven(graph, smaller), f"{kept} of {added} are enough"
 

@@ -94,13 +94,13 @@ def _box_of(
         if name in result.terminal and name not in result.literals:
             removed += _removed(name, result, graph)
     values = [name for name in touched if name not in result.terminal]
+    if operator.type == "Concat" and values:  # a class token may be among its inputs
+        return Box(operator.name, operator.module, "concatenation", "concat", removed)
     if removed:
         module = graph.outline.holder(removed[0][0])
         record = graph.outline.modules.get(module)
         role: Role = "norm" if operator.name in result.renormalises else "layer"
         return Box(module, module, record.type if record else operator.type, role, removed)
-    if operator.type == "Concat" and values:
-        return Box(operator.name, operator.module, "concatenation", "concat")
     if operator.type in JOINS and len(set(values)) > 1:
         return Box(operator.name, operator.module, f"join ({operator.type})", "join")
     if operator.type == "Split" and values:
