@@ -51,6 +51,7 @@ def test_a_peer_without_an_answer_counts_as_its_time_limit() -> None:
         "groups": {"count": 3},
         "all": {"seconds": 0.1},
         "all_weightless": {"seconds": 0.05},
+        "module_all": {"seconds": 0.2},
         "query": {"seconds": 1e-4, "p99": 2e-4},
         "peer_begins": {},
     }

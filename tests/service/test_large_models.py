@@ -10,7 +10,7 @@ import torch
 
 from torchpruner_core.analysis.solved_graph import SolvedGraph
 from torchpruner_core.errors import ExportError
-from torchpruner_core.exporting import torch_programs
+from torchpruner_core.exporting import captured, torch_programs
 from torchpruner_service.sandbox import tasks
 from torchpruner_service.sandbox.frames import DATA, FrameReader, FrameWriter
 
@@ -30,7 +30,9 @@ def test_an_archive_past_the_limit_of_one_file_is_analysed(
         "format": kind,
         "inputs": [{"name": "", "shape": [1, 8], "dtype": "float32"}],
     }
-    monkeypatch.setattr(torch_programs, "PROTOBUF_LIMIT", 64)
+    (tmp_path / "cuts").write_text("[]")
+    for entrance in (captured, torch_programs):
+        monkeypatch.setattr(entrance, "PROTOBUF_LIMIT", 64)
     frames = tmp_path / "frames"
     descriptor = os.open(frames, os.O_WRONLY | os.O_CREAT)
     try:
@@ -38,7 +40,7 @@ def test_an_archive_past_the_limit_of_one_file_is_analysed(
         assert tasks.build(args, out) == {"weightless": False}
         # The whole file is past the limit: what needs it says so, with the next step.
         with pytest.raises(ExportError, match="weightless form"):
-            tasks.onnx({**args, "cuts": ""}, out)
+            tasks.onnx({**args, "cuts": str(tmp_path / "cuts")}, out)
     finally:
         os.close(descriptor)
     reader = FrameReader()
