@@ -106,9 +106,10 @@ def test_a_dripping_receiver_holds_neither_builds_nor_other_hooks(
         model = send(service, 2120, url).json()["id"]
         _, body = heard.calls.get(timeout=30)
         assert model in body.decode()
-        # Its build ended before the slow tenant's calls did, of which each is given up in time.
-        listed = slow.get("/v1/jobs").json()["items"]
-        assert {job["state"] for job in listed} == {"ready"}
+        # The slow tenant's builds end too, whatever its calls do, of which each is given up in time.
+        for job in slow.get("/v1/jobs").json()["items"]:
+            ended = slow.get(f"/v1/jobs/{job['id']}", params={"wait": 50}, timeout=60).json()
+            assert ended["state"] == "ready"
         deadline = time.monotonic() + 60
         while service.log().count("webhook too slow") < 3:
             assert time.monotonic() < deadline, service.log()[-2000:]

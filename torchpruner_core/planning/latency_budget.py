@@ -125,7 +125,6 @@ def plan_latency(
     points = [(original.median, original.median)]
     rounds: list[LatencyRound] = []
     best: Measured | None = None
-    nearest: float | None = None
     for number in range(ROUNDS):
         ask(report, "measuring", (number + 0.5) / (ROUNDS + 1))
         least = model.value(planner.choices.widths(planner.costs.widths, planner.choices.last))
@@ -139,7 +138,6 @@ def plan_latency(
         target = amount(before.median)
         noise = abs(after.median - target) <= max(after.spread, before.spread)
         rounds.append(LatencyRound(before, after, aim, target, cut.flops_after, noise))
-        nearest = min(nearest or after.median, after.median)
         if after.median <= target:
             if best is None or cut.flops_after > best.cut.flops_after:
                 best = Measured(rows, cut, ())
@@ -152,15 +150,16 @@ def plan_latency(
         care = AIM if number < ROUNDS - 2 else AIM * AIM
         aim = max(_next_aim(points, amount(original.median) * care), least)
     if best is None:
-        last = rounds[-1]
+        nearest = min(rounds, key=lambda each: each.pruned.median / each.target)
         raise InfeasibleBudgetError(
-            f"the pruned model was measured at {nearest or 0:.3g} s at best in {len(rounds)} rounds, and "
-            f"{last.target:.3g} s was asked for (the original takes {last.original.median:.3g} s); ask "
-            "for a longer time, protect less or lower min_keep, or measure on a quieter machine",
+            f"the nearest of {len(rounds)} rounds measured {nearest.pruned.median:.3g} s, and "
+            f"{nearest.target:.3g} s was asked for (the original took {nearest.original.median:.3g} s "
+            "beside it); ask for a longer time, protect less or lower min_keep, or measure on a "
+            "quieter machine",
             budget="latency",
-            asked=last.target,
-            nearest=nearest,
-            before=last.original.median,
+            asked=nearest.target,
+            nearest=nearest.pruned.median,
+            before=nearest.original.median,
             blocked_by=[],
         )
     return Measured(best.rows, best.cut, tuple(rounds))
