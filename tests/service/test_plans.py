@@ -174,7 +174,7 @@ def test_a_latency_is_measured_for_a_model_without_weights_too(service: RunningS
         remote = client.upload(module, [torch.zeros(1, 3, 64, 64)])
         with pytest.raises(WeightsRequired):
             client.model(remote.id).plan(tp.Budget(flops="50%"), importance="magnitude")
-        plan = remote.plan({"latency": "90%"}, max_cut=0.9)
+        plan = remote.plan({"latency": "90%"}, round_to=16)
         cost = plan.costs["latency"]
         assert plan.rounds and cost.after <= cost.limit
         judged = remote.plan(tp.Budget(flops="50%"), importance="magnitude")

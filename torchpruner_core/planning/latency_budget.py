@@ -150,12 +150,17 @@ def plan_latency(
         care = AIM if number < ROUNDS - 2 else AIM * AIM
         aim = max(_next_aim(points, amount(original.median) * care), least)
     if best is None:
+        multiples = (
+            "; widths off the runtime's multiples are often slower: try round_to=8 or 16"
+            if planner.rules.round_to == 1
+            else ""
+        )
         nearest = min(rounds, key=lambda each: each.pruned.median / each.target)
         raise InfeasibleBudgetError(
             f"the nearest of {len(rounds)} rounds measured {nearest.pruned.median:.3g} s, and "
             f"{nearest.target:.3g} s was asked for (the original took {nearest.original.median:.3g} s "
             "beside it); ask for a longer time, protect less or lower min_keep, or measure on a "
-            "quieter machine",
+            f"quieter machine{multiples}",
             budget="latency",
             asked=nearest.target,
             nearest=nearest.pruned.median,
