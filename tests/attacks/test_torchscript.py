@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+import pytest
 import torch
 
 from tests.attacks.conftest import Attack
@@ -24,6 +25,12 @@ def program(module: torch.nn.Module) -> bytes:
         warnings.simplefilter("ignore")
         torch.jit.save(torch.jit.script(module), buffer)
     return buffer.getvalue()
+
+
+@pytest.fixture(autouse=True)
+def torch_s_own_save(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package that another test imported may have wrapped it, and TorchScript compiles no wrapper."""
+    monkeypatch.setattr(torch, "save", torch.serialization.save)
 
 
 class OnLoad(torch.nn.Module):
