@@ -26,6 +26,7 @@ from torchpruner_dashboard.components.notices import (
 )
 from torchpruner_dashboard.cuts.cut_address import CutAddress
 from torchpruner_dashboard.failures import Failure, failure_of
+from torchpruner_dashboard.latest_question import LatestQuestion
 from torchpruner_dashboard.model_graphs import ModelGraph
 from torchpruner_dashboard.visit import Desk, Visit
 
@@ -69,8 +70,7 @@ class CutPage:
         self._id = model
         self._address = address
         self._written = address
-        self._busy = False
-        self._again = False
+        self._analyse = LatestQuestion(lambda: self._ask(self._address))
         self._region = Region(self.fetch, self._show, "Loading the graph")
 
     def build(self, early: Early[Found]) -> None:
@@ -128,20 +128,6 @@ class CutPage:
         self._address = self._address.with_basket(self._basket.requests)
         await self._analyse()
 
-    async def _analyse(self) -> None:
-        """Ask about the address as it is now; one question at a time, so that the slider never
-        queues up answers that nobody waits for."""
-        self._again = True
-        if self._busy:
-            return
-        self._busy = True
-        try:
-            while self._again:
-                self._again = False
-                await self._ask(self._address)
-        finally:
-            self._busy = False
-
     async def _ask(self, address: CutAddress) -> None:
         if not address.requests:
             self._outcome.show_nothing()
@@ -158,7 +144,7 @@ class CutPage:
         except UnauthorizedError:
             ask_for_key()
         except Exception as error:
-            if not self._again:
+            if not self._analyse.superseded:
                 self._outcome.show_failure(failure_of(error), self._analyse)
         else:
             self._outcome.show(result, address)

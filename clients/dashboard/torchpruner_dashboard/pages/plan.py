@@ -22,6 +22,7 @@ from torchpruner_dashboard.components.plan_actions import PlanActions
 from torchpruner_dashboard.components.plan_controls import PlanControls
 from torchpruner_dashboard.components.plan_outcome import PlanOutcome
 from torchpruner_dashboard.failures import failure_of
+from torchpruner_dashboard.latest_question import LatestQuestion
 from torchpruner_dashboard.plans.plan_choice import FRACTIONS, PlanChoice
 from torchpruner_dashboard.visit import Desk, Visit
 
@@ -52,8 +53,7 @@ class PlanPage:
         self._id = model
         self._choice = choice
         self._asked: tuple[Any, ...] | None = None
-        self._busy = False
-        self._again = False
+        self._ask = LatestQuestion(lambda: self._plan(self._choice))
         self._region = Region(self.fetch, self._show, "Loading the model")
 
     def build(self, early: Early[AsyncRemoteModel]) -> None:
@@ -91,18 +91,6 @@ class PlanPage:
             self._actions.show(choice)
             return
         await self._ask()
-
-    async def _ask(self) -> None:
-        self._again = True
-        if self._busy:
-            return
-        self._busy = True
-        try:
-            while self._again:
-                self._again = False
-                await self._plan(self._choice)
-        finally:
-            self._busy = False
 
     async def _plan(self, choice: PlanChoice) -> None:
         self._outcome.wait()
