@@ -115,7 +115,7 @@ def test_a_head_without_end_is_cut_off(patient: RunningService) -> None:
 
 def test_a_body_that_does_not_come_is_a_408(hasty: RunningService) -> None:
     with half_open(hasty.url, 1, BODY) as (connection,):
-        answer = connection.recv(65536)
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
         assert b" 408 " in answer.splitlines()[0] and b"request-timeout" in answer
 
 
