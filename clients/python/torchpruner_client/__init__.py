@@ -12,6 +12,7 @@ only then.
 
 from torchpruner_client.asynchronous import AsyncClient, AsyncRemoteModel
 from torchpruner_client.errors import (
+    ChangedMeanwhile,
     ConflictError,
     DownloadDamaged,
     DownloadTargetError,
@@ -38,7 +39,9 @@ from torchpruner_client.records import (
     ModelInfo,
     PlanRecord,
     Readiness,
+    Removed,
     ServiceInfo,
+    StoredLatency,
     Worker,
 )
 from torchpruner_client.synchronous import Client, RemoteModel, RemoteModule
@@ -47,6 +50,7 @@ from torchpruner_core.cut_result import CutRequest, CutResult, TensorSpec
 __all__ = [
     "AsyncClient",
     "AsyncRemoteModel",
+    "ChangedMeanwhile",
     "Client",
     "ConflictError",
     "CutRequest",
@@ -71,9 +75,11 @@ __all__ = [
     "Readiness",
     "RemoteModel",
     "RemoteModule",
+    "Removed",
     "ServiceError",
     "ServiceInfo",
     "ServiceUnreachable",
+    "StoredLatency",
     "TensorSpec",
     "UnauthorizedError",
     "UnavailableError",

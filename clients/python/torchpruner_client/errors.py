@@ -5,7 +5,8 @@
     ServiceError                 any answer that is an error; ``code`` never changes
     ├── NotFoundError            no such model, artifact, job
     ├── ConflictError            the model is not in a state that allows this
-    │   └── WeightsRequired      the model was uploaded without its weights
+    │   ├── WeightsRequired      the model was uploaded without its weights
+    │   └── ChangedMeanwhile     somebody else changed it since it was read
     ├── InvalidRequestError      the request, or the uploaded file, is not valid
     ├── UnauthorizedError, ForbiddenError, RateLimitedError
     ├── UnavailableError         a part of the service is away; retries did not help
@@ -62,6 +63,10 @@ class WeightsRequired(ConflictError):
     """The model was uploaded without its weights; ``add_weights`` sends them."""
 
 
+class ChangedMeanwhile(ConflictError):
+    """Somebody else changed the resource since it was read; read it again."""
+
+
 class InvalidRequestError(ServiceError):
     """The request, or the uploaded file, is not valid."""
 
@@ -116,6 +121,7 @@ _BY_STATUS: dict[int, type[ServiceError]] = {
     403: ForbiddenError,
     404: NotFoundError,
     409: ConflictError,
+    412: ChangedMeanwhile,
     413: InvalidRequestError,
     415: InvalidRequestError,
     422: InvalidRequestError,

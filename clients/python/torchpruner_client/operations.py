@@ -188,9 +188,32 @@ def listing(path: str, params: Mapping[str, Any] | None = None) -> Flow[list[dic
             return items
 
 
-def listing_page(path: str, limit: int, cursor: str | None) -> Flow[dict[str, Any]]:
+def describe(model: str, changes: Mapping[str, Any], expected: str | None) -> Flow[dict[str, Any]]:
+    """Change a model's name, note or tags; only where they are still ``expected``, if that is given."""
+    headers = {} if expected is None else {"If-Match": f'"{expected}"'}
+    call = Call("PATCH", f"/v1/models/{model}", json=dict(changes), headers=headers)
+    return _json((yield call))
+
+
+def delete_many(models: Sequence[str]) -> Flow[list[dict[str, Any]]]:
+    """Remove models, a thousand with each request; one result for each."""
+    results: list[dict[str, Any]] = []
+    for start in range(0, len(models), PAGE):
+        body = {"models": list(models[start : start + PAGE])}
+        results += _json((yield Call("POST", "/v1/models/bulk-delete", json=body)))["results"]
+    return results
+
+
+def filters(**given: Any) -> dict[str, Any]:
+    """The query of a list: what is given of these."""
+    return {key: value for key, value in given.items() if value not in (None, [])}
+
+
+def listing_page(
+    path: str, limit: int, cursor: str | None, params: Mapping[str, Any] | None = None
+) -> Flow[dict[str, Any]]:
     """Return one page of a list: ``items``, ``total``, ``next``."""
-    query: dict[str, Any] = {"limit": limit}
+    query: dict[str, Any] = {"limit": limit, **(params or {})}
     if cursor is not None:
         query["cursor"] = cursor
     return _json((yield Call("GET", path, params=query)))

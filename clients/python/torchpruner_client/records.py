@@ -35,6 +35,11 @@ class ModelInfo:
     """The sha256 of the file, in hex."""
     notes: tuple[str, ...] = ()
     """What the file has lost (names, norms), and how to keep it."""
+    note: str | None = None
+    """Free text that somebody wrote about it."""
+    tags: tuple[str, ...] = ()
+    revision: str = ""
+    """What name, note and tags are at; a change can be made conditional on it."""
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ModelInfo:
@@ -58,6 +63,9 @@ class ModelInfo:
             job=data.get("job"),
             blob=data.get("blob"),
             notes=tuple(data.get("notes") or ()),
+            note=data.get("note"),
+            tags=tuple(data.get("tags") or ()),
+            revision=data.get("revision") or "",
         )
 
 
@@ -164,6 +172,71 @@ class Latency:
             float(data["speedup"]),
             data.get("degraded"),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class StoredLatency:
+    """A measurement that the service keeps: the original and the pruned model in turn, run by run.
+
+    ``original`` and ``pruned`` have ``median_ms``, ``p10_ms``, ``p90_ms``, ``p95_ms``, ``min_ms`` and
+    ``mad_ms`` (the median absolute deviation). ``load`` is how many processes ran or waited on the
+    machine ``before`` and ``after``, of ``cpus``. ``cut`` has the cut's ``fingerprint`` and costs, and is
+    ``None`` where the model alone was measured; ``plan`` is the id of the plan that the cut is of.
+    ``measured_at`` is in Unix seconds.
+    """
+
+    id: str
+    model: str
+    measured_at: float
+    device: str
+    provider: str
+    runtime: str
+    threads: int | None
+    load: Mapping[str, float]
+    inputs: tuple[TensorSpec, ...]
+    runs: int
+    warm_up: int
+    original: Mapping[str, float]
+    pruned: Mapping[str, float]
+    speedup: float | None
+    cut: Mapping[str, Any] | None
+    plan: str | None
+    degraded: str | None
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> StoredLatency:
+        return cls(
+            id=data["id"],
+            model=data["model"],
+            measured_at=float(data["measured_at"]),
+            device=data["device"],
+            provider=data["provider"],
+            runtime=data["runtime"],
+            threads=data.get("threads"),
+            load=dict(data["load"]),
+            inputs=tuple(TensorSpec.from_dict(item) for item in data["inputs"]),
+            runs=int(data["runs"]),
+            warm_up=int(data["warm_up"]),
+            original=dict(data["models"]["original"]),
+            pruned=dict(data["models"]["pruned"]),
+            speedup=data.get("speedup"),
+            cut=data.get("cut"),
+            plan=data.get("plan"),
+            degraded=data.get("degraded"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What came of removing one model; ``problem`` says what was in the way."""
+
+    id: str
+    removed: bool
+    problem: Mapping[str, Any] | None
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Removed:
+        return cls(data["id"], bool(data["removed"]), data.get("problem"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import EllipsisType, TracebackType
 from typing import Any
 
 import httpx
@@ -12,6 +12,7 @@ import httpx
 from torchpruner_client import operations
 from torchpruner_client.connection_settings import ConnectionSettings
 from torchpruner_client.cut_requests import Indices, found_module, request_of, result_body
+from torchpruner_client.operations import filters
 from torchpruner_client.plan_requests import plan_body, plan_of
 from torchpruner_client.progress import Progress, showing
 from torchpruner_client.records import (
@@ -25,7 +26,9 @@ from torchpruner_client.records import (
     ModuleRecord,
     PlanRecord,
     Readiness,
+    Removed,
     ServiceInfo,
+    StoredLatency,
     Worker,
 )
 from torchpruner_client.retrying import RetryPolicy
@@ -113,28 +116,38 @@ class Client:
             return RemoteModel(self, self._driver.run(operations.show(identifier)), None)
         return RemoteModel(self, self._driver.run(operations.find(identifier)), None)
 
-    def models(self) -> list[ModelInfo]:
-        """Every model of this tenant, newest first."""
-        return [
-            ModelInfo.from_dict(item) for item in self._driver.run(operations.listing("/v1/models"))
-        ]
+    def models(self, *, name: str | None = None, tags: Sequence[str] = ()) -> list[ModelInfo]:
+        """Every model of this tenant, newest first: those whose name holds ``name``, in either case, and
+        that have all ``tags``."""
+        flow = operations.listing("/v1/models", filters(name=name, tag=list(tags)))
+        return [ModelInfo.from_dict(item) for item in self._driver.run(flow)]
 
     def models_page(
-        self, limit: int, cursor: str | None = None
+        self,
+        limit: int,
+        cursor: str | None = None,
+        *,
+        name: str | None = None,
+        tags: Sequence[str] = (),
     ) -> tuple[list[ModelInfo], str | None]:
         """At most ``limit`` models, newest first, and the cursor of what follows (``None``: the
         end)."""
-        flow = operations.listing_page("/v1/models", limit, cursor)
-        page = self._driver.run(flow)
+        given = filters(name=name, tag=list(tags))
+        page = self._driver.run(operations.listing_page("/v1/models", limit, cursor, given))
         return [ModelInfo.from_dict(item) for item in page["items"]], page["next"]
+
+    def delete_models(self, models: Sequence[str]) -> list[Removed]:
+        """Remove models by id, with one request a thousand; return what came of each. One that cannot be
+        removed keeps no other."""
+        found = self._driver.run(operations.delete_many(models))
+        return [Removed.from_dict(item) for item in found]
 
     def jobs(
         self, *, state: str | None = None, kind: str | None = None, model: str | None = None
     ) -> list[Job]:
         """The newest jobs that this tenant started, newest first."""
-        given = {"state": state, "kind": kind, "model": model}
-        params = {key: value for key, value in given.items() if value is not None}
-        found = self._driver.run(operations.listing("/v1/jobs", params))
+        given = filters(state=state, kind=kind, model=model)
+        found = self._driver.run(operations.listing("/v1/jobs", given))
         return [Job.from_dict(item) for item in found]
 
     def cancel_job(self, job: str) -> None:
@@ -221,6 +234,30 @@ class RemoteModel:
         built."""
         flow = operations.with_shapes(self.info.blob, inputs, self.name)
         return RemoteModel(self._client, self._client.run(flow), None)
+
+    def rename(self, name: str | None) -> ModelInfo:
+        """Give the model another name, or none."""
+        return self.describe(name=name)
+
+    def describe(
+        self,
+        *,
+        name: str | EllipsisType | None = ...,
+        note: str | EllipsisType | None = ...,
+        tags: Sequence[str] | EllipsisType = ...,
+        revision: str | None = None,
+    ) -> ModelInfo:
+        """Change the model's name, its note (free text) or its tags (all of them); what is not given stays,
+        whatever others change at the same time. ``None`` takes a name or a note away.
+
+        With ``revision``, the one that :attr:`info` had when it was read, nothing is changed where
+        somebody else was faster: raises ``ChangedMeanwhile``.
+        """
+        given = {"name": name, "note": note, "tags": tags if tags is ... else list(tags)}
+        changes = {key: value for key, value in given.items() if value is not ...}
+        view = self._client.run(operations.describe(self.id, changes, revision))
+        self._info = ModelInfo.from_dict(view)
+        return self._info
 
     def delete(self) -> None:
         """Remove the model from the service; cancels its build."""
@@ -332,6 +369,10 @@ class RemoteModel:
         with showing(self._client.progress) as shown:
             flow = operations.latency(self.id, body, timeout, shown)
             return Latency.from_dict(self._client.run(flow))
+
+    def latencies(self) -> list[StoredLatency]:
+        """What was measured of this model, newest first, with spread, device and load."""
+        return [StoredLatency.from_dict(item) for item in self._list("latencies")]
 
     def derive(self, result: CutResult, *, name: str | None = None) -> RemoteModel:
         """Return the model that is left after ``result``, ready at once: its graph is sliced, not

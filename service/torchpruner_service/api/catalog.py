@@ -8,15 +8,25 @@ anything else, such as weights, as a *holding* of some kind. Removing the model 
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 import time
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from redis.exceptions import LockError
+
 from torchpruner_service.api.tenant_index import Facts, TenantIndex
-from torchpruner_service.problems import NotFound
+from torchpruner_service.problems import NotFound, Unavailable
 from torchpruner_service.state.keys import Keys
+from torchpruner_service.state.redis_clients import REDIS_ERRORS, unavailable
 from torchpruner_service.storage import layout
 from torchpruner_service.storage.objects import Objects
+
+CHANGE_SECONDS = 10.0
+"""How long one change of a model's facts may take, and others wait for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +34,8 @@ class Entry:
     """A model as a tenant has it.
 
     ``root`` is the uploaded model that it was derived from, or the model itself; ``blob`` the root's
-    file. Both are ``None`` where the entry was written before they were noted.
+    file. Both are ``None`` where the entry was written before they were noted. ``note`` and ``tags``
+    are what the tenant wrote about it.
     """
 
     model: str
@@ -32,6 +43,14 @@ class Entry:
     added_at: float
     root: str | None = None
     blob: str | None = None
+    note: str | None = None
+    tags: tuple[str, ...] = ()
+
+    @property
+    def revision(self) -> str:
+        """What name, note and tags are at: the same for the same words."""
+        text = json.dumps([self.name, self.note, self.tags], separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def unknown_model(model: str) -> NotFound:
@@ -47,7 +66,9 @@ class Catalog:
     """Ownership of blobs, models and what was added to them, by tenant."""
 
     def __init__(self, redis: Any, objects: Objects, keys: Keys) -> None:
+        self._redis = redis
         self._objects = objects
+        self._keys = keys
         self._index = TenantIndex(redis, objects, keys)
 
     # Models
@@ -68,15 +89,53 @@ class Catalog:
         One that the tenant has keeps its place in the list, and its name where none is given.
         """
         known = await self._objects.aget_json(layout.owned_model(tenant, model))
-        facts = {
-            "added_at": known["added_at"] if known else time.time(),
-            "name": name or (known or {}).get("name"),
-            "root": root,
-            "blob": blob,
-        }
-        if facts != known:
+        if known is None:
+            facts: Facts = {"added_at": time.time(), "name": name, "root": root, "blob": blob}
             await self._index.put(tenant, "models", model, facts)
-        return known is None
+            return True
+        given = {"root": root, "blob": blob} | ({"name": name} if name else {})
+        if any(known.get(key) != value for key, value in given.items()):
+            await self.describe(tenant, model, given)
+        return False
+
+    @contextlib.asynccontextmanager
+    async def changing(self, tenant: str, model: str) -> AsyncIterator[None]:
+        """Let nobody else read and rewrite what ``tenant`` added to ``model`` within the block.
+
+        Raises ``Unavailable`` where Redis is away, or another change does not end.
+        """
+        lock = self._redis.lock(
+            self._keys.changing(tenant, model),
+            timeout=CHANGE_SECONDS,
+            sleep=0.02,
+            blocking_timeout=CHANGE_SECONDS,
+        )
+        try:
+            held = await lock.acquire()
+        except REDIS_ERRORS as error:
+            raise unavailable(error) from error
+        if not held:
+            raise Unavailable("another change of this model is being made; try again in a moment")
+        try:
+            yield
+        finally:
+            with contextlib.suppress(LockError, *REDIS_ERRORS):
+                await lock.release()
+
+    async def describe(self, tenant: str, model: str, changes: Mapping[str, Any]) -> None:
+        """Change facts that ``tenant`` has of ``model``, together with whatever others change.
+
+        Raises ``NotFound``, and ``Unavailable`` where Redis is away.
+        """
+        async with self.changing(tenant, model):
+            await self.describe_held(tenant, model, changes)
+
+    async def describe_held(self, tenant: str, model: str, changes: Mapping[str, Any]) -> None:
+        """:meth:`describe`, by who is in :meth:`changing` already."""
+        known = await self._objects.aget_json(layout.owned_model(tenant, model))
+        if known is None:
+            raise unknown_model(model)
+        await self._index.put(tenant, "models", model, {**known, **changes})
 
     async def remove_model(self, tenant: str, model: str) -> None:
         """Take a model from a tenant with all that the tenant added to it.
@@ -109,6 +168,11 @@ class Catalog:
 
     async def entry(self, tenant: str, model: str) -> Entry | None:
         facts = await self._index.get(tenant, "models", model)
+        return None if facts is None else _entry(model, facts)
+
+    async def stored_entry(self, tenant: str, model: str) -> Entry | None:
+        """:meth:`entry` as the store has it, for whoever is going to change it."""
+        facts = await self._objects.aget_json(layout.owned_model(tenant, model))
         return None if facts is None else _entry(model, facts)
 
     # What was added to a model
@@ -196,4 +260,6 @@ def _entry(model: str, facts: Facts) -> Entry:
         float(facts["added_at"]),
         facts.get("root"),
         facts.get("blob"),
+        facts.get("note"),
+        tuple(facts.get("tags") or ()),
     )

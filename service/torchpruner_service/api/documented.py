@@ -14,6 +14,7 @@ _MEANINGS = {
     404: "There is no such resource, or this tenant may not see it",
     405: "The resource does not take this method",
     409: "The resource is not in a state that allows this",
+    412: "If-Match names what is there no more",
     413: "The body is larger than this service takes",
     415: "The body's media type is not one the route takes",
     422: "The request or the model is not valid",

@@ -190,6 +190,9 @@ def assemble(
     return {
         "id": manifest["id"],
         "name": entry.name,
+        "note": entry.note,
+        "tags": list(entry.tags),
+        "revision": entry.revision,
         "owner": tenant,
         **fields,
         "format": manifest["format"],
@@ -231,7 +234,8 @@ async def remove(state: AppState, tenant: str, model: str) -> None:
 
     try:
         records = await anyio.to_thread.run_sync(jobs)
-        await state.catalog.remove_model(tenant, model)
+        async with state.catalog.changing(tenant, model):
+            await state.catalog.remove_model(tenant, model)
         await anyio.to_thread.run_sync(leave, records)
     except REDIS_ERRORS as error:
         raise unavailable(error) from error

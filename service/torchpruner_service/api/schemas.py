@@ -2,13 +2,38 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 T = TypeVar("T")
 
 Name = Annotated[str, Field(min_length=1, max_length=1000)]
+
+
+def _one_line(text: str) -> str:
+    """A name as people type it: trimmed, and without what cannot be seen or changes the line."""
+    text = unicodedata.normalize("NFC", text.strip())
+    if not text:
+        raise ValueError("it is empty")
+    if any(unicodedata.category(each) in {"Cc", "Cs", "Zl", "Zp"} for each in text):
+        raise ValueError("it holds control characters")
+    return text
+
+
+def _lines(text: str) -> str:
+    """Free text: control characters other than line ends and tabs are errors."""
+    if any(unicodedata.category(each) in {"Cc", "Cs"} and each not in "\n\r\t" for each in text):
+        raise ValueError("it holds control characters")
+    return text.strip()
+
+
+GivenName = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_one_line)]
+"""What a tenant calls something."""
+
+Tag = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_one_line)]
+Note = Annotated[str, Field(max_length=10_000), AfterValidator(_lines)]
 
 
 class Body(BaseModel):
@@ -200,6 +225,125 @@ class Derive(Body):
     name: str | None = Field(default=None, max_length=200)
 
 
+class Description(Body):
+    """What to change of what the tenant wrote about a model; what is left out stays. `null` takes a name
+    or a note away, and `tags` replaces all tags."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {"name": "resnet50 v2", "note": "trained on 3 May", "tags": ["vision", "prod"]}
+            ]
+        },
+    )
+    name: GivenName | None = None
+    note: Note | None = None
+    tags: list[Tag] = Field(default_factory=list, max_length=50)
+
+
+class Removal(Body):
+    """Models to remove, by id."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"models": ["m" + "a" * 26]}]}
+    )
+    models: list[Annotated[str, Field(min_length=1, max_length=100)]] = Field(
+        min_length=1, max_length=1000
+    )
+
+
+class Removed(BaseModel):
+    """What came of one model: removed, or the problem in the way."""
+
+    id: str
+    removed: bool
+    problem: Problem | None = None
+
+
+class Timing(BaseModel):
+    """Milliseconds of one forward pass over all runs; `mad_ms` is the median absolute deviation."""
+
+    median_ms: float
+    p10_ms: float | None = None
+    p90_ms: float | None = None
+    p95_ms: float | None = None
+    min_ms: float | None = None
+    mad_ms: float | None = None
+
+
+class MeasuredCut(BaseModel):
+    """The cut that was measured. The same cut of the same model has the same fingerprint."""
+
+    fingerprint: str
+    params_before: int
+    params_after: int
+    flops_before: int
+    flops_after: int
+
+
+class Load(BaseModel):
+    """Processes that ran or waited on the worker's machine in the minute before and after the
+    measurement, on average, and its CPUs: a load near or above them is a noisy measurement."""
+
+    before: float
+    after: float
+    cpus: int
+
+
+class LatencyView(BaseModel):
+    """A measurement: the original and the pruned model in turn, run by run, on one device."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "latency-maaaaaaaaaaaaaaaaaaaaaaaaaa-bbbbbbbbbbbbbbbbbbbbbbbbbb",
+                    "model": "maaaaaaaaaaaaaaaaaaaaaaaaaa",
+                    "measured_at": 1760000000.0,
+                    "device": "NVIDIA H100 80GB HBM3",
+                    "provider": "CUDAExecutionProvider",
+                    "runtime": "onnxruntime 1.30.0",
+                    "load": {"before": 0.4, "after": 0.6, "cpus": 16},
+                    "inputs": [{"name": "x", "shape": [1, 3, 224, 224], "dtype": "float32"}],
+                    "runs": 30,
+                    "warm_up": 5,
+                    "models": {
+                        "original": {"median_ms": 4.1, "p10_ms": 4.0, "p90_ms": 4.4, "mad_ms": 0.1},
+                        "pruned": {"median_ms": 2.3, "p10_ms": 2.2, "p90_ms": 2.5, "mad_ms": 0.1},
+                    },
+                    "speedup": 1.7826,
+                }
+            ]
+        }
+    )
+    id: str = Field(description="The id of the job that measured it")
+    model: str
+    measured_at: float = Field(description="Unix seconds")
+    device: str
+    provider: str
+    runtime: str
+    threads: int | None = Field(default=None, description="null: as many as the runtime likes")
+    load: Load
+    inputs: list[InputSpec]
+    runs: int
+    warm_up: int
+    models: dict[Literal["original", "pruned"], Timing]
+    speedup: float | None = None
+    cut: MeasuredCut | None = Field(default=None, description="null: the model alone was measured")
+    plan: str | None = Field(default=None, description="The id of the plan that the cut is of")
+    degraded: str | None = Field(default=None, description="Why another device was used")
+
+
+class RemovalView(BaseModel):
+    """One entry for each id of the request, in its order."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"results": [{"id": "m" + "a" * 26, "removed": True}]}]}
+    )
+    results: list[Removed]
+
+
 class Latency(Body):
     """What to measure: timed runs after warm-up runs, of the model and of what is left after
     ``result``."""
@@ -246,6 +390,11 @@ class ModelView(BaseModel):
     )
     id: str
     name: str | None = None
+    note: str | None = Field(default=None, description="Free text of the tenant's")
+    tags: list[str] = Field(default_factory=list)
+    revision: str = Field(
+        default="", description="What name, note and tags are at: the ETag that `If-Match` takes"
+    )
     owner: str = Field(description="The tenant who has it")
     state: State
     stage: str

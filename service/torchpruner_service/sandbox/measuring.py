@@ -20,10 +20,11 @@ def measure(
     threads: int,
     progress: Callable[[float], None],
 ) -> dict[str, Any]:
-    """Time each model; the runs of all are interleaved so that a busy moment hurts them alike.
+    """Time each model; they take turns run by run, so that a busy moment hurts them alike.
 
-    Returns ``{"device", "provider", "runs", "warm_up", "models": {name: {"median_ms", "p95_ms",
-    "min_ms"}}, "speedup"}``. Where the asked provider does not start, the CPU takes over and
+    Returns ``{"device", "provider", "runtime", "runs", "warm_up", "models": {name: {"median_ms",
+    "p10_ms", "p90_ms", "p95_ms", "min_ms", "mad_ms"}}, "speedup"}``; ``mad_ms`` is the median absolute
+    deviation from the median. Where the asked provider does not start, the CPU takes over and
     ``degraded`` says why.
     """
     import onnxruntime
@@ -47,6 +48,7 @@ def measure(
     result: dict[str, Any] = {
         "device": _device(used),
         "provider": used,
+        "runtime": f"onnxruntime {onnxruntime.__version__}",
         "threads": threads or None,
         "runs": runs,
         "warm_up": warm_up,
@@ -113,11 +115,16 @@ def _feeds(session: Any) -> dict[str, Any]:
 
 def _summary(values: list[float]) -> dict[str, float]:
     array = np.array(values)
-    return {
-        "median_ms": round(float(np.median(array)), 4),
-        "p95_ms": round(float(np.percentile(array, 95)), 4),
-        "min_ms": round(float(array.min()), 4),
+    median = float(np.median(array))
+    found = {
+        "median_ms": median,
+        "p10_ms": float(np.percentile(array, 10)),
+        "p90_ms": float(np.percentile(array, 90)),
+        "p95_ms": float(np.percentile(array, 95)),
+        "min_ms": float(array.min()),
+        "mad_ms": float(np.median(np.abs(array - median))),
     }
+    return {name: round(value, 4) for name, value in found.items()}
 
 
 def _device(provider: str) -> str:

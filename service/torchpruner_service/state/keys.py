@@ -68,6 +68,10 @@ class Keys:
         """String with a short life: one process compares a tenant's indexes with the store."""
         return f"{self.prefix}tenant:{tenant}:indexing"
 
+    def changing(self, tenant: str, model: str) -> str:
+        """Lock: one request at a time rewrites what a tenant added to a model."""
+        return f"{self.prefix}tenant:{tenant}:changing:{model}"
+
     def worker(self, name: str) -> str:
         """String with a short life: what a living worker can do."""
         return f"{self.prefix}worker:{name}"

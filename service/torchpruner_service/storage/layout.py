@@ -17,6 +17,9 @@ WEIGHTS = "weights"
 PLANS, PLANNED, KEYS_SEEN = "plans", "planned", "idempotency"
 """The kinds of holdings that are a plan's request, its outcome, and the keys that requests came with."""
 
+LATENCIES, CUTS = "latencies", "cuts"
+"""The kinds of holdings that are measurements, and cuts that were given a name."""
+
 
 def blob(digest: str) -> str:
     """Uploaded bytes by their sha256 (64 hex digits)."""

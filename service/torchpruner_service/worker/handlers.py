@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -25,6 +27,9 @@ MAX_GRAPH_BYTES = 512 << 20
 SMALL_FILE_SLICES, SLICES_PER_BYTE = 2_000_000, 16
 """ResNet-50 has 265,000 slices in a weightless file of 74,000 bytes, a Llama of 70 billion parameters
 three million in five million."""
+
+MOST_LATENCIES = 1000
+"""Measurements that are kept of a tenant's model, the newest."""
 
 CARRIES_CODE = frozenset({"torchscript", "pt2"})
 
@@ -101,7 +106,7 @@ def onnx(context: JobContext) -> dict[str, Any]:
 def attach(context: JobContext) -> dict[str, Any]:
     """Check that a file is a weightless model's own file with its weights, and keep it for the
     tenant who sent it."""
-    request, model = context.record.request, context.record.model
+    request = context.record.request
     manifest = _manifest(context)
     context.stage("fetching", 5)
     source = context.blob_file(request["blob"])
@@ -115,21 +120,17 @@ def attach(context: JobContext) -> dict[str, Any]:
             received=outcome["sha256"],
         )
     facts = {"blob": request["blob"], "format": "onnx"}
-    tenant = context.record.tenant
-    context.objects.put_json(layout.holding(tenant, model, WEIGHTS), facts)
-    if not context.objects.exists(layout.owned_model(tenant, model)):
-        # Removed meanwhile, with all that the tenant had added to it until then.
-        context.objects.delete(layout.holding(tenant, model, WEIGHTS))
-        raise NotFound(f"model {model} was removed", slug="model-missing")
+    _hold(context, WEIGHTS, facts, "only")
     return facts
 
 
 def latency(context: JobContext) -> dict[str, Any]:
     """Measure the original and the pruned ONNX model on this worker's device."""
-    request = context.record.request
+    record, request = context.record, context.record.request
     _path, args, inputs, code = _source(context)
     settings = context.settings
-    return context.run(
+    load = [_load()]
+    found = context.run(
         "latency",
         {
             **args,
@@ -143,6 +144,35 @@ def latency(context: JobContext) -> dict[str, Any]:
         code=code,
         gpu=_has_gpu(settings.execution_providers),
     )
+    load.append(_load())
+    found |= {"load": {"before": load[0], "after": load[1], "cpus": os.cpu_count() or 1}}
+    kept = {
+        **found,
+        **{key: request.get(key) for key in ("cut", "plan", "inputs")},
+        "job": record.id,
+        "measured_at": time.time(),
+    }
+    # Names sort by time, so that a page of them is found without reading any.
+    _hold(context, layout.LATENCIES, kept, f"{int(record.queued_at * 1000):014d}-{record.id}")
+    folder = layout.holdings(record.tenant, record.model) + f"{layout.LATENCIES}/"
+    for old in sorted(context.objects.keys(folder))[:-MOST_LATENCIES]:
+        context.objects.delete(old)
+    return found
+
+
+def _load() -> float:
+    """How many processes ran or waited in the last minute, on average."""
+    return round(os.getloadavg()[0], 2)
+
+
+def _hold(context: JobContext, kind: str, facts: dict[str, Any], item: str) -> None:
+    """Keep something for the tenant who asked, unless the model was removed meanwhile."""
+    tenant, model = context.record.tenant, context.record.model
+    key = layout.holding(tenant, model, kind, item)
+    context.objects.put_json(key, facts)
+    if not context.objects.exists(layout.owned_model(tenant, model)):
+        context.objects.delete(key)
+        raise NotFound(f"model {model} was removed", slug="model-missing")
 
 
 def plan(context: JobContext) -> dict[str, Any]:
@@ -192,7 +222,7 @@ def plan(context: JobContext) -> dict[str, Any]:
     )
     made = {**json.loads(bytes(text)), **outcome}
     Plan.from_dict(made["plan"])  # it was made beside untrusted weights
-    context.objects.put_json(layout.holding(tenant, model, layout.PLANNED, record.id), made)
+    _hold(context, layout.PLANNED, made, record.id)
     return outcome
 
 

@@ -15,8 +15,9 @@ from torchpruner_service.api.documented import problems
 from torchpruner_service.api.following import follow, wait_for
 from torchpruner_service.api.jobs_service import find_job
 from torchpruner_service.api.jobs_view import job_view
-from torchpruner_service.api.latency_service import request_latency
-from torchpruner_service.api.ownership import OwnJob
+from torchpruner_service.api.latency_service import latency_items, latency_views, request_latency
+from torchpruner_service.api.ownership import OwnJob, OwnModel
+from torchpruner_service.api.paging import Cursor, Limit, page
 from torchpruner_service.api.path_ids import ModelId
 from torchpruner_service.api.routers.artifacts import Webhook, WebhookSecret
 from torchpruner_service.api.routers.models import Wait
@@ -50,6 +51,23 @@ async def measure_latency(
         202,
         {"Location": f"/v1/jobs/{record.id}", "Retry-After": "1"},
     )
+
+
+@router.get(
+    "/models/{model}/latencies",
+    response_model=schemas.Page[schemas.LatencyView],
+    responses=problems(),
+    summary="List what was measured of a model, newest first",
+)
+async def list_latencies(
+    state: State, who: Reader, model: OwnModel, limit: Limit = 50, cursor: Cursor = None
+) -> Response:
+    """Median and spread, the device, the runtime, how busy the machine was, and which cut or plan was
+    measured. The newest thousand are kept."""
+    items = await latency_items(state, who.tenant, model)
+    shown = page(items, limit, cursor, lambda item: item)
+    views = await latency_views(state, who.tenant, model, shown["items"])
+    return json_answer({**shown, "items": views})
 
 
 @router.get(

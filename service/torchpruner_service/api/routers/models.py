@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from torchpruner_service.api import models_service, schemas
+from torchpruner_service.api import description_service, models_service, schemas
 from torchpruner_service.api.access import Reader, State, Writer
 from torchpruner_service.api.answers import json_answer
 from torchpruner_service.api.documented import problems
@@ -96,11 +96,61 @@ async def create_model(
     summary="List the models of this tenant, newest first",
 )
 async def list_models(
-    state: State, who: Reader, limit: Limit = 50, cursor: Cursor = None
+    state: State,
+    who: Reader,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    name: Annotated[
+        str | None, Query(max_length=200, description="Only names that hold this, in either case")
+    ] = None,
+    tag: Annotated[
+        list[str] | None, Query(max_length=50, description="Only with this tag. Repeatable: all")
+    ] = None,
 ) -> Response:
     entries = await state.catalog.models(who.tenant)
-    shown = page(entries, limit, cursor, lambda entry: entry)
+    chosen = description_service.matching(entries, name, tag or [])
+    shown = page(chosen, limit, cursor, lambda entry: entry)
     return json_answer({**shown, "items": await list_views(state, who.tenant, shown["items"])})
+
+
+@router.post(
+    "/bulk-delete",
+    response_model=schemas.RemovalView,
+    responses=problems(413),
+    summary="Remove several models",
+)
+async def delete_models(state: State, who: Writer, body: schemas.Removal) -> Response:
+    """Each as `DELETE /v1/models/{model}` does. One that is not there, or cannot be removed now, keeps no
+    other: look at each result."""
+    results = await description_service.remove_many(state, who.tenant, body.models)
+    return json_answer({"results": results})
+
+
+@router.patch(
+    "/{model}",
+    response_model=schemas.ModelView,
+    responses=problems(412, 413),
+    summary="Rename a model, or change its note and tags",
+)
+async def describe_model(
+    state: State,
+    who: Writer,
+    model: ModelId,
+    body: schemas.Description,
+    if_match: Annotated[
+        str | None,
+        Header(max_length=1000, description="The ETag that the model had when it was read"),
+    ] = None,
+) -> Response:
+    """What the body leaves out stays as it is, whatever others change at the same time. With `If-Match`
+    nothing is changed where somebody else was faster: that is a 412."""
+    shown = await description_service.change(state, who.tenant, model, body, if_match)
+    return _described(shown)
+
+
+def _described(shown: dict[str, Any]) -> Response:
+    tag = f'"{shown["revision"]}"'
+    return json_answer(shown, headers={"ETag": tag, "Cache-Control": "no-cache"})
 
 
 @router.get(
@@ -110,10 +160,11 @@ async def list_models(
     summary="A model and the state of its graph",
 )
 async def show_model(state: State, who: Reader, model: ModelId, wait: Wait = 0) -> Response:
+    """The ETag is that of the name, note and tags: send it as `If-Match` to change these."""
     await models_service.manifest_of(state, who.tenant, model)
     if wait:
         await wait_for(state, models_service.build_job(model), wait)
-    return json_answer(await models_service.view(state, who.tenant, model))
+    return _described(await models_service.view(state, who.tenant, model))
 
 
 @router.head(

@@ -220,7 +220,7 @@ async def plan_onnx(state: State, who: Writer, plan: OwnPlan) -> Response:
 async def plan_latency(state: State, who: Writer, plan: OwnPlan, body: PlanLatency) -> Response:
     result = await cut_of(state, who.tenant, plan)
     latency = schemas.Latency(result=result, **body.model_dump())
-    record = await request_latency(state, who, plan.model, latency, [])
+    record = await request_latency(state, who, plan.model, latency, [], plan.id)
     return json_answer(
         await job_view(state, record, who.tenant),
         202,
