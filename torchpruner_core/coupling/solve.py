@@ -156,7 +156,7 @@ class _Solver:
         self.length_all = list(self.length)
         plain: list[tuple[int, Int, int]] = []
         choices: list[_Reduced] = []
-        made: dict[tuple[int, tuple[int, ...], tuple[int, ...]], int] = {}
+        made: dict[tuple[int, tuple[int, ...]], int] = {}
         for view in self.views:
             if view.whole in self.frozen:
                 continue
@@ -172,12 +172,12 @@ class _Solver:
                 plain.append((view.whole, index.astype(np.int64), view.factors[free[0]]))
                 continue
             factors = tuple(view.factors[k] for k in free)
-            key = (view.whole, factors, kept_shape)
+            key = (view.whole, factors)
             if key not in made:
                 made[key] = len(self.length_all)
                 self.length_all.append(np.int64(np.prod(kept_shape)))
+                choices.append(_Reduced(made[key], factors, view.operator))
             plain.append((view.whole, index.astype(np.int64), made[key]))
-            choices.append(_Reduced(made[key], factors, view.operator))
         return plain, choices
 
     def _run_table(self) -> Int:
@@ -279,7 +279,6 @@ class _Solver:
         class_frozen = np.zeros(len(length), dtype=np.bool_)
         class_frozen[list(self.frozen)] = True
         ties = self.ties
-        unique_views = {(v.whole, v.factors): v.operator for v in choices}
         return Coupling(
             axis_class=self.class_of[:visible_axes].astype(np.int32),
             class_length=length,
@@ -288,7 +287,7 @@ class _Solver:
             component=component.astype(np.int32),
             component_reason=component_reason,
             reasons=tuple(reasons),
-            views=tuple(ClassView(w, f, op) for (w, f), op in unique_views.items()),
+            views=tuple(ClassView(v.whole, v.factors, v.operator) for v in choices),
             changes=tuple(
                 ClassChange(
                     c.operator, c.key, c.position, c.length, self.of(c.axis), c.low, c.high, c.sign

@@ -153,7 +153,7 @@ class Ties:
         self.mentioned.update((a, b))
         if length <= 0:
             return
-        if a_start == 0 == b_start and length == self.lengths[a] == self.lengths[b]:
+        if length == self.lengths[a] == self.lengths[b]:
             self.same(a, b)
         else:
             self.runs.append((a, a_start, b, b_start, length))

@@ -67,23 +67,23 @@ def read_axes(
         if indices is None or len(indices) == 0:
             axes.append(None)
             continue
-        array = np.unique(np.asarray(indices))
+        array = np.asarray(indices)
         if array.dtype.kind not in "iu" or array.ndim != 1:
             raise CutMismatchError(
                 f"the indices of {name} along axis {axis} are not a list of integers: {indices!r}",
                 node=name,
                 axis=axis,
             )
-        array = array.astype(np.int64)
+        array = np.unique(array).astype(np.int64)
         if array[0] < 0 or array[-1] >= size:
+            outside = int(array[0] if array[0] < 0 else array[-1])
             raise CutMismatchError(
-                f"{name} has {size} slices along axis {axis}, and the cut removes index "
-                f"{int(array[-1] if array[-1] >= size else array[0])}: was it cut already, or is this "
-                "another model?",
+                f"{name} has {size} slices along axis {axis}, and the cut removes index {outside}: "
+                "was it cut already, or is this another model?",
                 node=name,
                 axis=axis,
                 expected=f"indices below {size}",
-                received=int(array[-1] if array[-1] >= size else array[0]),
+                received=outside,
             )
         if len(array) == size:
             raise CutMismatchError(
@@ -99,9 +99,7 @@ def read_axes(
 
 def kept(indices: NDArray[np.int64], size: int) -> NDArray[np.int64]:
     """Return the indices of an axis of ``size`` that are not in ``indices``."""
-    mask = np.ones(size, dtype=bool)
-    mask[indices] = False
-    return np.flatnonzero(mask)
+    return np.delete(np.arange(size), indices)
 
 
 def shape_after(shape: Sequence[int], axes: Sequence[NDArray[np.int64] | None]) -> tuple[int, ...]:
@@ -146,23 +144,19 @@ def restore_data(
         size = data.shape[axis] + len(indices)
         shape = [*data.shape[:axis], size, *data.shape[axis + 1 :]]
         whole = torch.full(shape, fill, dtype=data.dtype, device=data.device)
-        where = torch.from_numpy(kept(indices, size)).to(data.device)
-        whole.index_copy_(axis, where, data)
+        whole.index_copy_(axis, _positions(kept(indices, size), data), data)
         if removed is not None:
             piece = removed[axis]
-            if piece is None or list(piece.shape) != [
-                *shape[:axis],
-                len(indices),
-                *shape[axis + 1 :],
-            ]:
+            fitting = [*shape[:axis], len(indices), *shape[axis + 1 :]]
+            received = None if piece is None else list(piece.shape)
+            if piece is None or received != fitting:
                 raise CutMismatchError(
                     f"the removed slices do not fit a tensor of shape {tuple(data.shape)} along axis {axis}",
                     axis=axis,
-                    expected=[*shape[:axis], len(indices), *shape[axis + 1 :]],
-                    received=None if piece is None else list(piece.shape),
+                    expected=fitting,
+                    received=received,
                 )
-            target = torch.from_numpy(indices).to(data.device)
-            whole.index_copy_(axis, target, torch.as_tensor(piece).to(data))
+            whole.index_copy_(axis, _positions(indices, data), torch.as_tensor(piece).to(data))
         data = whole
     return laid_out(data, order)
 
@@ -189,7 +183,11 @@ def laid_out(tensor: torch.Tensor, order: Sequence[int]) -> torch.Tensor:
 
 
 def _take(data: torch.Tensor, axis: int, indices: NDArray[np.int64]) -> torch.Tensor:
-    return data.index_select(axis, torch.from_numpy(indices).to(data.device))
+    return data.index_select(axis, _positions(indices, data))
+
+
+def _positions(indices: NDArray[np.int64], data: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(indices).to(data.device)
 
 
 def set_cut_tensor(tensor: torch.Tensor, cut_dims: Axes) -> tuple[torch.Tensor, RemovedSlices]:
@@ -282,7 +280,7 @@ def set_zero_tensor(tensor: torch.Tensor, cut_dims: Axes) -> tuple[torch.Tensor,
                 removed.append(None)
                 continue
             removed.append(_take(data, axis, indices))
-            data.index_fill_(axis, torch.from_numpy(indices).to(data.device), 0)
+            data.index_fill_(axis, _positions(indices, data), 0)
     return tensor, removed
 
 
@@ -291,15 +289,16 @@ def recovery_zero_tensor(
 ) -> torch.Tensor:
     """Put back the values that :func:`set_zero_tensor` zeroed; ``param_list=None`` leaves zeros."""
     axes = read_axes(cut_dims, tensor.shape)
+    if param_list is None:
+        return tensor
     with torch.no_grad():
         data = tensor.detach()
         for axis in reversed(range(len(axes))):
             indices = axes[axis]
-            if indices is None or param_list is None:
+            if indices is None:
                 continue
-            piece = param_list[axis]
-            where = torch.from_numpy(indices).to(data.device)
-            data.index_copy_(axis, where, torch.as_tensor(piece).to(data))
+            piece = torch.as_tensor(param_list[axis]).to(data)
+            data.index_copy_(axis, _positions(indices, data), piece)
     return tensor
 
 
@@ -319,4 +318,4 @@ def refuse_unsliceable(tensor: torch.Tensor, name: str = "the tensor") -> None:
 
 
 def _dense(grad: torch.Tensor) -> torch.Tensor:
-    return grad.detach().to_dense() if grad.layout is not torch.strided else grad.detach()
+    return grad.detach().to_dense()
