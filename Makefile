@@ -9,7 +9,8 @@ VENV        ?= .venv
 PYTHON      ?= python3
 TORCH_INDEX ?=
 ARGS        ?=
-JOBS        ?= 2
+# One more than two processors: tests of whole systems wait more than they compute.
+JOBS        ?= 3
 PORT        ?= 8000
 DASHBOARD_PORT ?= 8080
 
@@ -48,14 +49,14 @@ serve: $(STAMP) ## the service on its embedded default, and the dashboard, in th
 	TORCHPRUNER_LOG_FORMAT=$${TORCHPRUNER_LOG_FORMAT:-console} $(BIN)/torchpruner-service serve --port $(PORT) $(ARGS)
 
 test: $(STAMP) browser ## the whole test suite
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 # The contracts of the core alone: what a change of it is tried against first.
 test-fast: $(STAMP) ## the core's contracts, under 90 s
 	$(BIN)/python -m pytest -n $(JOBS) -q -m "not slow and not browser" tests/core/analysis tests/core/coupling tests/core/operators tests/core/manual $(ARGS)
 
 coverage: $(STAMP) browser ## the whole suite, with branches counted
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov --cov-branch --cov-report=term:skip-covered $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder --cov --cov-branch --cov-report=term:skip-covered $(ARGS)
 
 # Half an hour. What survives is listed last; `mutmut show NAME` shows one.
 mutants: $(STAMP) ## mutation tests of the coupling engine, the closure and the slices

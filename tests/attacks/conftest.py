@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from tests.service.models import small_file
-from tests.service.running import RunningService, running_service
+from tests.service.running import RunningService, running_service, until
 
-TIME_LIMIT = 12.0
+# Long enough for a small model on a busy machine, short enough to wait for an endless one.
+TIME_LIMIT = 20.0
 
 
 @pytest.fixture(scope="session")
@@ -32,38 +33,32 @@ class Attack:
         self.service = service
         self._seed = int(time.monotonic() * 1000) % 1_000_000
 
-    def fails(
-        self, content: bytes, *inputs: str, within: float = TIME_LIMIT + 20
-    ) -> dict[str, Any]:
+    def fails(self, content: bytes, *inputs: str) -> dict[str, Any]:
         """Send a file that must be refused or end as failed, in time; return the problem."""
-        started = time.monotonic()
         answer = self.service.client.post(
             "/v1/models", params={"input": list(inputs)}, content=content
         )
         if answer.status_code == 202:
-            shown = self.service.wait_model(answer.json()["id"], within)
+            shown = self.service.wait_model(answer.json()["id"])
             assert shown["state"] == "failed", shown
             problem: dict[str, Any] = shown["problem"]
         else:
             assert 400 <= answer.status_code < 500, answer.text
             assert answer.headers["content-type"] == "application/problem+json"
             problem = answer.json()
-        assert time.monotonic() - started < within
         self.next_job_works()
         return problem
 
-    def ends(self, content: bytes, *inputs: str, within: float = TIME_LIMIT + 20) -> dict[str, Any]:
+    def ends(self, content: bytes, *inputs: str) -> dict[str, Any]:
         """Send a file that may also succeed, but must end in time."""
-        started = time.monotonic()
         answer = self.service.client.post(
             "/v1/models", params={"input": list(inputs)}, content=content
         )
         shown: dict[str, Any] = answer.json()
         if answer.status_code == 202:
-            shown = self.service.wait_model(shown["id"], within)
+            shown = self.service.wait_model(shown["id"])
         else:
             assert 400 <= answer.status_code < 500, answer.text
-        assert time.monotonic() - started < within
         self.next_job_works()
         return shown
 
@@ -72,10 +67,7 @@ class Attack:
         shown = self.service.upload(small_file(self._seed).content, "x:1x3x8x8")
         assert shown["state"] == "ready", shown
         (nursery,) = self.service.processes("torchpruner_service.sandbox.nursery")
-        deadline = time.monotonic() + 5
-        while nursery.children():
-            assert time.monotonic() < deadline, "a sandboxed child is still alive"
-            time.sleep(0.05)
+        until(lambda: not nursery.children())
         scratch = self.service.data_dir / "scratch"
         assert not [path for path in scratch.iterdir() if path.name.startswith("upload-")]
 

@@ -131,12 +131,12 @@ def test_a_hundred_thousand_nodes_end_in_time(attack: Attack) -> None:
         for k in range(100_000)
     ]
     nodes.append(helper.make_node("MatMul", [f"v{len(nodes) - 1}", "w"], ["y"]))
-    attack.ends(model(nodes, [weight()]).SerializeToString(), within=60)
+    attack.ends(model(nodes, [weight()]).SerializeToString())
 
 
 def test_one_node_with_very_many_inputs_ends_in_time(attack: Attack) -> None:
     node = helper.make_node("Concat", ["x"] * 100_000, ["y"], axis=0)
-    attack.ends(model([node]).SerializeToString(), within=60)
+    attack.ends(model([node]).SerializeToString())
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -193,7 +193,7 @@ FLOODS = {
 
 @pytest.mark.parametrize("kind", FLOODS)
 def test_a_flood_of_fields_is_refused_at_the_door(attack: Attack, kind: str) -> None:
-    problem = attack.fails(FLOODS[kind], within=30)
+    problem = attack.fails(FLOODS[kind])
     assert problem["type"] == "invalid-model"
     assert "IndexError" not in problem["detail"]
 

@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.service.models import small_file
-from tests.service.running import RunningService
+from tests.service.running import PATIENCE, RunningService
 
 
 def run(service: RunningService, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -20,7 +20,7 @@ def run(service: RunningService, *arguments: str) -> subprocess.CompletedProcess
         [sys.executable, "-m", "torchpruner_client.cli", *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         env={"TORCHPRUNER_URL": service.url, "PATH": "/usr/bin:/bin", "COLUMNS": "200"},
     )
 
@@ -221,6 +221,8 @@ for name in ("{lacks}", "typer", "pydantic_settings"):
 from {package}.entry import main
 main()
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE
+    )
     assert done.returncode == 1
     assert f"torchpruner-service[{extra}]" in done.stderr and "Traceback" not in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import socket
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.service.running import PATIENCE
 from torchpruner_client import AsyncClient, Client, ServiceUnreachable, UnavailableError
 from torchpruner_client.connection_settings import ConnectionSettings
 from torchpruner_client.retrying import RetryPolicy
@@ -37,8 +39,12 @@ def server(answer: Callable[[int, bytes], bytes]) -> Iterator[str]:
             except TimeoutError:
                 continue
             with connection:
-                connection.settimeout(2)
-                connection.sendall(answer(number, connection.recv(65536)))
+                connection.settimeout(PATIENCE)
+                with contextlib.suppress(OSError):
+                    request = b""
+                    while b"\r\n\r\n" not in request and (part := connection.recv(65536)):
+                        request += part
+                    connection.sendall(answer(number, request))
             number += 1
 
     thread = threading.Thread(target=work, daemon=True)

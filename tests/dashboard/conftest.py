@@ -12,7 +12,7 @@ import torchvision
 
 from tests.dashboard.running import NARROW, WIDE, Visitor, chromium, running_dashboard
 from tests.service.models import torchscript_of
-from tests.service.running import RunningService, running_service
+from tests.service.running import PATIENCE, RunningService, running_service
 from torchpruner_client import Client
 
 NO_BROWSER = "the dashboard's browser tests did not run: no browser; sudo apt-get install chromium"
@@ -28,10 +28,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """A browser for one file: while it is open, no other asyncio loop can run in this thread."""
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
     from tests.dashboard.running import ARGUMENTS
 
+    expect.set_options(timeout=1000 * PATIENCE)
     with sync_playwright() as playwright:
         found = playwright.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
         yield found

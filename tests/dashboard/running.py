@@ -13,9 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.service.running import environment
+from tests.service.running import PATIENCE, environment
 
-START_SECONDS = 60.0
 SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = [
@@ -60,14 +59,14 @@ def running_dashboard(service_url: str, **settings: str) -> Iterator[str]:
         finally:
             process.terminate()
             try:
-                process.wait(15)
+                process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
 
 
 def _address(process: subprocess.Popen[bytes], log: Path) -> str:
-    deadline = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and process.poll() is None:
         found = re.search(r"^torchpruner-dashboard: (http://\S+)", log.read_text(), re.MULTILINE)
         if found:
@@ -84,7 +83,7 @@ class Visitor:
         self.context = browser.new_context(
             base_url=base, viewport=viewport, color_scheme=theme, accept_downloads=True
         )
-        self.context.set_default_timeout(20_000)
+        self.context.set_default_timeout(1000 * PATIENCE)
         self.page = self.context.new_page()
         self.complaints: list[str] = []
         self.elsewhere: list[str] = []
@@ -95,6 +94,8 @@ class Visitor:
     def go(self, path: str, wait_for: str = "main") -> Any:
         self.page.goto(path)
         self.page.wait_for_selector(wait_for)
+        # From here on the page hears what is done to it.
+        self.page.wait_for_function("window.did_handshake")
         return self.page
 
     def overflow(self) -> int:

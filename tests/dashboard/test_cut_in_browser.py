@@ -166,7 +166,7 @@ def test_pruned_weights_are_downloaded(
     window = visit()
     page = window.go(cut_address(resnet_id), ".tp-picture")
     page.get_by_role("button", name="Download").click()
-    with page.expect_download(timeout=60_000) as waiting:
+    with page.expect_download() as waiting:
         page.get_by_text("Weights, safetensors").click()
     path = waiting.value.path()
     with safe_open(path, framework="pt") as file:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.service.running import RunningService
+from tests.service.running import PATIENCE, RunningService
 from torchpruner_client import AsyncClient, AsyncRemoteModel, Client, CutRequest, CutResult
 from torchpruner_dashboard.components.affected_table import affected_rows
 from torchpruner_dashboard.cuts.cut_address import CutAddress
@@ -101,7 +101,7 @@ def test_the_curl_snippet_gives_the_same_cut(
     service: RunningService, resnet_id: str, client: Client
 ) -> None:
     text = curl_text(service.url, resnet_id, address())
-    done = subprocess.run(["bash", "-c", text], capture_output=True, check=True, timeout=30)
+    done = subprocess.run(["bash", "-c", text], capture_output=True, check=True, timeout=PATIENCE)
     asked = client.model(resnet_id).cut_analysis_many(address().requests)
     assert CutResult.from_dict(json.loads(done.stdout)) == asked
 
@@ -123,4 +123,4 @@ def test_the_dashboard_needs_no_engine(module: str) -> None:
         "import sys, torchpruner_dashboard.pages.cut, torchpruner_dashboard.pages.service; "
         f"sys.exit({module!r} in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", program], timeout=PATIENCE).returncode == 0

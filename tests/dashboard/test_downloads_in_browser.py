@@ -17,6 +17,7 @@ from playwright.sync_api import Page, expect
 
 from tests.dashboard.running import Visitor
 from tests.service.models import onnx_of, torchvision_model
+from tests.service.running import PATIENCE
 from torchpruner_client import Client, CutResult, RemoteModel
 
 pytestmark = pytest.mark.browser
@@ -32,7 +33,7 @@ def cut_page(window: Visitor, model: str, node: str = NODE) -> Page:
 
 def downloaded(page: Page, form: str) -> Path:
     page.get_by_role("button", name="Download").click()
-    with page.expect_download(timeout=90_000) as waiting:
+    with page.expect_download() as waiting:
         page.get_by_text(form).click()
     assert "resnet" in waiting.value.suggested_filename
     return Path(waiting.value.path())
@@ -86,11 +87,11 @@ def test_missing_weights_are_added_where_they_are_missed(
     expect(dialog.get_by_role("alert")).to_contain_text("Its name must end in .onnx")
     (tmp_path / "other.onnx").write_bytes(onnx_of(*torchvision_model("squeezenet1_1")))
     picker.set_input_files(tmp_path / "other.onnx")
-    expect(dialog.get_by_role("alert")).not_to_contain_text("must end in", timeout=60_000)
+    expect(dialog.get_by_role("alert")).not_to_contain_text("must end in")
     expect(dialog.get_by_role("alert")).to_be_visible()
     assert "Traceback" not in dialog.inner_text()
     picker.set_input_files(whole)
-    expect(page.get_by_text("The weights are there")).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("The weights are there")).to_be_visible()
     expect(dialog).to_be_hidden()
     assert model.refresh().has_weights
     answer = run_onnx(downloaded(page, "Model, ONNX"), torch.zeros(1, 3, 64, 64))
@@ -122,7 +123,9 @@ def test_what_is_copied_runs_and_makes_the_cut(
     assert module.get_parameter("layer2.0.conv3.weight").shape[0] == 480
 
     command = copied(page, "curl")
-    done = subprocess.run(["bash", "-c", command], capture_output=True, check=True, timeout=30)
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, check=True, timeout=PATIENCE
+    )
     assert CutResult.from_dict(json.loads(done.stdout)) == asked
 
     assert CutResult.from_dict(json.loads(copied(page, "JSON"))) == asked

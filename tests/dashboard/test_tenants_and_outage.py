@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,7 +14,7 @@ from playwright.sync_api import expect
 
 from tests.dashboard.running import WIDE, Visitor, running_dashboard
 from tests.service.models import small_file
-from tests.service.running import RunningService, environment
+from tests.service.running import PATIENCE, RunningService, environment, unused_port
 from torchpruner_client import Client
 from torchpruner_service.auth.api_keys import CACHE_SECONDS, create_key, revoke_key
 from torchpruner_service.storage.objects import Objects
@@ -25,9 +24,7 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture(scope="module")
 def port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        found: int = server.getsockname()[1]
-        return found
+    return unused_port()
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +188,7 @@ def test_a_service_that_dies_under_an_open_page_is_noticed(
     cut.locator(".tp-slider").wait_for()
     assert service.process is not None
     os.kill(service.process.pid, signal.SIGTERM)
-    service.process.wait(40)
+    service.process.wait(PATIENCE)
     cut.get_by_label("Indices").fill("0-1")
     listed.reload()
     for open_page in (page, cut, listed):

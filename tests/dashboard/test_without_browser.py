@@ -19,7 +19,7 @@ def test_one_line_says_that_the_tests_did_not_run_and_how_to_get_a_browser() -> 
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=550,
         check=False,
     )
     assert done.returncode == 0, done.stdout

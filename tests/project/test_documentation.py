@@ -37,7 +37,7 @@ def test_mkdocs_builds_strictly(tmp_path: Path) -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=550,
     )
     assert done.returncode == 0, done.stderr
     for page in ("index.html", "tutorial/index.html", "reference/core/index.html"):

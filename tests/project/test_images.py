@@ -90,7 +90,7 @@ def test_what_the_dockerfile_copies_is_in_the_repository_and_not_ignored() -> No
 def test_the_images_command_is_one_the_service_has(stage: str) -> None:
     entry = json.loads(one(stage, "ENTRYPOINT")) + json.loads(one(stage, "CMD"))
     done = subprocess.run(
-        [BIN / entry[0], *entry[1:], "--help"], capture_output=True, text=True, timeout=60
+        [BIN / entry[0], *entry[1:], "--help"], capture_output=True, text=True, timeout=550
     )
     assert done.returncode == 0, done.stderr
     assert "Usage" in done.stdout
@@ -107,7 +107,7 @@ def test_the_images_pip_command_resolves_with_the_pinned_versions(extra: str) ->
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=550,
     )
     assert done.returncode == 0, done.stderr
 

@@ -23,20 +23,20 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run(
         [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", folder, ROOT],
         check=True,
-        timeout=200,
+        timeout=550,
     )
     (wheel,) = folder.glob(f"torchpruner_service-{VERSION}-*.whl")
     venv.create(folder / "env", with_pip=True)
     program = folder / "env/bin/python"
     constraints = ROOT / "constraints.txt"
     install = [program, "-m", "pip", "--disable-pip-version-check", "--quiet", "install"]
-    subprocess.run([*install, "-c", constraints, wheel], check=True, timeout=280)
+    subprocess.run([*install, "-c", constraints, wheel], check=True, timeout=550)
     return folder / "env/bin"
 
 
 def run(*command: object, code: int = 0) -> str:
     done = subprocess.run(
-        [str(part) for part in command], capture_output=True, text=True, timeout=100, cwd="/"
+        [str(part) for part in command], capture_output=True, text=True, timeout=550, cwd="/"
     )
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,25 @@ from typing import Any
 import httpx
 import psutil
 
-START_SECONDS = 90.0
+# What a quiet machine does within a second or two: a busy one is given this long.
+PATIENCE = 150.0
+
+
+def until(holds: Callable[[], object], seconds: float = PATIENCE) -> None:
+    """Wait until something holds; fail where it does not within ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"it does not hold after {seconds:.0f} s"
+        time.sleep(0.05)
+
+
+def unused_port() -> int:
+    """A port for somebody who listens later: below those that the system gives to anybody else."""
+    while True:
+        number = random.SystemRandom().randrange(20_000, 32_000)
+        with contextlib.suppress(OSError), socket.socket() as free:
+            free.bind(("127.0.0.1", number))
+            return number
 
 
 class RunningService:
@@ -30,7 +51,7 @@ class RunningService:
         self._log_path = data_dir / "service.log"
         self.process: subprocess.Popen[bytes] | None = None
         self.url = ""
-        self.client = httpx.Client(timeout=60.0)
+        self.client = httpx.Client(timeout=PATIENCE)
 
     def start(self, *, port: int = 0) -> None:
         offset = self._log_path.stat().st_size if self._log_path.exists() else 0
@@ -49,7 +70,7 @@ class RunningService:
                 stderr=log,
                 start_new_session=True,
             )
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline and self.process.poll() is None:
             text = self._log_path.read_bytes()[offset:].decode(errors="replace")
             found = re.search(r"^torchpruner-service: (http://\S+)", text, re.MULTILINE)
@@ -60,7 +81,7 @@ class RunningService:
             time.sleep(0.02)
         raise AssertionError(f"the service did not start:\n{self.log()[-3000:]}")
 
-    def wait_ready(self, seconds: float = START_SECONDS) -> None:
+    def wait_ready(self, seconds: float = PATIENCE) -> None:
         """Wait until a worker is there."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -85,11 +106,19 @@ class RunningService:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
-                self.process.wait(40)
+                self.process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
         self.client.close()
+
+    def kill(self) -> None:
+        """Kill the process that serves, and wait until those that it started have noticed."""
+        assert self.process is not None
+        started = psutil.Process(self.process.pid).children(recursive=True)
+        self.process.kill()
+        self.process.wait()
+        assert not psutil.wait_procs(started, PATIENCE)[1]
 
     # What tests do again and again
 
@@ -100,10 +129,10 @@ class RunningService:
         assert answer.status_code in (200, 202), answer.text
         return self.wait_model(answer.json()["id"])
 
-    def wait_model(self, model: str, seconds: float = 120.0) -> dict[str, Any]:
+    def wait_model(self, model: str, seconds: float = PATIENCE) -> dict[str, Any]:
         return self._wait(f"/v1/models/{model}", seconds)
 
-    def wait_job(self, location: str, seconds: float = 120.0) -> dict[str, Any]:
+    def wait_job(self, location: str, seconds: float = PATIENCE) -> dict[str, Any]:
         return self._wait(location, seconds)
 
     def cut(self, model: str, node: str, index: list[int], dim: int = 0) -> dict[str, Any]:
@@ -117,20 +146,17 @@ class RunningService:
         """Ask for an artifact and wait until it is made."""
         answer = self.client.post(f"/v1/models/{model}/{kind}", json=body)
         assert answer.status_code in (200, 202), answer.text
-        return self._wait(answer.headers["location"], 120.0)
+        return self._wait(answer.headers["location"], PATIENCE)
 
     def processes(self, module: str) -> list[psutil.Process]:
         """Living processes of this service that run ``python -m <module>``, without their forks."""
         assert self.process is not None
-        found = []
+        found = {}
         for child in psutil.Process(self.process.pid).children(recursive=True):
-            try:
+            with contextlib.suppress(psutil.NoSuchProcess):
                 if module in child.cmdline() and child.status() != psutil.STATUS_ZOMBIE:
-                    found.append(child)
-            except psutil.NoSuchProcess:
-                continue
-        known = {process.pid for process in found}
-        return [process for process in found if process.ppid() not in known]
+                    found[child.pid] = (child, child.ppid())
+        return [process for process, parent in found.values() if parent not in found]
 
     def _wait(self, path: str, seconds: float) -> dict[str, Any]:
         deadline = time.monotonic() + seconds

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
 
 from tests.service.models import small_file
-from tests.service.running import RunningService, running_service
+from tests.service.running import PATIENCE, RunningService, running_service, until
 from torchpruner_client import Client, ForbiddenError, RateLimitedError, UnauthorizedError
 
 
@@ -39,17 +39,28 @@ def keys(service: RunningService, *arguments: str) -> str:
 
 def caller(service: RunningService, key: str) -> httpx.Client:
     return httpx.Client(
-        base_url=service.url, headers={"Authorization": f"Bearer {key}"}, timeout=30
+        base_url=service.url, headers={"Authorization": f"Bearer {key}"}, timeout=PATIENCE
     )
 
 
-def upload(client: httpx.Client, seed: int) -> dict[str, object]:
+def ended(client: httpx.Client, path: str) -> dict[str, Any]:
+    """What is shown at ``path`` once its job has ended."""
+    shown: dict[str, Any] = {}
+
+    def over() -> bool:
+        shown.update(client.get(path, params={"wait": 5}).json())
+        return shown["state"] in {"ready", "failed", "cancelled"}
+
+    until(over)
+    return shown
+
+
+def upload(client: httpx.Client, seed: int) -> dict[str, Any]:
     answer = client.post(
         "/v1/models", params={"input": "x:1x3x8x8"}, content=small_file(seed).content
     )
     assert answer.status_code in (200, 202), answer.text
-    shown: dict[str, object] = client.get(answer.headers["location"], params={"wait": 30}).json()
-    return shown
+    return ended(client, answer.headers["location"])
 
 
 @pytest.mark.parametrize(
@@ -105,7 +116,7 @@ def test_tenants_cannot_see_or_probe_each_other(guarded: RunningService) -> None
     result.pop("model")
     made = one.post(f"/v1/models/{model}/pruned-weights", json={"result": result})
     artifact = made.json()["id"]
-    one.get(f"/v1/artifacts/{artifact}", params={"wait": 30})
+    ended(one, f"/v1/artifacts/{artifact}")
     started = one.post("/v1/uploads", json={"length": 10}).json()["id"]
     assert one.head(f"/v1/blobs/{digest}").status_code == 200
     probes = [
@@ -154,10 +165,7 @@ def test_secrets_are_not_at_rest_and_revoked_keys_stop(guarded: RunningService) 
     assert client.get("/v1/models").status_code == 200
     assert "short-lived" in keys(guarded, "list")
     keys(guarded, "revoke", identifier)
-    deadline = time.monotonic() + 8
-    while client.get("/v1/models").status_code != 401:
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    until(lambda: client.get("/v1/models").status_code == 401)
     assert "revoked" in keys(guarded, "list")
 
 

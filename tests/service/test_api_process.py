@@ -7,7 +7,7 @@ import sys
 
 import psutil
 
-from tests.service.running import RunningService
+from tests.service.running import PATIENCE, RunningService
 
 HEAVY = ("torch", "onnx", "onnxruntime", "onnxscript", "scipy")
 
@@ -18,7 +18,7 @@ def test_importing_the_application_imports_nothing_heavy() -> None:
         f"print([name for name in {HEAVY} if name in sys.modules])"
     )
     found = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=PATIENCE
     )
     assert found.stdout.strip() == "[]"
 

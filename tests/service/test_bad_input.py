@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import time
 import zipfile
 from typing import Any
 
@@ -83,9 +82,7 @@ def test_inputs_that_do_not_read_or_cannot_be_are_refused(
 
 
 def test_a_shape_that_does_not_fit_fails_with_a_reason(service: RunningService) -> None:
-    started = time.monotonic()
     shown = service.upload(small_file(2).content, "x:1x5x8x8")
-    assert time.monotonic() - started < 20
     assert shown["state"] == "failed"
     assert shown["problem"]["type"] in {"export-failed", "invalid-inputs"}
     assert "channels" in shown["problem"]["detail"] or "shape" in shown["problem"]["detail"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import signal
 import threading
@@ -12,7 +13,7 @@ import psutil
 import pytest
 
 from tests.service.models import small_file
-from tests.service.running import RunningService, running_service
+from tests.service.running import PATIENCE, RunningService, running_service
 
 SECONDS = 25
 PARTS = (
@@ -26,13 +27,15 @@ PARTS = (
 
 def victims(service: RunningService, part: str) -> list[psutil.Process]:
     assert service.process is not None
-    children = psutil.Process(service.process.pid).children(recursive=True)
-    if part == "valkey-server":
-        return [child for child in children if part in child.name()]
-    if part == "work-horse":
-        workers = {process.pid for process in service.processes(PARTS[0])}
-        return [child for child in children if child.ppid() in workers]
-    return service.processes(part)
+    if part not in ("valkey-server", "work-horse"):
+        return service.processes(part)
+    workers = {process.pid for process in service.processes(PARTS[0])}
+    found = []
+    for child in psutil.Process(service.process.pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if child.ppid() in workers if part == "work-horse" else part in child.name():
+                found.append(child)
+    return found
 
 
 @pytest.mark.slow
@@ -45,7 +48,7 @@ def test_nothing_is_lost_while_parts_are_killed() -> None:
         files = {seed: small_file(seed).content for seed in range(1500, 1540)}
 
         def work() -> None:
-            with httpx.Client(base_url=service.url, timeout=30) as client:
+            with httpx.Client(base_url=service.url, timeout=PATIENCE) as client:
                 for seed, content in files.items():
                     if stopping.is_set():
                         return
@@ -75,7 +78,11 @@ def test_nothing_is_lost_while_parts_are_killed() -> None:
         worker.start()
         killed = []
         end = time.monotonic() + SECONDS
-        while time.monotonic() < end:
+        # A machine that is busy with something else is given longer to get as far.
+        late = end + PATIENCE
+        while time.monotonic() < end or (
+            time.monotonic() < late and (len(acknowledged) <= 5 or len(set(killed)) < 3)
+        ):
             time.sleep(chance.uniform(0.5, 2.0))
             part = chance.choice(PARTS)
             for victim in victims(service, part)[:1]:
@@ -88,8 +95,8 @@ def test_nothing_is_lost_while_parts_are_killed() -> None:
         worker.join()
         assert not wrong, wrong[:3]
         assert len(acknowledged) > 5 and len(set(killed)) >= 3
-        service.wait_ready(60)
+        service.wait_ready()
         for model in acknowledged:
-            assert service.wait_model(model, 120)["state"] == "ready"
+            assert service.wait_model(model)["state"] == "ready"
             cut = service.cut(model, "self.conv1.weight", [1])
             assert cut["terminal"]["self.conv2.weight"][1] == [1]

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.service.running import RunningService
+from tests.service.running import PATIENCE, RunningService
 from torchpruner_service.api.deprecation import deprecated
 
 COMMITTED = Path(__file__).parents[2] / "service" / "openapi.json"
@@ -137,6 +137,6 @@ def test_a_json_body_has_a_limit(service: RunningService, model_id: str) -> None
         f"{service.url}/v1/models/{model_id}/cut-analysis",
         content=f'{{"node": "self.conv1.weight", "index": [{index}]}}',
         headers={"Content-Type": "application/json"},
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert (answer.status_code, answer.json()["type"]) == (413, "too-large")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.service.models import ModelFile, small_file
-from tests.service.running import RunningService, running_service
+from tests.service.running import PATIENCE, RunningService, running_service
 
 SECRET = "a secret between us"
 
@@ -69,7 +69,7 @@ def test_a_webhook_is_called_and_signed(
 ) -> None:
     url, own = receiver
     model = send(hooked, 1001, url).json()["id"]
-    headers, body = own.calls.get(timeout=30)
+    headers, body = own.calls.get(timeout=PATIENCE)
     parts = dict(part.split("=", 1) for part in headers["Torchpruner-Signature"].split(","))
     expected = hmac.new(SECRET.encode(), f"{parts['t']}.".encode() + body, hashlib.sha256)
     assert hmac.compare_digest(parts["v1"], expected.hexdigest())
@@ -82,7 +82,7 @@ def test_a_failed_build_is_told_too(
 ) -> None:
     url, own = receiver
     send(hooked, 1002, url, "x:1x9x8x8")
-    told = json.loads(own.calls.get(timeout=30)[1])
+    told = json.loads(own.calls.get(timeout=PATIENCE)[1])
     assert told["event"] == "job.failed" and told["problem"]["type"]
 
 
@@ -92,7 +92,7 @@ def test_a_webhook_that_falters_is_called_again(
     url, own = receiver
     own.refuse = 1
     model = send(hooked, 1003, url).json()["id"]
-    first, second = own.calls.get(timeout=30), own.calls.get(timeout=30)
+    first, second = own.calls.get(timeout=PATIENCE), own.calls.get(timeout=PATIENCE)
     assert first[1] == second[1]
     assert hooked.wait_model(model)["state"] == "ready"
 
@@ -115,12 +115,12 @@ def test_every_uploader_s_webhook_is_called_whenever_they_come(
     hooked.wait_model(busy)
     hooked.wait_model(model)
     send(hooked, 1006, f"{url}&n=2")
-    told = [json.loads(own.calls.get(timeout=30)[1]) for _ in range(3)]
+    told = [json.loads(own.calls.get(timeout=PATIENCE)[1]) for _ in range(3)]
     assert {(each["event"], each["model"]) for each in told} == {("job.ready", model)}
     failed = "x:1x9x8x8"
     for number in range(2):
         hooked.wait_model(send(hooked, 1007, f"{url}&n={number}", failed).json()["id"])
-    told = [json.loads(own.calls.get(timeout=30)[1]) for _ in range(2)]
+    told = [json.loads(own.calls.get(timeout=PATIENCE)[1]) for _ in range(2)]
     assert {each["event"] for each in told} == {"job.failed"}
     assert own.calls.empty()
 
@@ -135,7 +135,7 @@ def test_a_webhook_for_a_file_that_is_made_already_is_called(
     for _ in range(2):
         made = hooked.client.post(path, json={}, headers=headers)
         hooked.wait_job(made.headers["location"])
-        told = json.loads(own.calls.get(timeout=30)[1])
+        told = json.loads(own.calls.get(timeout=PATIENCE)[1])
         assert (told["event"], told["job"]) == ("job.ready", made.json()["job"])
 
 

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,14 +15,15 @@ import pytest
 
 from tests.attacks.test_torchscript import NeverEnds, program
 from tests.service.models import small_file
-from tests.service.running import RunningService, running_service
-from tests.service.test_access import caller, keys, upload
+from tests.service.running import PATIENCE, RunningService, running_service, until
+from tests.service.test_access import caller, ended, keys, upload
 from tests.service.test_events import SECRET, Receiver, receiver, send
 from torchpruner_service.identity import engine_version
 
 __all__ = ["receiver"]
 
-STUCK_SECONDS = 40
+# Longer than any machine needs for the other tenant's work; nobody waits for it.
+STUCK_SECONDS = 250
 
 
 def running(client: httpx.Client) -> int:
@@ -45,10 +45,7 @@ def test_endless_programs_of_one_tenant_leave_another_a_worker() -> None:
         modest = caller(service, keys(service, "create", "--tenant", "modest"))
         for number in range(4):
             endless(greedy, number)
-        deadline = time.monotonic() + 30
-        while not running(greedy):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        until(lambda: running(greedy))
         for seed in (2101, 2102):
             assert upload(modest, seed)["state"] == "ready"
         # All of it while the first endless program still runs, and alone.
@@ -104,16 +101,12 @@ def test_a_dripping_receiver_holds_neither_builds_nor_other_hooks(
         quick = caller(service, keys(service, "create", "--tenant", "quick"))
         service.client.headers.update(quick.headers)
         model = send(service, 2120, url).json()["id"]
-        _, body = heard.calls.get(timeout=30)
+        _, body = heard.calls.get(timeout=PATIENCE)
         assert model in body.decode()
         # The slow tenant's builds end too, whatever its calls do, of which each is given up in time.
         for job in slow.get("/v1/jobs").json()["items"]:
-            ended = slow.get(f"/v1/jobs/{job['id']}", params={"wait": 50}, timeout=60).json()
-            assert ended["state"] == "ready"
-        deadline = time.monotonic() + 60
-        while service.log().count("webhook too slow") < 3:
-            assert time.monotonic() < deadline, service.log()[-2000:]
-            time.sleep(0.2)
+            assert ended(slow, f"/v1/jobs/{job['id']}")["state"] == "ready"
+        until(lambda: service.log().count("webhook too slow") >= 3)
 
 
 def test_a_model_that_a_limit_stopped_is_built_once_the_limit_is_raised(tmp_path: Path) -> None:
@@ -178,7 +171,7 @@ def test_a_worker_of_another_version_takes_no_job(tmp_path: Path) -> None:
                 assert (shown["state"], shown["engine"]) == ("ready", engine_version())
             finally:
                 own.terminate()
-                own.wait(60)
+                own.wait(PATIENCE)
         finally:
             old.terminate()
-            assert old.wait(60) == 0
+            assert old.wait(PATIENCE) == 0

@@ -59,7 +59,7 @@ def test_no_request_breaks_the_contract(tmp_path: Path) -> None:
             capture_output=True,
             text=True,
             cwd=tmp_path,
-            timeout=280,
+            timeout=550,
         )
         found = done.stdout.partition("= FAILURES =")[2].partition("= WARNINGS =")[0]
         lines = [line[:400] for line in found.splitlines()]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 
 import httpx
@@ -17,7 +17,7 @@ import pytest
 from redis import Redis
 
 from tests.service.models import ModelFile, small_file
-from tests.service.running import RunningService, running_service
+from tests.service.running import PATIENCE, RunningService, running_service, until
 from torchpruner_client import Client, NoWorkerError, operations
 from torchpruner_service.state.keys import Keys
 
@@ -33,7 +33,8 @@ def own() -> Iterator[RunningService]:
 
 
 def kill(process: psutil.Process) -> None:
-    process.send_signal(signal.SIGKILL)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.send_signal(signal.SIGKILL)
 
 
 def work_horses(service: RunningService) -> list[psutil.Process]:
@@ -43,19 +44,15 @@ def work_horses(service: RunningService) -> list[psutil.Process]:
     return found
 
 
-def start_measuring(service: RunningService, file: ModelFile) -> str:
-    """Start a job that takes some seconds; return where it is."""
-    model = service.upload(file.content, *file.inputs)["id"]
+def start_measuring(service: RunningService, file: ModelFile, batch: int = 1) -> str:
+    """Start a job that takes some seconds for each of the batch; return where it is."""
+    model = service.upload(file.content, f"x:{batch}x3x64x64:float32")["id"]
     answer = service.client.post(
         f"/v1/models/{model}/latency", json={"runs": 500, "warm_up": 1, "threads": 1}
     )
     location = answer.headers["location"]
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if service.client.get(location).json()["stage"] == "measuring":
-            return location
-        time.sleep(0.05)
-    raise AssertionError(service.client.get(location).json())
+    until(lambda: service.client.get(location).json()["stage"] == "measuring")
+    return str(location)
 
 
 def test_a_killed_work_horse_is_followed_by_another(
@@ -65,7 +62,7 @@ def test_a_killed_work_horse_is_followed_by_another(
     (horse,) = work_horses(own)
     kill(horse)
     job = own.wait_job(location)
-    assert (job["state"], job["attempt"]) == ("ready", 2)
+    assert job["state"] == "ready" and job["attempt"] >= 2
 
 
 def test_a_killed_worker_is_replaced_and_its_job_done(
@@ -75,7 +72,7 @@ def test_a_killed_worker_is_replaced_and_its_job_done(
     (worker,) = own.processes(RQ_WORKER)
     kill(worker)
     job = own.wait_job(location)
-    assert (job["state"], job["attempt"]) == ("ready", 2)
+    assert job["state"] == "ready" and job["attempt"] >= 2
 
 
 def test_a_killed_supervisor_is_replaced_and_its_job_done(
@@ -102,27 +99,25 @@ def test_a_job_whose_worker_is_lost_again_and_again_fails(
     own: RunningService, torchscript: ModelFile
 ) -> None:
     location = start_measuring(own, torchscript)
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
+
+    def failed() -> bool:
         for horse in work_horses(own):
             kill(horse)
-        job = own.client.get(location).json()
-        if job["state"] == "failed":
-            break
-        time.sleep(0.1)
-    assert job["problem"]["type"] == "worker-lost"
+        return bool(own.client.get(location).json()["state"] == "failed")
+
+    until(failed)
+    assert own.client.get(location).json()["problem"]["type"] == "worker-lost"
     assert own.upload(small_file(501).content, "x:1x3x8x8")["state"] == "ready"
 
 
 def test_a_cancelled_job_stops_at_once_and_the_next_one_runs(
     own: RunningService, torchscript: ModelFile
 ) -> None:
-    location = start_measuring(own, torchscript)
+    # Were it not stopped, the next one would wait longer for it than this test waits.
+    location = start_measuring(own, torchscript, batch=64)
     assert own.client.delete(location).status_code == 204
     assert own.client.get(location).json()["state"] == "cancelled"
-    started = time.monotonic()
     assert own.upload(small_file(502).content, "x:1x3x8x8")["state"] == "ready"
-    assert time.monotonic() - started < 10
 
 
 def test_a_killed_valkey_comes_back_with_its_jobs(own: RunningService) -> None:
@@ -139,7 +134,7 @@ def test_a_killed_valkey_comes_back_with_its_jobs(own: RunningService) -> None:
         assert answer.status_code in (200, 503), answer.text
         if answer.status_code == 200:
             assert answer.json()["terminal"]["self.conv1.weight"][0] == [0]
-    own.wait_ready(30)
+    own.wait_ready()
     assert own.upload(small_file(504).content, "x:1x3x8x8")["state"] == "ready"
 
 
@@ -164,12 +159,13 @@ def test_an_empty_redis_is_rebuilt_from_the_object_store() -> None:
             "/v1/models", params={"input": "x:1x3x8x8"}, content=files[2].content
         ).json()
         assert waiting["state"] == "queued"
+        children = psutil.Process(service.process.pid).children(recursive=True)
         os.killpg(service.process.pid, signal.SIGKILL)
         service.process.wait()
         # A suspended process does not hear that its parent is gone.
         for process in frozen:
             kill(process)
-        time.sleep(1.0)
+        assert not psutil.wait_procs(children, PATIENCE)[1]
         shutil.rmtree(service.data_dir / "valkey")
         service.start()
         service.wait_ready()
@@ -202,7 +198,7 @@ def test_an_api_process_that_is_killed_loses_no_acknowledged_upload() -> None:
                         f"{service.url}/v1/models",
                         params={"input": "x:1x3x8x8"},
                         content=small_file(seed).content,
-                        timeout=5,
+                        timeout=PATIENCE,
                     )
                     if answer.status_code == 202:
                         acknowledged.append(answer.json()["id"])
@@ -211,14 +207,10 @@ def test_an_api_process_that_is_killed_loses_no_acknowledged_upload() -> None:
 
         sender = threading.Thread(target=send)
         sender.start()
-        time.sleep(2.0)
-        assert service.process is not None
-        os.kill(service.process.pid, signal.SIGKILL)
-        service.process.wait()
+        until(lambda: len(acknowledged) > 3)
+        service.kill()
         stopping.set()
         sender.join()
-        assert len(acknowledged) > 3
-        time.sleep(1.0)
         service.start()
         service.wait_ready()
         for model in acknowledged:
@@ -261,11 +253,8 @@ def test_without_a_worker_it_is_said_and_the_job_waits() -> None:
             assert service.client.get("/readyz").json()["workers"] == 1
         finally:
             worker.terminate()
-            assert worker.wait(30) == 0
-        deadline = time.monotonic() + 5
-        while service.client.get("/readyz").json()["workers"]:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+            assert worker.wait(PATIENCE) == 0
+        until(lambda: not service.client.get("/readyz").json()["workers"])
         assert service.cut(shown["id"], "self.conv1.weight", [1])["terminal"]
 
 
@@ -275,12 +264,15 @@ def test_stopping_drains_the_running_job(torchscript: ModelFile) -> None:
         job = location.rpartition("/")[2]
         assert service.process is not None
         service.process.send_signal(signal.SIGTERM)
-        assert service.process.wait(60) == 0
+        assert service.process.wait(PATIENCE) == 0
         ended = [line for line in service.log().splitlines() if '"job ended"' in line]
         assert [line for line in ended if job in line and '"state": "ready"' in line]
-        left = [
-            p
-            for p in psutil.process_iter(["cmdline"])
-            if str(service.data_dir) in str(p.info["cmdline"])
-        ]
-        assert not left
+        until(
+            lambda: (
+                not [
+                    p
+                    for p in psutil.process_iter(["cmdline"])
+                    if str(service.data_dir) in str(p.info["cmdline"])
+                ]
+            )
+        )

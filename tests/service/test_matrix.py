@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from tests.service.models import Small, onnx_of
-from tests.service.running import RunningService, running_service
+from tests.service.running import PATIENCE, RunningService, running_service
 from tests.service.test_access import caller, keys
 from torchpruner_core.importing.wire import strip_weights
 
@@ -123,7 +123,7 @@ def world() -> Iterator[World]:
             "plan": plan["id"],
             "upload": owner.post("/v1/uploads", json={"length": 10}).json()["id"],
         }
-        anonymous = httpx.Client(base_url=service.url, timeout=30)
+        anonymous = httpx.Client(base_url=service.url, timeout=PATIENCE)
         yield World(service, owner, reader, foreign, anonymous, ids, cut)
         for client in (owner, reader, foreign, anonymous):
             client.close()

@@ -11,7 +11,7 @@ from moto.server import ThreadedMotoServer
 from safetensors.torch import load
 
 from tests.service.models import small_file
-from tests.service.running import RunningService, running_service
+from tests.service.running import RunningService, running_service, unused_port
 
 BUCKET = "torchpruner"
 
@@ -80,10 +80,10 @@ def test_a_resumable_upload_is_joined_on_s3(remote: RunningService) -> None:
 
 
 def test_a_store_that_fails_is_a_503_and_then_works_again() -> None:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    port = unused_port()
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
     server.start()
-    host, port = server.get_host_and_port()
-    url = f"http://{host}:{port}"
+    url = f"http://127.0.0.1:{port}"
     client(url).create_bucket(Bucket=BUCKET)
     with running_service(
         STORAGE_URL=f"s3://{BUCKET}",

@@ -6,14 +6,13 @@ import gzip
 import json
 import re
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tests.service.models import small_file
-from tests.service.running import RunningService, running_service
+from tests.service.running import RunningService, running_service, until
 
 
 def json_lines(service: RunningService) -> list[dict[str, Any]]:
@@ -121,12 +120,11 @@ def test_a_trace_goes_from_the_client_through_the_api_to_the_worker() -> None:
                 "x:1x3x8x8",
                 headers={"traceparent": f"00-{trace}-b7ad6b7169203331-01"},
             )
-            deadline = time.monotonic() + 20
-            names: set[str] = set()
-            while time.monotonic() < deadline and len(names) < 2:
-                names = {span.name for span in Own.spans if span.trace_id.hex() == trace}
-                time.sleep(0.1)
+
+            def names() -> set[str]:
+                return {span.name for span in list(Own.spans) if span.trace_id.hex() == trace}
+
+            until(lambda: {"POST /v1/models", "job build"} <= names())
     finally:
         server.shutdown()
         server.server_close()
-    assert {"POST /v1/models", "job build"} <= names

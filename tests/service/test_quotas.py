@@ -12,7 +12,7 @@ import pytest
 
 from tests.service.models import small_file
 from tests.service.running import RunningService, running_service
-from tests.service.test_access import caller, keys
+from tests.service.test_access import caller, ended, keys
 
 SIZE = len(small_file(8000).content)
 INPUT = {"input": "x:1x3x8x8"}
@@ -56,7 +56,7 @@ def refused(answer: httpx.Response, slug: str = "quota-exceeded") -> dict[str, A
 def upload(client: httpx.Client, seed: int) -> dict[str, Any]:
     answer = client.post("/v1/models", params=INPUT, content=small_file(seed).content)
     assert answer.status_code in (200, 202), answer.text
-    shown: dict[str, Any] = client.get(answer.headers["location"], params={"wait": 30}).json()
+    shown = ended(client, answer.headers["location"])
     assert shown["state"] == "ready"
     return shown
 
@@ -130,7 +130,7 @@ def test_files_made_count_and_can_be_removed(key: Key) -> None:
     client = key(quota_bytes=2 * SIZE + SIZE // 2)
     model = upload(client, 8004)["id"]
     made = client.post(f"/v1/models/{model}/pruned-weights", json={}).json()
-    client.get(f"/v1/artifacts/{made['id']}", params={"wait": 30})
+    ended(client, f"/v1/artifacts/{made['id']}")
     refused(client.post(f"/v1/models/{model}/pruned-weights", json={"format": "npz"}))
     assert client.delete(f"/v1/artifacts/{made['id']}").status_code == 204
     assert client.get(f"/v1/artifacts/{made['id']}/content").status_code == 404
@@ -139,7 +139,7 @@ def test_files_made_count_and_can_be_removed(key: Key) -> None:
     assert client.delete(f"/v1/artifacts/{other.json()['id']}").status_code == 204
     again = client.post(f"/v1/models/{model}/pruned-weights", json={}).json()
     assert again["id"] == made["id"]
-    shown = client.get(f"/v1/artifacts/{made['id']}", params={"wait": 30}).json()
+    shown = ended(client, f"/v1/artifacts/{made['id']}")
     assert client.get(shown["content"]).status_code == 200
 
 

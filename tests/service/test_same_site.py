@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 
 import httpx
 import pytest
 
-from tests.service.running import RunningService, running_service
+from tests.service.running import RunningService, running_service, unused_port
 from tests.service.test_access import caller, keys
 
 
@@ -68,9 +67,7 @@ def test_its_own_pages_and_programs_may(open_service: RunningService) -> None:
 
 
 def test_metrics_ask_for_a_key_of_their_own_or_have_a_port_of_their_own() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        number = free.getsockname()[1]
+    number = unused_port()
     with running_service(
         ready=False, TORCHPRUNER_AUTH="on", TORCHPRUNER_METRICS_PORT=str(number)
     ) as service:

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.service.models import small_file
-from tests.service.running import RunningService, environment, running_service
+from tests.service.running import PATIENCE, RunningService, environment, running_service
 
 
 def test_two_api_processes_are_one_service(tmp_path: Path) -> None:
@@ -59,4 +59,4 @@ def test_two_api_processes_are_one_service(tmp_path: Path) -> None:
         finally:
             second.stop()
             worker.terminate()
-            assert worker.wait(30) == 0
+            assert worker.wait(PATIENCE) == 0

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load
 
 from tests.service.models import ModelFile, small_file, torchscript_of
-from tests.service.running import RunningService
+from tests.service.running import PATIENCE, RunningService
 
 
 def digest_header(content: bytes) -> str:
@@ -194,7 +194,7 @@ class SlowPatch:
 
     def __init__(self, service: RunningService, path: str, offset: int, length: int) -> None:
         address = httpx.URL(service.url)
-        self._connection = http.client.HTTPConnection(address.host, address.port, timeout=60)
+        self._connection = http.client.HTTPConnection(address.host, address.port, timeout=PATIENCE)
         self._connection.putrequest("PATCH", path)
         self._connection.putheader("Upload-Offset", str(offset))
         self._connection.putheader("Content-Length", str(length))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import mmap
 import os
 import tempfile
 from collections.abc import Iterator
@@ -64,7 +65,7 @@ def describe(error: BaseException) -> dict[str, Any]:
         return error.to_dict()
     # Exporters wrap what they meet: a limit that was hit is somewhere behind.
     behind = list(_chain(error))
-    if any(_lacks_memory(each) for each in behind):
+    if any(_lacks_memory(each) for each in behind) or _memory_is_used_up():
         return {
             "type": "memory-limit",
             "title": "The model needs more memory than a job may use",
@@ -116,6 +117,15 @@ def _lacks_memory(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:
         return True
     return any(words in str(error) for words in OUT_OF_MEMORY)
+
+
+def _memory_is_used_up() -> bool:
+    """Whether not even one MiB is left: then an error of any name may be for want of memory."""
+    try:
+        mmap.mmap(-1, 1 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+    except OSError:
+        return True
+    return False
 
 
 def _last_line(error: BaseException) -> str:
