@@ -101,27 +101,20 @@ class Ties:
         """Let ``operator`` declare from here on."""
         self.operator = operator
         self.mentioned.clear()
-        self._marks[operator] = (
-            len(self.same_pairs),
-            len(self.runs),
-            len(self.index_pairs),
-            len(self.views),
-        )
+        self._marks[operator] = self._declared()
+
+    def _declared(self) -> tuple[int, int, int, int]:
+        return len(self.same_pairs), len(self.runs), len(self.index_pairs), len(self.views)
 
     def links(self, operator: int) -> list[tuple[Axis, ...]]:
         """Return the axes that one operator ties to one another, a tuple for each declaration."""
-        begin = self._marks[operator]
-        end = self._marks.get(operator + 1) or (
-            len(self.same_pairs),
-            len(self.runs),
-            len(self.index_pairs),
-            len(self.views),
-        )
+        end = self._marks.get(operator + 1) or self._declared()
+        same, runs, pairs, views = map(slice, self._marks[operator], end)
         return [
-            *self.same_pairs[begin[0] : end[0]],
-            *((run[0], run[2]) for run in self.runs[begin[1] : end[1]]),
-            *((pair[0], pair[2]) for pair in self.index_pairs[begin[2] : end[2]]),
-            *((view.whole, *view.factors) for view in self.views[begin[3] : end[3]]),
+            *self.same_pairs[same],
+            *((run[0], run[2]) for run in self.runs[runs]),
+            *((pair[0], pair[2]) for pair in self.index_pairs[pairs]),
+            *((view.whole, *view.factors) for view in self.views[views]),
         ]
 
     def new_axis(self, length: int) -> Axis:

@@ -60,7 +60,7 @@ def test_indices_come_back_sorted_and_once_each() -> None:
             {"axis": 1},
         ),
         (
-            [[1, 4], None],
+            [[0, 1, 4], None],
             "conv.weight has 4 slices along axis 0, and the cut removes index 4: was it cut already, "
             "or is this another model?",
             {"axis": 0, "expected": "indices below 4", "received": 4},
@@ -143,6 +143,7 @@ def test_slices_of_another_precision_take_that_of_the_tensor() -> None:
     left, removed = slices.cut_data(tensor(4).double(), axes)
     whole = slices.restore_data(left.float(), axes, removed)
     assert whole.dtype is torch.float32 and torch.equal(whole, tensor(4))
+    assert torch.equal(slices.restore_data(left, axes, removed), tensor(4).double())
     zeroed = tensor(4)
     slices.recovery_zero_tensor(zeroed, axes, [tensor(2).double()])
     assert zeroed.tolist() == [1, 1, 3, 2]
@@ -182,8 +183,9 @@ def test_a_laid_out_tensor_is_dense_in_its_order() -> None:
 
 
 def test_a_tensor_is_shortened_with_its_gradient_and_gets_both_back() -> None:
-    weight = leaf(4, 3)
+    weight, other = leaf(4, 3), leaf(4)
     same, removed = slices.set_cut_tensor(weight, [GONE, []])
+    slices.set_cut_tensor(other, [GONE])
     assert same is weight and weight.requires_grad and weight.grad is not None
     assert torch.equal(weight.detach(), tensor(4, 3)[::2])
     assert torch.equal(weight.grad, -tensor(4, 3)[::2])
