@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +10,7 @@ import torch
 from torch import nn
 
 from benchmarks.zoo import module_check, onnx_check, targets, training_check
+from benchmarks.zoo.examination import Examination, Row, Save, first_line
 from benchmarks.zoo.signals import enliven
 from benchmarks.zoo.specimen import Inputs, Specimen
 from torchpruner_core.analysis.solved_graph import SolvedGraph
@@ -21,9 +20,6 @@ from torchpruner_core.exporting import Program, export
 from torchpruner_core.exporting.structures import specs_of
 from torchpruner_core.importing.solving import solve_onnx
 
-Row = dict[str, Any]
-Save = Callable[[Row], None]
-
 ONE_FILE = 1_900_000_000
 """Bytes of weights beyond which a single ONNX file cannot hold the model."""
 
@@ -31,36 +27,13 @@ ONE_FILE = 1_900_000_000
 def examine(specimen: Specimen, save: Save) -> Row:
     """Return the row of one specimen; ``save`` is given the unfinished row after each step."""
     torch.set_num_threads(1)
-    row: Row = {
-        "name": specimen.name,
-        "family": specimen.family,
-        "built": False,
-        "error": "",
-        "stage": "building the model",
-        "seconds": {},
-        "cuts": [],
-    }
-    save(row)
-    try:
-        _Examination(specimen, row, save).run()
-        row["stage"] = "done"
-    except MemoryError:
-        row["error"] = f"out of memory while {row['stage']}"
-    except Exception as error:
-        row["error"] = f"{type(error).__name__} while {row['stage']}: {first_line(error)}"
-    save(row)
-    return row
+    return _Examination(specimen, save).examined()
 
 
-def first_line(error: BaseException) -> str:
-    """Return what an error says, in one line of bounded length."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:400] if lines else type(error).__name__
-
-
-class _Examination:
-    def __init__(self, specimen: Specimen, row: Row, save: Save) -> None:
-        self.specimen, self.row, self.save = specimen, row, save
+class _Examination(Examination):
+    def __init__(self, specimen: Specimen, save: Save) -> None:
+        super().__init__(specimen.name, specimen.family, save)
+        self.specimen = specimen
 
     def run(self) -> None:
         row = self.row
@@ -119,16 +92,6 @@ class _Examination:
                 return torch.jit.trace(model, example, check_trace=False)
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        self.row["stage"] = name
-        self.save(self.row)
-        began = time.perf_counter()
-        yield
-        key = name.split()[0]
-        spent = self.row["seconds"].get(key, 0.0) + time.perf_counter() - began
-        self.row["seconds"][key] = round(spent, 3)
 
     def _try(
         self,

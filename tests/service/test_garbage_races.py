@@ -245,7 +245,7 @@ class Garbage(RuleBasedStateMachine):
             )
 
         kept = [layout.blob(digest_of(content)), layout.manifest(root)]
-        self._begin(tenant, root, work(), "model", [*kept, layout.owned_model(tenant, root)])
+        self._begin(tenant, root, work(), "model", [*kept, layout.owned(tenant, "models", root)])
 
     @rule(tenant=st.sampled_from(TENANTS), number=st.integers(0, 1))
     def derive(self, tenant: str, number: int) -> None:
@@ -261,7 +261,7 @@ class Garbage(RuleBasedStateMachine):
             layout.manifest(child),
             layout.solved(child),
             layout.facts(child),
-            layout.owned_model(tenant, child),
+            layout.owned(tenant, "models", child),
         ]
         self._begin(tenant, root, work(), "derived", kept)
 

@@ -57,7 +57,7 @@ def objects(tmp_path: Path) -> CountedObjects:
 
 def fill(objects: Objects, count: int = MANY) -> None:
     for number in range(count):
-        objects.put_json(layout.owned_model("t", f"m{number}"), {"added_at": number})
+        objects.put_json(layout.owned("t", "models", f"m{number}"), {"added_at": number})
 
 
 async def aged(redis: Any) -> None:
@@ -87,8 +87,8 @@ async def test_the_hourly_comparison_reads_only_what_is_new_and_nobody_waits(
     old = time.time() - 10 * COMPARE_SECONDS
     for path in tmp_path.rglob("m*"):
         os.utime(path, (old, old))
-    objects.put_json(layout.owned_model("t", "new"), {"added_at": 1})
-    objects.delete(layout.owned_model("t", "m0"))
+    objects.put_json(layout.owned("t", "models", "new"), {"added_at": 1})
+    objects.delete(layout.owned("t", "models", "m0"))
     await aged(redis)
     objects.reads = 0
     others = [TenantIndex(redis, objects, KEYS) for _ in range(3)]

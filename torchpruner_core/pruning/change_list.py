@@ -10,9 +10,14 @@ from torch import nn
 
 from torchpruner_core.cut_dict import operator_owner
 from torchpruner_core.cut_result import AxisCuts, CutResult, OperatorChange
-from torchpruner_core.errors import CutMismatchError, ModulePrunerError, ReplayError
+from torchpruner_core.errors import CutMismatchError
 from torchpruner_core.importing.notes import FOLDED_NORMS
-from torchpruner_core.pruning.module_pruners.base import BasePruner, TensorPruner, layer_change
+from torchpruner_core.pruning.module_pruners.base import (
+    BasePruner,
+    TensorPruner,
+    layer_change,
+    naming_failures,
+)
 from torchpruner_core.pruning.module_pruners.registry import module_pruner_reg
 from torchpruner_core.pruning.tensors.journal import MISSING, AttributeChange, get_attribute
 from torchpruner_core.pruning.tensors.positions import Positions, find_positions
@@ -195,17 +200,8 @@ def _modules_of(plan: Plan) -> list[str]:
 def _declared(
     name: str, module: nn.Module, pruner: BasePruner, cut: CutResult
 ) -> list[AttributeChange]:
-    try:
+    with naming_failures(type(pruner), "attributes", name, "not changed"):
         values = pruner.attributes(module, layer_change(name, module, cut))
-    except ReplayError:
-        raise
-    except Exception as error:
-        raise ModulePrunerError(
-            f"{type(pruner).__name__} failed on {name} ({type(module).__name__}): "
-            f"{type(error).__name__}: {error}",
-            module=name,
-            pruner=type(pruner).__name__,
-        ) from error
     changes = []
     for attribute, value in values.items():
         old = get_attribute(module, attribute)

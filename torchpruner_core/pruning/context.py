@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from torchpruner_core.cut_dict import fingerprint
@@ -18,7 +20,7 @@ from torchpruner_core.cut_result import AxisCuts, CutResult
 from torchpruner_core.errors import ContextMismatchError
 from torchpruner_core.onnx_pruning.verification import Comparison
 from torchpruner_core.pruning.tensors.journal import AttributeChange, get_attribute
-from torchpruner_core.pruning.tensors.slices import RemovedSlices
+from torchpruner_core.pruning.tensors.slices import RemovedSlices, read_axes
 from torchpruner_core.pruning.tensors.targets import LocalModel
 
 
@@ -72,6 +74,13 @@ class CutContext:
     verified: tuple[Comparison, ...] = ()
     """With ``verify=True``: how the pruned model compared, one entry a batch."""
     repairs: dict[str, Repair] = field(default_factory=dict)
+
+    def axes(self, cut: CutResult) -> dict[str, list[NDArray[np.int64] | None]]:
+        """Return what ``cut`` takes of each tensor's axes, by name, checked against their old sizes."""
+        return {
+            name: read_axes(cut.terminal[name], record.before, name)
+            for name, record in self.tensors.items()
+        }
 
     def __repr__(self) -> str:
         return (

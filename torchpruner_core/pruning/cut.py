@@ -41,7 +41,7 @@ from torchpruner_core.pruning.model_config import (
     state_shapes,
     warn_of_stale_config,
 )
-from torchpruner_core.pruning.module_pruners.base import BasePruner
+from torchpruner_core.pruning.module_pruners.base import BasePruner, naming_failures
 from torchpruner_core.pruning.repeated_sizes import Doubt, follow_repeated, warn_of_doubts
 from torchpruner_core.pruning.tensors import slices
 from torchpruner_core.pruning.tensors.journal import AttributeChange, Journal, get_attribute
@@ -148,10 +148,7 @@ def recovery_cut(model: ModelT, cut_dict: Cut, param_context: CutContext) -> Mod
     local = LocalModel(root)
     context = check_context(local, cut, param_context, "cut")
     cut = replace(cut, terminal={**cut.terminal, **context.followed})
-    axes = {
-        name: slices.read_axes(cut.terminal[name], record.before, name)
-        for name, record in context.tensors.items()
-    }
+    axes = context.axes(cut)
     journal = Journal()
     try:
         _take_repairs_back(local, context, journal)
@@ -171,10 +168,7 @@ def recovery_cut(model: ModelT, cut_dict: Cut, param_context: CutContext) -> Mod
                 grad = slices.restored_gradient(tensor, axes[name], record.removed)
                 journal.replace_data(tensor, data, grad)
         for change in reversed(context.attributes):
-            owner: Any = local.modules[change.module]
-            for step in change.path[:-1]:
-                owner = getattr(owner, step)
-            journal.set_attribute(owner, change.path[-1], change.old)
+            journal.set_attribute(_owner(local, change), change.path[-1], change.old)
     except BaseException:
         journal.rollback()
         _refresh(model)
@@ -291,14 +285,19 @@ def _shorten(target: Target, journal: Journal, context: CutContext) -> None:
 
 
 def _set(local: LocalModel, change: AttributeChange, journal: Journal, context: CutContext) -> None:
-    owner: Any = local.modules[change.module]
-    for step in change.path[:-1]:
-        owner = getattr(owner, step)
-    journal.set_attribute(owner, change.path[-1], change.new)
+    journal.set_attribute(_owner(local, change), change.path[-1], change.new)
     if isinstance(change.new, CorrectedForward):
         # The wrapper holds its module: a context that is pickled must not take the model along.
         change = replace(change, new=CorrectionNote(change.new.corrections))
     context.attributes.append(change)
+
+
+def _owner(local: LocalModel, change: AttributeChange) -> Any:
+    """Return what holds the attribute: the module, or its config."""
+    owner: Any = local.modules[change.module]
+    for step in change.path[:-1]:
+        owner = getattr(owner, step)
+    return owner
 
 
 def _run_custom(
@@ -311,17 +310,8 @@ def _run_custom(
 ) -> None:
     snapshot = journal.lend(module)
     before = {id(t.tensor): tuple(t.tensor.shape) for t in plan.targets}
-    try:
+    with naming_failures(type(pruner), "set_cut", name, "put back"):
         returned, user_context = pruner.set_cut(module, plan.pending())
-    except ReplayError:
-        raise
-    except Exception as error:
-        raise ModulePrunerError(
-            f"{type(pruner).__name__}.set_cut failed on {name} ({type(module).__name__}), and the model "
-            f"was put back: {type(error).__name__}: {error}",
-            module=name,
-            pruner=type(pruner).__name__,
-        ) from error
     if returned is not module:
         raise ModulePrunerError(
             f"{type(pruner).__name__}.set_cut must return the module it was given, changed in place, and "
@@ -364,17 +354,8 @@ def _recover_custom(
 ) -> None:
     module = local.modules[name]
     snapshot = journal.lend(module)
-    try:
+    with naming_failures(pruner_class, "recovery_cut", name, "left pruned"):
         pruner_class(name).recovery_cut(module, _own(local, name, cut, context), user_context)
-    except ReplayError:
-        raise
-    except Exception as error:
-        raise ModulePrunerError(
-            f"{pruner_class.__name__}.recovery_cut failed on {name}, and the model was left pruned: "
-            f"{type(error).__name__}: {error}",
-            module=name,
-            pruner=pruner_class.__name__,
-        ) from error
     snapshot.keep_identity()
     for tensor_name, record in context.tensors.items():
         shape = tuple(local.tensors[tensor_name].shape)

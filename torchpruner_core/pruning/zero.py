@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from torchpruner_core.cut_dict import Cut, fingerprint, read_module_cut
-from torchpruner_core.errors import ModulePrunerError, ReplayError
 from torchpruner_core.exporting.unwrapping import unwrap
 from torchpruner_core.pruning.change_list import under_every_name
 from torchpruner_core.pruning.context import (
@@ -18,7 +17,11 @@ from torchpruner_core.pruning.context import (
     forget,
     remember,
 )
-from torchpruner_core.pruning.module_pruners.base import BasePruner, TensorPruner
+from torchpruner_core.pruning.module_pruners.base import (
+    BasePruner,
+    TensorPruner,
+    naming_failures,
+)
 from torchpruner_core.pruning.module_pruners.registry import module_pruner_reg
 from torchpruner_core.pruning.tensors import slices
 from torchpruner_core.pruning.tensors.journal import Journal
@@ -52,12 +55,8 @@ def set_zero(model: ModelT, cut_dict: Cut) -> tuple[ModelT, CutContext]:
                 continue
             assert pruner_class is not None
             journal.lend(local.modules[name])
-            try:
+            with naming_failures(pruner_class, "set_zero", name, "put back"):
                 _, user_context = pruner_class(name).set_zero(local.modules[name], everywhere)
-            except ReplayError:
-                raise
-            except Exception as error:
-                raise _failure(pruner_class, "set_zero", name, error) from error
             context.custom[name] = (pruner_class, user_context)
         for target in targets:
             slices.set_zero_tensor(target.tensor, target.axes)
@@ -78,20 +77,15 @@ def recovery_zero(model: ModelT, cut_dict: Cut, param_context: CutContext) -> Mo
     cut = read_module_cut(cut_dict)
     local = LocalModel(root)
     context = check_context(local, cut, param_context, "zero")
-    axes = {
-        name: slices.read_axes(cut.terminal[name], record.before, name)
-        for name, record in context.tensors.items()
-    }
+    axes = context.axes(cut)
     journal = Journal()
     try:
         for name, (pruner_class, user_context) in context.custom.items():
             if _overrides(pruner_class, "recovery_zero"):
                 journal.lend(local.modules[name])
                 everywhere = under_every_name(cut, local.find(cut))
-                try:
+                with naming_failures(pruner_class, "recovery_zero", name, "put back"):
                     pruner_class(name).recovery_zero(local.modules[name], everywhere, user_context)
-                except Exception as error:
-                    raise _failure(pruner_class, "recovery_zero", name, error) from error
         for name, record in context.tensors.items():
             journal.overwrite(local.tensors[name])
             slices.recovery_zero_tensor(local.tensors[name], axes[name], record.removed)
@@ -115,14 +109,3 @@ def _overrides(pruner_class: type[BasePruner] | None, method: str) -> bool:
     if pruner_class is None or issubclass(pruner_class, TensorPruner):
         return False
     return getattr(pruner_class, method) is not getattr(BasePruner, method)
-
-
-def _failure(
-    pruner_class: type[BasePruner], method: str, name: str, error: Exception
-) -> ModulePrunerError:
-    return ModulePrunerError(
-        f"{pruner_class.__name__}.{method} failed on {name}, and the model was put back: "
-        f"{type(error).__name__}: {error}",
-        module=name,
-        pruner=pruner_class.__name__,
-    )

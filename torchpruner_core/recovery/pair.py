@@ -36,10 +36,7 @@ class Pair:
         self.root, self.cut, self.run = root, cut, run
         self.whole = recovery_cut(copied(root), cut, context)
         self.local = LocalModel(self.whole)
-        self.axes = {
-            name: slices.read_axes(cut.terminal[name], record.before, name)
-            for name, record in context.tensors.items()
-        }
+        self.axes = context.axes(cut)
         for names in self.local.names.values():
             known = next((self.axes[name] for name in names if name in self.axes), None)
             if known is not None:

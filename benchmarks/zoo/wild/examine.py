@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import random
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import onnx
 
 from benchmarks.zoo import onnx_check
+from benchmarks.zoo.examination import Examination, Row, Save, first_line
 from benchmarks.zoo.wild import peer
 from benchmarks.zoo.wild.wild_file import WildFile
 from torchpruner_core.analysis.groups import Group
@@ -20,32 +18,18 @@ from torchpruner_core.errors import TorchPrunerError
 from torchpruner_core.importing.solving import solve_onnx
 from torchpruner_core.onnx_pruning import prune_onnx
 
-Row = dict[str, Any]
-
 CUTS, TRIES = 5, 4
 
 
-def examine(file: WildFile, save: Callable[[Row], None]) -> Row:
+def examine(file: WildFile, save: Save) -> Row:
     """Return the row of one file; ``save`` is given the unfinished row after each step."""
-    row: Row = {
-        "name": file.name, "family": file.family, "built": False, "error": "",
-        "stage": "fetching", "seconds": {}, "cuts": [],
-    }  # fmt: skip
-    save(row)
-    try:
-        _Examination(file, row, save).run()
-        row["stage"] = "done"
-    except MemoryError:
-        row["error"] = f"out of memory while {row['stage']}"
-    except Exception as error:
-        row["error"] = f"{type(error).__name__} while {row['stage']}: {_first_line(error)}"
-    save(row)
-    return row
+    return _Examination(file, save).examined()
 
 
-class _Examination:
-    def __init__(self, file: WildFile, row: Row, save: Callable[[Row], None]) -> None:
-        self.file, self.row, self.save = file, row, save
+class _Examination(Examination):
+    def __init__(self, file: WildFile, save: Save) -> None:
+        super().__init__(file.name, file.family, save)
+        self.file = file
 
     def run(self) -> None:
         row = self.row
@@ -70,16 +54,6 @@ class _Examination:
         with self.stage("asking onnxsim"):
             row["onnxsim"] = peer.halve(data, feeds)
             row["peer"] = [row["onnxsim"]["state"]]
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        self.row["stage"] = name
-        self.save(self.row)
-        began = time.perf_counter()
-        yield
-        key = name.split()[0]
-        spent = self.row["seconds"].get(key, 0.0) + time.perf_counter() - began
-        self.row["seconds"][key] = round(spent, 3)
 
     def _best(
         self, group: Group, graph: SolvedGraph, data: bytes, feeds: Any, original: Any, rng: Any
@@ -107,10 +81,10 @@ class _Examination:
             found = onnx_check.check(data, cut, feeds, original)
         except TorchPrunerError as error:
             entry.setdefault("renormalises", 0)
-            entry.update(status="refused", reason=f"{type(error).__name__}: {_first_line(error)}")
+            entry.update(status="refused", reason=f"{type(error).__name__}: {first_line(error)}")
             return
         except Exception as error:
-            entry.update(status="wrong", reason=f"{type(error).__name__}: {_first_line(error)}")
+            entry.update(status="wrong", reason=f"{type(error).__name__}: {first_line(error)}")
             return
         entry["gap"], entry["onnx_error"] = found.gap, found.error
         if not found.error <= max(self.file.tolerance, found.noise):
@@ -164,10 +138,5 @@ def _halve(graph: SolvedGraph, groups: list[Group], data: bytes, feeds: Any) -> 
         pruned = prune_onnx(data, cut)
         onnx_check.run(pruned, {n: onnx_check.less(cut, n, v) for n, v in feeds.items()})
     except Exception as error:
-        return {"state": f"{type(error).__name__}: {_first_line(error)}", "removed": 0}
+        return {"state": f"{type(error).__name__}: {first_line(error)}", "removed": 0}
     return {"state": "runs", "removed": cut.params_removed}
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:400] if lines else type(error).__name__

@@ -88,7 +88,7 @@ class Catalog:
 
         One that the tenant has keeps its place in the list, and its name where none is given.
         """
-        known = await self._objects.aget_json(layout.owned_model(tenant, model))
+        known = await self._objects.aget_json(layout.owned(tenant, "models", model))
         if known is None:
             facts: Facts = {"added_at": time.time(), "name": name, "root": root, "blob": blob}
             await self._index.put(tenant, "models", model, facts)
@@ -132,7 +132,7 @@ class Catalog:
 
     async def describe_held(self, tenant: str, model: str, changes: Mapping[str, Any]) -> None:
         """:meth:`describe`, by who is in :meth:`changing` already."""
-        known = await self._objects.aget_json(layout.owned_model(tenant, model))
+        known = await self._objects.aget_json(layout.owned(tenant, "models", model))
         if known is None:
             raise unknown_model(model)
         await self._index.put(tenant, "models", model, {**known, **changes})
@@ -172,7 +172,7 @@ class Catalog:
 
     async def stored_entry(self, tenant: str, model: str) -> Entry | None:
         """:meth:`entry` as the store has it, for whoever is going to change it."""
-        facts = await self._objects.aget_json(layout.owned_model(tenant, model))
+        facts = await self._objects.aget_json(layout.owned(tenant, "models", model))
         return None if facts is None else _entry(model, facts)
 
     # What was added to a model

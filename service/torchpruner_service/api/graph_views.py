@@ -1,4 +1,4 @@
-"""The lists of a solved graph as plain JSON values."""
+"""What a solved graph holds, as plain JSON values."""
 
 from __future__ import annotations
 
@@ -9,43 +9,10 @@ from torchpruner_core.analysis.records import ModuleInfo, NodeInfo, OperatorInfo
 from torchpruner_core.analysis.solved_graph import SolvedGraph
 
 
-def module_view(module: ModuleInfo) -> dict[str, Any]:
-    return {
-        "name": module.name,
-        "type": module.type,
-        "parent": module.parent,
-        "children": module.children,
-        "parameters": module.parameters,
-        "operators": module.operators,
-        "params": module.params,
-        "flops": module.flops,
-        "macs": module.macs,
-    }
-
-
-def node_view(node: NodeInfo) -> dict[str, Any]:
-    return {
-        "name": node.name,
-        "shape": node.shape,
-        "dtype": node.dtype,
-        "kind": node.kind,
-        "module": node.module,
-        "producer": node.producer,
-        "consumers": node.consumers,
-        "alias_of": node.alias_of,
-    }
-
-
-def operator_view(operator: OperatorInfo) -> dict[str, Any]:
-    return {
-        "name": operator.name,
-        "type": operator.type,
-        "module": operator.module,
-        "inputs": operator.inputs,
-        "outputs": operator.outputs,
-        "flops": operator.flops,
-        "macs": operator.macs,
-    }
+def record_view(record: NodeInfo | OperatorInfo | ModuleInfo) -> dict[str, Any]:
+    """A tensor, operator or module: the fields of its record, and MACs where it has FLOPs."""
+    shown = {name: getattr(record, name) for name in record.__dataclass_fields__}
+    return shown if isinstance(record, NodeInfo) else {**shown, "macs": record.macs}
 
 
 def group_view(graph: SolvedGraph, group: Group) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import contextlib
 import json
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, get_args
 
 import structlog
 
@@ -20,16 +20,12 @@ from torchpruner_service.problems import Problem
 from torchpruner_service.state.keys import Keys
 from torchpruner_service.state.redis_clients import REDIS_ERRORS
 from torchpruner_service.storage import layout
+from torchpruner_service.storage.layout import Kind
 from torchpruner_service.storage.objects import Objects
 
-Kind = Literal["models", "blobs", "artifacts"]
 Facts = dict[str, Any]
 
-STORED_AT = {
-    "models": layout.owned_model,
-    "blobs": layout.owned_blob,
-    "artifacts": layout.owned_artifact,
-}
+KINDS: tuple[Kind, ...] = get_args(Kind)
 COMPARE_SECONDS = 3600.0
 SLACK_SECONDS = 120.0
 """How far the clocks of the store and of this machine may differ."""
@@ -51,7 +47,7 @@ class TenantIndex:
 
     async def get(self, tenant: str, kind: Kind, item: str) -> Facts | None:
         """The facts of one item, or ``None`` where the tenant does not have it."""
-        index, key = self._keys.index(tenant, kind), STORED_AT[kind](tenant, item)
+        index, key = self._keys.index(tenant, kind), layout.owned(tenant, kind, item)
         try:
             data = await self._redis.hget(index, item)
             if data is not None:
@@ -76,18 +72,18 @@ class TenantIndex:
             stored = await self._redis.hgetall(self._keys.index(tenant, kind))
             return {item.decode(): _facts(data) for item, data in stored.items()}
         except REDIS_ERRORS:
-            listed = await self._objects.akeys(_folder(tenant, kind))
+            listed = await self._objects.akeys(layout.all_owned(tenant, kind))
             return await self._read(tenant, kind, map(_item, listed))
 
     async def put(self, tenant: str, kind: Kind, item: str, facts: Facts) -> None:
-        await self._objects.aput_json(STORED_AT[kind](tenant, item), facts)
+        await self._objects.aput_json(layout.owned(tenant, kind, item), facts)
         try:
             await self._redis.hset(self._keys.index(tenant, kind), item, json.dumps(facts))
         except REDIS_ERRORS:
             await self._forget(tenant)
 
     async def remove(self, tenant: str, kind: Kind, item: str) -> None:
-        await self._objects.adelete(STORED_AT[kind](tenant, item))
+        await self._objects.adelete(layout.owned(tenant, kind, item))
         try:
             await self._redis.hdel(self._keys.index(tenant, kind), item)
         except REDIS_ERRORS:
@@ -125,10 +121,10 @@ class TenantIndex:
 
     async def _compare(self, tenant: str, since: float) -> None:
         started = time.time()
-        for kind in STORED_AT:
+        for kind in KINDS:
             index = self._keys.index(tenant, kind)
             held = {item.decode() for item in await self._redis.hkeys(index)}
-            stored = await self._objects.akeys_with_times(_folder(tenant, kind))
+            stored = await self._objects.akeys_with_times(layout.all_owned(tenant, kind))
             changed = [
                 _item(key)
                 for key, modified in stored
@@ -139,19 +135,21 @@ class TenantIndex:
                 values = {item: json.dumps(facts) for item, facts in found.items()}
                 await self._redis.hset(index, mapping=values)
             # Looked at again, since an item may have been removed while its facts were read.
-            there = set(map(_item, await self._objects.akeys(_folder(tenant, kind))))
+            there = set(map(_item, await self._objects.akeys(layout.all_owned(tenant, kind))))
             gone = (held | found.keys()) - there
             if gone:
                 await self._redis.hdel(index, *gone)
         await self._redis.set(self._keys.indexed(tenant), str(started))
 
-    async def _read(self, tenant: str, kind: str, items: Iterable[str]) -> dict[str, Facts]:
+    async def _read(self, tenant: str, kind: Kind, items: Iterable[str]) -> dict[str, Facts]:
         limit = asyncio.Semaphore(AT_ONCE)
         wanted = list(items)
 
         async def one(item: str) -> Facts | None:
             async with limit:
-                facts: Facts | None = await self._objects.aget_json(STORED_AT[kind](tenant, item))
+                facts: Facts | None = await self._objects.aget_json(
+                    layout.owned(tenant, kind, item)
+                )
                 return facts
 
         found = await asyncio.gather(*map(one, wanted))
@@ -161,10 +159,6 @@ class TenantIndex:
 def _facts(data: bytes) -> Facts:
     facts: Mapping[str, Any] = json.loads(data)
     return dict(facts)
-
-
-def _folder(tenant: str, kind: str) -> str:
-    return f"tenants/{tenant}/{kind}/"
 
 
 def _item(key: str) -> str:

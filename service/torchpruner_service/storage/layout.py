@@ -10,6 +10,8 @@ who have proven that they hold the bytes. Everything a tenant adds lies under ``
 
 from __future__ import annotations
 
+from typing import Literal
+
 WEIGHTS = "weights"
 """The kind of holding that names the blob with a weightless model's weights."""
 
@@ -56,19 +58,17 @@ def artifact_facts(identifier: str) -> str:
     return f"artifacts/{identifier}/facts.json"
 
 
-def owned_model(tenant: str, model: str) -> str:
-    """This tenant may see this model."""
-    return f"tenants/{tenant}/models/{model}"
+Kind = Literal["models", "blobs", "artifacts"]
 
 
-def owned_blob(tenant: str, digest: str) -> str:
-    """This tenant has proven that it holds these bytes."""
-    return f"tenants/{tenant}/blobs/{digest}"
+def all_owned(tenant: str, kind: Kind) -> str:
+    """The folder of what this tenant has of one kind."""
+    return f"tenants/{tenant}/{kind}/"
 
 
-def owned_artifact(tenant: str, identifier: str) -> str:
-    """This tenant has asked for this file."""
-    return f"tenants/{tenant}/artifacts/{identifier}"
+def owned(tenant: str, kind: Kind, item: str) -> str:
+    """This tenant may see this model, has proven that it holds this blob, or asked for this file."""
+    return f"{all_owned(tenant, kind)}{item}"
 
 
 def all_holdings(tenant: str) -> str:

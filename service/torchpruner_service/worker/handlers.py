@@ -170,7 +170,7 @@ def _hold(context: JobContext, kind: str, facts: dict[str, Any], item: str) -> N
     tenant, model = context.record.tenant, context.record.model
     key = layout.holding(tenant, model, kind, item)
     context.objects.put_json(key, facts)
-    if not context.objects.exists(layout.owned_model(tenant, model)):
+    if not context.objects.exists(layout.owned(tenant, "models", model)):
         context.objects.delete(key)
         raise NotFound(f"model {model} was removed", slug="model-missing")
 

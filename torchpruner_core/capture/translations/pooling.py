@@ -43,7 +43,7 @@ def _window(
     return {"kernel_shape": k, "strides": s, "pads": [*p, *behind], "dilations": d}
 
 
-def _max_pool(dims: int) -> Any:
+def _max_pool(dims: int, with_indices: bool) -> Any:
     def translate(
         g: Writer,
         call: Call,
@@ -53,25 +53,10 @@ def _max_pool(dims: int) -> Any:
         padding: Any = 0,
         dilation: Any = 1,
         ceil: bool = False,
-    ) -> str:
+    ) -> str | list[str]:
         window = _window(x, call, dims, kernel, stride, padding, dilation, ceil)
-        return _in_batch(g, call, x, dims, lambda batch: g.op("MaxPool", batch, **window))
-
-    return translate
-
-
-def _max_pool_with_indices(dims: int) -> Any:
-    def translate(
-        g: Writer,
-        call: Call,
-        x: Value,
-        kernel: Any,
-        stride: Any = (),
-        padding: Any = 0,
-        dilation: Any = 1,
-        ceil: bool = False,
-    ) -> list[str]:
-        window = _window(x, call, dims, kernel, stride, padding, dilation, ceil)
+        if not with_indices:
+            return _in_batch(g, call, x, dims, lambda batch: g.op("MaxPool", batch, **window))
         batch: Any = x if x.rank == dims + 2 else g.op("Unsqueeze", x, g.ints([0]))
         values, indices = g.ops("MaxPool", batch, outputs=2, **window)
         # ONNX counts over the whole tensor, PyTorch in each picture.
@@ -123,8 +108,8 @@ def _avg_pool(dims: int) -> Any:
 
 
 for _dims in (1, 2, 3):
-    aten(f"max_pool{_dims}d")(_max_pool(_dims))
-    aten(f"max_pool{_dims}d_with_indices")(_max_pool_with_indices(_dims))
+    aten(f"max_pool{_dims}d")(_max_pool(_dims, False))
+    aten(f"max_pool{_dims}d_with_indices")(_max_pool(_dims, True))
     aten(f"avg_pool{_dims}d")(_avg_pool(_dims))
 
 

@@ -174,20 +174,9 @@ aten("var_mean")(_variance(False, True))
 aten("std_mean")(_variance(True, True))
 
 
-@aten("linalg_vector_norm")
-def vector_norm(
-    g: Writer,
-    call: Call,
-    x: Value,
-    order: Any = 2,
-    dim: Any = None,
-    keepdim: bool = False,
-    dtype: Any = None,
-) -> str:
-    return _norm(g, call, x, order, dim, keepdim)
-
-
-@aten("norm.ScalarOpt_dim norm.Scalar norm.ScalarOpt_dtype norm.ScalarOpt_dim_dtype")
+@aten(
+    "linalg_vector_norm norm.ScalarOpt_dim norm.Scalar norm.ScalarOpt_dtype norm.ScalarOpt_dim_dtype"
+)
 def norm(
     g: Writer,
     call: Call,
@@ -197,10 +186,7 @@ def norm(
     keepdim: bool = False,
     dtype: Any = None,
 ) -> str:
-    return _norm(g, call, x, 2 if order is None else order, dim, keepdim)
-
-
-def _norm(g: Writer, call: Call, x: Value, order: Any, dim: Any, keepdim: bool) -> str:
+    order = 2 if order is None else order
     axes, kind = axes_of(x, dim), call.out.dtype
     value = g.operand(x, kind)
     if order in (1, 2):

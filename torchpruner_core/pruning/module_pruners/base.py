@@ -14,7 +14,8 @@ are shortened after it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from torchpruner_core.cut_dict import operator_owner
-from torchpruner_core.errors import ModulePrunerError
+from torchpruner_core.errors import ModulePrunerError, ReplayError
 from torchpruner_core.pruning.tensors import slices
 from torchpruner_core.pruning.tensors.targets import own_tensors
 
@@ -32,6 +33,22 @@ Context = dict[str, Any]
 """Dotted name -> the removed slices of a tensor, or an attribute's value before."""
 
 T = TypeVar("T")
+
+
+@contextmanager
+def naming_failures(pruner: type[BasePruner], method: str, name: str, left: str) -> Iterator[None]:
+    """Let an error of a pruner's ``method`` name the pruner, the module and how the model is left."""
+    try:
+        yield
+    except ReplayError:
+        raise
+    except Exception as error:
+        raise ModulePrunerError(
+            f"{pruner.__name__}.{method} failed on {name}, and the model was {left}: "
+            f"{type(error).__name__}: {error}",
+            module=name,
+            pruner=pruner.__name__,
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import anyio.to_thread
 from fastapi import APIRouter, Query, Response
 
+from torchpruner_core.analysis.records import ModuleInfo, NodeInfo, OperatorInfo
 from torchpruner_core.analysis.solved_graph import SolvedGraph
 from torchpruner_core.cut_result import CutResult
 from torchpruner_service.api import graph_views, schemas
@@ -33,6 +35,20 @@ SMALL, FEW = 20_000, 4
 much."""
 
 
+Record = TypeVar("Record", NodeInfo, OperatorInfo, ModuleInfo)
+
+
+def _chosen(
+    records: Mapping[str, Record], prefix: str | None, wanted: Callable[[Record], bool]
+) -> list[Record]:
+    """Those whose names start with ``prefix`` and that are ``wanted``, in the graph's order."""
+    return [
+        record
+        for name, record in records.items()
+        if name.startswith(prefix or "") and wanted(record)
+    ]
+
+
 @router.get(
     "/modules",
     response_model=schemas.Page[schemas.ModuleView],
@@ -48,13 +64,9 @@ async def list_modules(
     prefix: Prefix = None,
     type: Type = None,
 ) -> Response:
-    cached = await graph_of(state, who.tenant, model)
-    items = [
-        module
-        for name, module in cached.graph.modules.items()
-        if (prefix is None or name.startswith(prefix)) and (type is None or module.type == type)
-    ]
-    return json_answer(page(items, limit, cursor, graph_views.module_view))
+    graph = (await graph_of(state, who.tenant, model)).graph
+    chosen = _chosen(graph.modules, prefix, lambda module: type in (None, module.type))
+    return json_answer(page(chosen, limit, cursor, graph_views.record_view))
 
 
 @router.get(
@@ -78,13 +90,9 @@ async def list_nodes(
         ),
     ] = None,
 ) -> Response:
-    cached = await graph_of(state, who.tenant, model)
-    items = [
-        node
-        for name, node in cached.graph.nodes.items()
-        if (prefix is None or name.startswith(prefix)) and (kind is None or node.kind == kind)
-    ]
-    return json_answer(page(items, limit, cursor, graph_views.node_view))
+    graph = (await graph_of(state, who.tenant, model)).graph
+    chosen = _chosen(graph.nodes, prefix, lambda node: kind in (None, node.kind))
+    return json_answer(page(chosen, limit, cursor, graph_views.record_view))
 
 
 @router.get(
@@ -102,13 +110,9 @@ async def list_operators(
     prefix: Prefix = None,
     type: Type = None,
 ) -> Response:
-    cached = await graph_of(state, who.tenant, model)
-    items = [
-        operator
-        for name, operator in cached.graph.operators.items()
-        if (prefix is None or name.startswith(prefix)) and (type is None or operator.type == type)
-    ]
-    return json_answer(page(items, limit, cursor, graph_views.operator_view))
+    graph = (await graph_of(state, who.tenant, model)).graph
+    chosen = _chosen(graph.operators, prefix, lambda operator: type in (None, operator.type))
+    return json_answer(page(chosen, limit, cursor, graph_views.record_view))
 
 
 @router.get(
