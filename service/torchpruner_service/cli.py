@@ -102,16 +102,17 @@ def gc(
     data_dir: DataDir = None,
 ) -> None:
     """Remove files that no tenant has any more. Workers do this by themselves every hour."""
+    from torchpruner_service.storage.audit_log import trim_all
     from torchpruner_service.storage.garbage import collect
     from torchpruner_service.storage.objects import Objects
 
     settings = _settings(**_given(data_dir))
-    done = collect(
-        Objects(settings.effective_storage_url), upload_ttl=settings.upload_ttl, grace=grace
-    )
+    objects = Objects(settings.effective_storage_url)
+    done = collect(objects, upload_ttl=settings.upload_ttl, grace=grace)
+    events = trim_all(objects, most=settings.audit_events, days=settings.audit_days)
     typer.echo(
         f"removed {done.blobs} files of blobs, {done.models} of models, {done.artifacts} of artifacts, "
-        f"{done.uploads} uploads"
+        f"{done.uploads} uploads, {events} events of the audit trail"
     )
 
 

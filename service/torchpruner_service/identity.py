@@ -76,6 +76,11 @@ def plan_id(tenant: str, model: str, request: Any) -> str:
     return f"plan-{model}-{content_id('plan', tenant, model, request, engine_version())}"
 
 
+def saved_cut_id(tenant: str, model: str, name: str) -> str:
+    """The id of a cut that was given a name: a tenant has one of each name of a model."""
+    return f"cut-{model}-{content_id('saved-cut', tenant, model, name)}"
+
+
 def cut_key(result: CutResult) -> dict[str, Any]:
     """The part of a result that decides what is removed; costs and explanations are left out."""
     whole = result.to_dict()

@@ -54,6 +54,9 @@ class Settings(BaseSettings):
     """Requests a minute for each key; 0 is no limit. A key may carry its own."""
     quota_models: int = Field(default=0, ge=0)
     quota_bytes: int = Field(default=0, ge=0)
+    audit_events: int = Field(default=10_000, ge=0)
+    """Events that the audit trail of one tenant keeps, the newest; 0 keeps no trail."""
+    audit_days: float = Field(default=365.0, gt=0)
     webhook_secret: SecretStr = SecretStr("")
     webhook_allow_private: bool = False
     webhook_timeout: float = Field(default=10.0, gt=0)

@@ -171,6 +171,50 @@ def test_a_plan_that_cannot_be_made_says_why(
     assert words in done.stderr and "Traceback" not in done.stderr
 
 
+def test_what_people_write_about_a_model_is_shown_and_found(
+    service: RunningService, tmp_path: Path
+) -> None:
+    file = tmp_path / "tagged.pt"
+    file.write_bytes(small_file(403).content)
+    run(service, "upload", str(file), "-i", "x:1x3x8x8")
+    assert "new name" in run(service, "rename", "tagged", "new name").stdout
+    run(service, "tag", "new name", "a", "[/b]")
+    assert "[/b]" in run(service, "tag", "new name", "c", "--remove", "a").stdout
+    shown = json.loads(run(service, "note", "new name", "two\nlines", "--json").stdout)
+    assert (shown["note"], shown["tags"]) == ("two\nlines", ["[/b]", "c"])
+    listed = json.loads(run(service, "models", "--tag", "c", "--name", "NEW", "--json").stdout)
+    assert [item["id"] for item in listed] == [shown["id"]]
+    assert "two" in run(service, "note", "new name").stdout
+    refused = run(service, "rename", "new name", "a\nb")
+    assert refused.returncode == 1 and "control characters" in refused.stderr
+
+    # A cut is kept under a name, and used by it.
+    cut = ("cut", "new name", "self.conv1.weight", "--index", "0-1", "--name", "two of it")
+    assert run(service, *cut).returncode == 0
+    assert "two of it" in run(service, "cuts", "new name").stdout
+    (saved,) = json.loads(run(service, "cuts", "new name", "--json").stdout)
+    timed = ("latency", "new name", "--cut", "two of it", "--runs", "2")
+    assert run(service, *timed).returncode == 0
+    (measured,) = json.loads(run(service, "latencies", "new name", "--json").stdout)
+    assert measured["cut"]["fingerprint"] == saved["fingerprint"]
+    assert "CPUs" in run(service, "latencies", "new name").stdout
+    done = run(service, "derive", "new name", "--cut", "two of it", "--name", "child", "--json")
+    assert json.loads(done.stdout)["counts"]["flops"] == saved["flops_after"]
+    for name in ("three of it", str(tmp_path / "absent")):
+        missed = run(service, "derive", "new name", "--cut", name)
+        assert missed.returncode == 1 and name in missed.stderr and "Traceback" not in missed.stderr
+    assert run(service, "cuts", "new name", "--delete", "two of it", "--json").stdout == "[]\n"
+
+    gone = run(service, "delete", "new name", "child", "--yes")
+    assert gone.returncode == 0 and gone.stdout.count("deleted") == 2
+    told = json.loads(run(service, "audit", shown["id"], "--json").stdout)
+    assert [event["action"] for event in told if event["action"] != "cut.analyse"] == [
+        "model.delete", "cut.delete", "model.derive", "latency.measure", "cut.save",
+        "model.describe", "model.describe", "model.describe", "model.describe", "model.upload",
+    ]  # fmt: skip
+    assert "model.delete" in run(service, "audit", "--limit", "3").stdout
+
+
 def test_shares_of_an_axis_are_cut_and_savings_have_percentages(
     service: RunningService, uploaded: str
 ) -> None:

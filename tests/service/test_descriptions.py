@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import io
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -182,3 +184,31 @@ def test_what_was_measured_is_found_again(service: RunningService, shown: dict[s
         file = small_file(901)
         service.upload(file.content, *file.inputs)
         assert remote.latencies() == []
+
+
+def test_lists_are_csv_where_that_is_asked_for(
+    service: RunningService, shown: dict[str, Any]
+) -> None:
+    file = small_file(901)
+    model = service.upload(file.content, *file.inputs)["id"]
+    patch(service, model, {"name": '=1+1,"x"\u00e9', "note": "two\nlines", "tags": ["csv", "b"]})
+
+    def rows(path: str, **asked: Any) -> list[dict[str, str]]:
+        answer = service.client.get(path, **asked)
+        assert answer.status_code == 200, answer.text
+        assert answer.headers["content-type"] == "text/csv; charset=utf-8"
+        return list(csv.DictReader(io.StringIO(answer.text)))
+
+    (row,) = rows("/v1/models", params={"tag": "csv", "format": "csv"})
+    assert (row["id"], row["name"], row["note"]) == (model, '\'=1+1,"x"\u00e9', "two\nlines")
+    assert row["tags"] == "csv b" and int(row["counts.params"]) > 0 and "T" in row["created_at"]
+    modules = rows(f"/v1/models/{model}/modules", headers={"Accept": "text/csv"})
+    listed = service.client.get(f"/v1/models/{model}/modules", params={"limit": 1}).json()
+    assert len(modules) == listed["total"] and "self.conv1" in [each["name"] for each in modules]
+    with Client(service.url, progress=False) as client:
+        client.model(model).latency(runs=2, warm_up=1)
+    (timed,) = rows(f"/v1/models/{model}/latencies", headers={"Accept": "text/csv, */*;q=0.1"})
+    assert float(timed["models.pruned.median_ms"]) > 0 and timed["cut.fingerprint"] == ""
+    assert service.client.get("/v1/models", params={"format": "xml"}).status_code == 422
+    browser = {"Accept": "application/json, text/csv"}
+    assert service.client.get("/v1/models", headers=browser).json()["items"]

@@ -34,10 +34,11 @@ def gc(service: RunningService, *arguments: str) -> str:
 
 
 def stored(service: RunningService, text: str) -> list[Path]:
+    """Files that ``text`` is part of the path of, but for the audit trail's, which stay."""
     return [
         path
         for path in (service.data_dir / "objects").rglob("*")
-        if text in str(path) and path.is_file()
+        if text in str(path) and path.is_file() and path.parent.name != "audit"
     ]
 
 

@@ -172,6 +172,7 @@ def app_state(objects: Objects) -> AppState:
         quotas=Quotas(catalog, objects, configured),
         readiness=nothing,
         rates=nothing,
+        audit=nothing,
     )
 
 

@@ -115,12 +115,15 @@ def world() -> Iterator[World]:
         asked = owner.post(f"/v1/models/{shown['id']}/plans", json={"budget": {"params": "90%"}})
         plan = owner.get(asked.headers["location"], params={"wait": 30}).json()
         assert plan["state"] == "ready", plan
+        saved = owner.post(f"/v1/models/{shown['id']}/cuts", json={"name": "c", "result": cut})
+        assert saved.status_code == 201, saved.text
         ids = {
             "model": shown["id"],
             "digest": shown["blob"],
             "artifact": artifact["id"],
             "job": artifact["job"],
             "plan": plan["id"],
+            "cut": saved.json()["id"],
             "upload": owner.post("/v1/uploads", json={"length": 10}).json()["id"],
         }
         anonymous = httpx.Client(base_url=service.url, timeout=PATIENCE)
@@ -163,6 +166,7 @@ def test_the_owner_still_has_everything(world: World) -> None:
     assert world.owner.get(f"/v1/uploads/{ids['upload']}").json()["offset"] == 0
     assert world.owner.head(f"/v1/blobs/{ids['digest']}").status_code == 200
     assert world.owner.get(f"/v1/plans/{ids['plan']}").json()["state"] == "ready"
+    assert world.owner.get(f"/v1/cuts/{ids['cut']}").json()["name"] == "c"
     lineage = world.owner.get(f"/v1/models/{ids['model']}/lineage").json()
     assert lineage["children"] == []
 
@@ -173,11 +177,11 @@ def test_the_same_model_of_another_tenant_opens_nothing_else(world: World) -> No
     shown = world.foreign.post("/v1/models", content=strip_weights(whole)).json()
     assert shown["id"] == world.ids["model"]
     for method, path in ROUTES:
-        if any(f"{{{name}}}" in path for name in ("artifact", "job", "plan", "upload")):
+        if any(f"{{{name}}}" in path for name in ("artifact", "job", "plan", "cut", "upload")):
             assert world.ask(world.foreign, method, path).status_code == 404, (method, path)
         elif method in ("get", "head"):
             answer = world.ask(world.foreign, method, path)
-            for name in ("artifact", "job", "plan", "upload"):
+            for name in ("artifact", "job", "plan", "cut", "upload"):
                 assert world.ids[name] not in answer.text, (method, path)
             assert "secret" not in answer.text, (method, path)
     refused = world.ask(world.foreign, "post", "/v1/models/{model}/pruned-weights")

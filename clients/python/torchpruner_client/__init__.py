@@ -30,6 +30,7 @@ from torchpruner_client.errors import (
     WeightsRequired,
 )
 from torchpruner_client.records import (
+    AuditEvent,
     Flops,
     FrontierPoint,
     Group,
@@ -40,6 +41,7 @@ from torchpruner_client.records import (
     PlanRecord,
     Readiness,
     Removed,
+    SavedCut,
     ServiceInfo,
     StoredLatency,
     Worker,
@@ -50,6 +52,7 @@ from torchpruner_core.cut_result import CutRequest, CutResult, TensorSpec
 __all__ = [
     "AsyncClient",
     "AsyncRemoteModel",
+    "AuditEvent",
     "ChangedMeanwhile",
     "Client",
     "ConflictError",
@@ -76,6 +79,7 @@ __all__ = [
     "RemoteModel",
     "RemoteModule",
     "Removed",
+    "SavedCut",
     "ServiceError",
     "ServiceInfo",
     "ServiceUnreachable",

@@ -173,19 +173,22 @@ def delete(model: str) -> Flow[None]:
     yield Call("DELETE", f"/v1/models/{model}", accept=frozenset({404}))
 
 
-def listing(path: str, params: Mapping[str, Any] | None = None) -> Flow[list[dict[str, Any]]]:
-    """Return every item of a paged list."""
+def listing(
+    path: str, params: Mapping[str, Any] | None = None, most: int | None = None
+) -> Flow[list[dict[str, Any]]]:
+    """Return every item of a paged list, or the first ``most``."""
     items: list[dict[str, Any]] = []
     cursor: str | None = None
     while True:
-        query = {"limit": PAGE, **(params or {})}
+        wanted = PAGE if most is None else max(1, min(PAGE, most - len(items)))
+        query = {"limit": wanted, **(params or {})}
         if cursor is not None:
             query["cursor"] = cursor
         page = _json((yield Call("GET", path, params=query)))
         items += page["items"]
         cursor = page["next"]
-        if cursor is None:
-            return items
+        if cursor is None or (most is not None and len(items) >= most):
+            return items[:most]
 
 
 def describe(model: str, changes: Mapping[str, Any], expected: str | None) -> Flow[dict[str, Any]]:
@@ -366,6 +369,58 @@ def show_plan(plan: str) -> Flow[dict[str, Any]]:
             }
         )
     return made
+
+
+def rename_plan(plan: str, name: str | None) -> Flow[dict[str, Any]]:
+    return _json((yield Call("PATCH", f"/v1/plans/{plan}", json={"name": name})))
+
+
+def save_cut(
+    model: str,
+    name: str,
+    result: CutResult | None,
+    requests: Sequence[CutRequest],
+    note: str | None,
+    options: Mapping[str, Any],
+) -> Flow[dict[str, Any]]:
+    """Keep a cut under a name: a result, or what to ask for."""
+    body: dict[str, Any] = {"name": name}
+    if note is not None:
+        body["note"] = note
+    if result is not None:
+        body["result"] = result_of(result).to_dict()
+    if requests:
+        body["request"] = {"cuts": [request.to_dict() for request in requests], **options}
+    return _json((yield Call("POST", f"/v1/models/{model}/cuts", json=body)))
+
+
+def saved_cut(model: str, name: str) -> Flow[dict[str, Any]]:
+    """Return a saved cut by its id, or by its name. Raises ``NotFoundError``."""
+    identifier = name
+    if not is_cut_id(name):
+        found = yield from listing(f"/v1/models/{model}/cuts")
+        identifier = next((each["id"] for each in found if each["name"] == name), "")
+    if not identifier:
+        raise NotFoundError(
+            {
+                "type": "unknown-cut",
+                "status": 404,
+                "detail": f"no saved cut of this model is called {name!r}; `torchpruner cuts MODEL` lists "
+                "them",
+            }
+        )
+    return _json((yield Call("GET", f"/v1/cuts/{identifier}")))
+
+
+def delete_cut(model: str, name: str) -> Flow[None]:
+    found = yield from saved_cut(model, name)
+    yield Call("DELETE", f"/v1/cuts/{found['id']}")
+
+
+def is_cut_id(text: str) -> bool:
+    """Whether ``text`` has the form of a saved cut's id."""
+    kind, _, rest = text.partition("-")
+    return kind == "cut" and is_model_id(rest.partition("-")[0])
 
 
 def delete_plan(plan: str) -> Flow[None]:

@@ -227,6 +227,47 @@ class StoredLatency:
 
 
 @dataclass(frozen=True, slots=True)
+class SavedCut:
+    """A cut that was saved under a name. The same cut of the same model has the same ``fingerprint``,
+    here and in measurements; ``created_at`` is in Unix seconds."""
+
+    id: str
+    model: str
+    name: str
+    note: str | None
+    created_at: float
+    fingerprint: str
+    params_before: int
+    params_after: int
+    flops_before: int
+    flops_after: int
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> SavedCut:
+        return cls(**{name: data.get(name) for name in cls.__dataclass_fields__})  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEvent:
+    """Something that a key of the tenant did: ``action`` is such as ``model.derive``, ``subject`` the plan,
+    cut, file, job or model that was made or removed. ``at`` is in Unix seconds."""
+
+    id: str
+    at: float
+    action: str
+    key: str
+    model: str | None
+    subject: str | None
+    name: str | None
+    details: Mapping[str, Any]
+    request_id: str
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> AuditEvent:
+        return cls(**{name: data.get(name) for name in cls.__dataclass_fields__})  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
 class Removed:
     """What came of removing one model; ``problem`` says what was in the way."""
 

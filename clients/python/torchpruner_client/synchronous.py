@@ -16,6 +16,7 @@ from torchpruner_client.operations import filters
 from torchpruner_client.plan_requests import plan_body, plan_of
 from torchpruner_client.progress import Progress, showing
 from torchpruner_client.records import (
+    AuditEvent,
     Flops,
     FrontierPoint,
     Group,
@@ -27,6 +28,7 @@ from torchpruner_client.records import (
     PlanRecord,
     Readiness,
     Removed,
+    SavedCut,
     ServiceInfo,
     StoredLatency,
     Worker,
@@ -141,6 +143,21 @@ class Client:
         removed keeps no other."""
         found = self._driver.run(operations.delete_many(models))
         return [Removed.from_dict(item) for item in found]
+
+    def audit(self, *, model: str | None = None, limit: int | None = None) -> list[AuditEvent]:
+        """Who did what, when: the events of this tenant, newest first, about ``model`` (an id) where that
+        is given, and at most ``limit``."""
+        flow = operations.listing("/v1/audit", filters(model=model), limit)
+        return [AuditEvent.from_dict(item) for item in self._driver.run(flow)]
+
+    def audit_page(
+        self, limit: int, cursor: str | None = None, *, model: str | None = None
+    ) -> tuple[list[AuditEvent], str | None]:
+        """At most ``limit`` events, newest first, and the cursor of what was before (``None``: the
+        end)."""
+        flow = operations.listing_page("/v1/audit", limit, cursor, filters(model=model))
+        page = self._driver.run(flow)
+        return [AuditEvent.from_dict(item) for item in page["items"]], page["next"]
 
     def jobs(
         self, *, state: str | None = None, kind: str | None = None, model: str | None = None
@@ -452,9 +469,50 @@ class RemoteModel:
         """Return a plan by its id. Raises ``NotFoundError``, and ``JobFailed`` where it failed."""
         return plan_of(self._client.run(operations.show_plan(plan)))
 
+    def rename_plan(self, plan: str, name: str | None) -> PlanRecord:
+        """Give a plan another name, or none."""
+        return PlanRecord.from_dict(self._client.run(operations.rename_plan(plan, name)))
+
     def delete_plan(self, plan: str) -> None:
         """Remove a plan; cancels it where it is being made."""
         self._client.run(operations.delete_plan(plan))
+
+    def save_cut(
+        self,
+        name: str,
+        result: CutResult | None = None,
+        *,
+        requests: Sequence[Any] = (),
+        note: str | None = None,
+        granularity: str = "auto",
+        protect_io: bool = False,
+    ) -> SavedCut:
+        """Keep a cut on the service under a name: a ``result``, or ``requests`` as for
+        :meth:`cut_analysis_many` with its options, or both, so that it is known what was asked.
+
+        Raises ``ConflictError`` where another cut of this model has the name.
+        """
+        asked = [request_of(item) for item in requests]
+        options = {"granularity": granularity, "protect_io": protect_io}
+        flow = operations.save_cut(self.id, name, result, asked, note, options)
+        return SavedCut.from_dict(self._client.run(flow))
+
+    def saved_cuts(self) -> list[SavedCut]:
+        """The cuts that were saved of this model, newest first."""
+        return [SavedCut.from_dict(item) for item in self._list("cuts")]
+
+    def saved_cut(self, name: str) -> CutResult:
+        """Return what a saved cut removes, by its name or id. Raises ``NotFoundError``."""
+        found = self._client.run(operations.saved_cut(self.id, name))
+        return CutResult.from_dict(found["result"])
+
+    def delete_cut(self, name: str) -> None:
+        """Forget a saved cut, by its name or id; what was made of it stays."""
+        self._client.run(operations.delete_cut(self.id, name))
+
+    def audit(self, *, limit: int | None = None) -> list[AuditEvent]:
+        """Who did what to this model, newest first."""
+        return self._client.audit(model=self.id, limit=limit)
 
     def lineage(self) -> list[LineageEntry]:
         """From the uploaded model (first) to this one (last)."""

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 
 from torchpruner_service.api import problem_answers
 from torchpruner_service.api.app_state import AppState
+from torchpruner_service.api.audit_trail import AuditTrail
 from torchpruner_service.api.body_limit import BodyLimit
 from torchpruner_service.api.catalog import Catalog
 from torchpruner_service.api.graph_cache import GraphCache
@@ -23,12 +24,14 @@ from torchpruner_service.api.readiness import Readiness
 from torchpruner_service.api.routers import (
     analysis,
     artifacts,
+    audit,
     derivation,
     health,
     job_lists,
     jobs,
     models,
     plans,
+    saved_cuts,
     uploads,
     weights,
 )
@@ -67,6 +70,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
+            await state.audit.close()
             await state.redis.aclose()
 
     app = FastAPI(
@@ -89,7 +93,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         analysis.router,
         derivation.router,
         artifacts.router,
+        saved_cuts.router,
         plans.router,
+        audit.router,
         job_lists.router,
         jobs.router,
         uploads.router,
@@ -117,6 +123,7 @@ def _state(settings: Settings) -> AppState:
         quotas=Quotas(catalog, objects, settings),
         readiness=Readiness(settings.effective_redis_url, redis, board, objects),
         rates=RateLimits(redis, keys),
+        audit=AuditTrail(objects, settings),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any, cast
 import anyio
 from fastapi import Request
 
+from torchpruner_service.api.audit_trail import AuditTrail
 from torchpruner_service.api.catalog import Catalog
 from torchpruner_service.api.graph_cache import GraphCache
 from torchpruner_service.api.quotas import Quotas
@@ -35,6 +36,7 @@ class AppState:
     quotas: Quotas
     readiness: Readiness
     rates: RateLimits
+    audit: AuditTrail
     analyses: anyio.CapacityLimiter = field(
         default_factory=lambda: anyio.CapacityLimiter(ANALYSES_AT_ONCE)
     )

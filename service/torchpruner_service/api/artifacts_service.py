@@ -8,6 +8,7 @@ import anyio.to_thread
 
 from torchpruner_core.cut_result import CutResult
 from torchpruner_service.api.app_state import AppState
+from torchpruner_service.api.audit_trail import note
 from torchpruner_service.api.cut_results import fitting_result
 from torchpruner_service.api.jobs_service import find_job, submit, tell_ready, waiting_message
 from torchpruner_service.api.models_service import graph_of, manifest_of, weights_source
@@ -79,6 +80,7 @@ async def source_request(
 
 async def remove_artifact(state: AppState, tenant: str, artifact: str) -> None:
     """Take a file from a tenant, and end the job that makes it."""
+    note(model=((await state.catalog.artifacts(tenant)).get(artifact) or {}).get("model"))
     for kind in ("weights", "onnx"):
         record = await find_job(state, job_of(artifact, kind))
         if record is not None and not record.ended:

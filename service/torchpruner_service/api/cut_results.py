@@ -6,7 +6,7 @@ axis, and all ranges together not hold more slices than there is reason to ask f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,10 @@ import numpy as np
 from torchpruner_core.analysis.solved_graph import SolvedGraph
 from torchpruner_core.cut_result import SHORT_RUN, AxisCuts, CutRequest, CutResult, Indices
 from torchpruner_core.errors import CutError
+from torchpruner_service.api.audit_trail import note
 from torchpruner_service.api.schemas import CutMany, CutOne, CutSpec, IndexRanges, Result
+from torchpruner_service.identity import content_id, cut_key
+from torchpruner_service.observability.metrics import CUT_SECONDS
 from torchpruner_service.problems import Conflict, InvalidRequest, TooLarge
 
 LARGE = 10**18
@@ -47,6 +50,34 @@ def requests_of(graph: SolvedGraph, body: CutOne | CutMany) -> list[CutRequest]:
             index = (i for start, stop in spec.index.ranges for i in range(start, stop))
         requests.append(CutRequest(node, spec.dim, tuple(index)))
     return requests
+
+
+def analysed(graph: SolvedGraph, body: CutOne | CutMany) -> CutResult:
+    """Return the engine's answer to what a body asks for."""
+    requests = requests_of(graph, body)
+    with CUT_SECONDS.time():
+        result = graph.cut_analysis_many(
+            requests, granularity=body.granularity, protect_io=body.protect_io
+        )
+    note(asked=_told(requests), **_costs(result))
+    return result
+
+
+def cut_summary(model: str, result: CutResult) -> dict[str, Any]:
+    """What a cut costs, and a ``fingerprint`` that the same cut of the same model has again."""
+    return {"fingerprint": content_id("cut", model, cut_key(result)), **_costs(result)}
+
+
+def _costs(result: CutResult) -> dict[str, int]:
+    keys = ("params_before", "params_after", "flops_before", "flops_after")
+    return {key: getattr(result, key) for key in keys}
+
+
+def _told(requests: Sequence[CutRequest]) -> list[dict[str, Any]]:
+    """The first requests, as the audit trail keeps them."""
+    return [
+        {"node": each.node, "dim": each.dim, "slices": len(each.index)} for each in requests[:5]
+    ]
 
 
 def _asked(graph: SolvedGraph, spec: CutSpec) -> tuple[str, list[int]]:
@@ -139,6 +170,7 @@ def fitting_result(graph: SolvedGraph, body: Result | None, model: str) -> CutRe
         _compare(key, getattr(read, key), getattr(found, key), model)
     if "operator" in body.model_fields_set:
         _compare_changes(read.operator, found.operator, model)
+    note(asked=_told(requests), **cut_summary(model, found))
     return found
 
 
@@ -268,6 +300,10 @@ def _mismatch(detail: str, model: str, **fields: Any) -> Conflict:
         model=model,
         **fields,
     )
+
+
+def not_the_answer(model: str) -> Conflict:
+    return _mismatch("it is not the answer to the request that came with it", model)
 
 
 def _short(value: Any) -> str:

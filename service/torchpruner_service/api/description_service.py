@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from torchpruner_service.api.app_state import AppState
+from torchpruner_service.api.audit_trail import note
 from torchpruner_service.api.catalog import Entry, unknown_model
 from torchpruner_service.api.models_service import manifest_of, remove, view
 from torchpruner_service.api.schemas import Description
@@ -46,6 +47,7 @@ async def change(
                 revision=entry.revision,
             )
         await state.catalog.describe_held(tenant, model, changes)
+    note(changed=sorted(changes))
     return await view(state, tenant, model)
 
 

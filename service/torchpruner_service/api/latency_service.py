@@ -9,14 +9,18 @@ from typing import Any
 
 from torchpruner_service.api.app_state import AppState
 from torchpruner_service.api.artifacts_service import source_request
+from torchpruner_service.api.cut_results import cut_summary
 from torchpruner_service.api.jobs_service import find_job, submit
 from torchpruner_service.api.schemas import Latency
 from torchpruner_service.auth.api_keys import Principal
-from torchpruner_service.identity import content_id, cut_key, short
+from torchpruner_service.identity import short
 from torchpruner_service.observability.logs import current_request_id
 from torchpruner_service.observability.tracing import current_trace
 from torchpruner_service.state.job_record import JobRecord
 from torchpruner_service.storage import layout
+
+AT_ONCE = 32
+"""Questions to the object store at the same time."""
 
 
 async def request_latency(
@@ -32,11 +36,7 @@ async def request_latency(
     ``plan`` is the id of the plan that the result is of.
     """
     request, result = await source_request(state, who.tenant, model, body.result)
-    cut = None
-    if result is not None:
-        keys = ("params_before", "params_after", "flops_before", "flops_after")
-        costs = {key: getattr(result, key) for key in keys}
-        cut = {"fingerprint": content_id("cut", model, cut_key(result)), **costs}
+    cut = None if result is None else cut_summary(model, result)
     record = JobRecord(
         id=f"latency-{model}-{short(secrets.token_bytes(20))}",
         kind="latency",
@@ -68,8 +68,11 @@ async def latency_views(
 ) -> list[dict[str, Any]]:
     """The measurements of ``items`` as ``GET .../latencies`` shows them; what is gone is left out."""
 
+    limit = asyncio.Semaphore(AT_ONCE)
+
     async def one(item: str) -> dict[str, Any] | None:
-        facts = await state.catalog.held(tenant, model, layout.LATENCIES, item)
+        async with limit:
+            facts = await state.catalog.held(tenant, model, layout.LATENCIES, item)
         return None if facts is None else {"id": facts["job"], "model": model, **facts}
 
     found = await asyncio.gather(*(one(item) for item in items))

@@ -12,6 +12,7 @@ import anyio.to_thread
 
 from torchpruner_core.cut_result import TensorSpec
 from torchpruner_service.api.app_state import AppState
+from torchpruner_service.api.audit_trail import note
 from torchpruner_service.api.catalog import Entry, unknown_model
 from torchpruner_service.api.cut_results import fitting_result
 from torchpruner_service.api.graph_cache import CachedGraph
@@ -54,6 +55,7 @@ async def register(
     When this returns, the model survives the loss of Redis and of every process.
     """
     identifier = model_id(blob, inputs)
+    note(blob=blob, size=size, format=form)
     async with _added(state, principal, identifier, root=identifier, blob=blob, name=name):
         if not await state.objects.aexists(layout.manifest(identifier)):
             manifest = {

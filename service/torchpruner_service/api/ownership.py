@@ -10,7 +10,7 @@ from fastapi import Depends
 from torchpruner_service.api.access import Reader, State
 from torchpruner_service.api.jobs_service import find_job
 from torchpruner_service.api.models_service import manifest_of
-from torchpruner_service.api.path_ids import ArtifactId, JobId, ModelId, PlanId
+from torchpruner_service.api.path_ids import ArtifactId, CutId, JobId, ModelId, PlanId
 from torchpruner_service.problems import NotFound
 from torchpruner_service.state.job_record import JobRecord
 from torchpruner_service.storage import layout
@@ -23,6 +23,15 @@ class OwnedPlan:
     id: str
     model: str
     asked: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class OwnedCut:
+    """A saved cut of a tenant: its id, its model, and its ``facts`` (name, note, costs, time)."""
+
+    id: str
+    model: str
+    facts: dict[str, Any]
 
 
 async def own_model(state: State, who: Reader, model: ModelId) -> str:
@@ -78,6 +87,24 @@ def unknown_plan(plan: str) -> NotFound:
     )
 
 
+async def own_cut(state: State, who: Reader, cut: CutId) -> OwnedCut:
+    """A cut that the tenant saved, of a model that it has."""
+    model = cut.split("-")[1]
+    if await state.catalog.owns_model(who.tenant, model):
+        facts = await state.catalog.held(who.tenant, model, layout.CUTS, cut)
+        if facts is not None:
+            return OwnedCut(cut, model, facts)
+    raise unknown_cut(cut)
+
+
+def unknown_cut(cut: str) -> NotFound:
+    return NotFound(
+        f"there is no saved cut {cut}; POST /v1/models/{{model}}/cuts saves one",
+        slug="unknown-cut",
+        cut=cut,
+    )
+
+
 async def artifact_facts(
     state: State, artifact: Annotated[str, Depends(own_artifact)]
 ) -> dict[str, Any] | None:
@@ -89,5 +116,6 @@ async def artifact_facts(
 OwnModel = Annotated[str, Depends(own_model)]
 OwnJob = Annotated[JobRecord, Depends(own_job)]
 OwnPlan = Annotated[OwnedPlan, Depends(own_plan)]
+OwnCut = Annotated[OwnedCut, Depends(own_cut)]
 OwnArtifact = Annotated[str, Depends(own_artifact)]
 ArtifactFacts = Annotated[dict[str, Any] | None, Depends(artifact_facts)]

@@ -32,6 +32,13 @@ def page(
     }
 
 
+def unknown_cursor() -> InvalidRequest:
+    return InvalidRequest(
+        "the cursor is not one that this service gave; start from the first page",
+        slug="invalid-cursor",
+    )
+
+
 def _encode(offset: int) -> str:
     return base64.urlsafe_b64encode(f"o{offset}".encode()).decode().rstrip("=")
 
@@ -45,7 +52,4 @@ def _decode(cursor: str | None) -> int:
             raise ValueError
         return int(text[1:])
     except (ValueError, binascii.Error, UnicodeError) as error:
-        raise InvalidRequest(
-            "the cursor is not one that this service gave; start from the first page",
-            slug="invalid-cursor",
-        ) from error
+        raise unknown_cursor() from error

@@ -14,6 +14,7 @@ _ARTIFACT = re.compile(r"a[a-z2-7]{26}")
 _UPLOAD = re.compile(r"u[a-z2-7]{26}")
 _JOB = re.compile(r"[a-z]{1,10}-[a-z2-7]{27}(-[a-z2-7]{26})?")
 _PLAN = re.compile(r"plan-m[a-z2-7]{26}-[a-z2-7]{26}")
+_CUT = re.compile(r"cut-m[a-z2-7]{26}-[a-z2-7]{26}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -49,6 +50,10 @@ def _plan(plan: Annotated[str, Path(description="The id of a plan")]) -> str:
     return _checked(_PLAN, plan, "plan", "POST /v1/models/{model}/plans makes one")
 
 
+def _cut(cut: Annotated[str, Path(description="The id of a saved cut")]) -> str:
+    return _checked(_CUT, cut, "cut", "POST /v1/models/{model}/cuts saves one")
+
+
 def _digest(digest: Annotated[str, Path(description="sha256 in hex")]) -> str:
     return _checked(_DIGEST, digest.removeprefix("sha256:"), "blob", "upload the file")
 
@@ -58,4 +63,5 @@ ArtifactId = Annotated[str, Depends(_artifact)]
 UploadId = Annotated[str, Depends(_upload)]
 JobId = Annotated[str, Depends(_job)]
 PlanId = Annotated[str, Depends(_plan)]
+CutId = Annotated[str, Depends(_cut)]
 Digest = Annotated[str, Depends(_digest)]

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from torchpruner_service.api.schemas import Body, Name, State
+from torchpruner_service.api.schemas import Body, GivenName, Name, State
 
 Amount = Annotated[
     str | int | float,
@@ -103,6 +103,13 @@ class PlanRequest(Body):
         default_factory=list, max_length=32, description="Shares of the cost to plan for as well"
     )
     name: str | None = Field(default=None, max_length=200)
+
+
+class PlanName(Body):
+    """Another name, or `null` for none."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"name": "half"}]})
+    name: GivenName | None
 
 
 class PlanDerive(Body):

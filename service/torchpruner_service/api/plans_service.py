@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from typing import Any
 
@@ -15,9 +16,10 @@ from torchpruner_core.planning.errors import RuleError
 from torchpruner_core.planning.rules import Rules
 from torchpruner_core.planning.scores import Scores
 from torchpruner_service.api.app_state import AppState
+from torchpruner_service.api.audit_trail import note
 from torchpruner_service.api.jobs_service import find_job, submit, tell_ready, waiting_message
 from torchpruner_service.api.models_service import graph_of, manifest_of, weights_source
-from torchpruner_service.api.ownership import OwnedPlan
+from torchpruner_service.api.ownership import OwnedPlan, unknown_plan
 from torchpruner_service.api.plan_schemas import PlanRequest
 from torchpruner_service.api.schemas import Result
 from torchpruner_service.auth.api_keys import Principal
@@ -51,6 +53,7 @@ async def request_plan(
     request = await anyio.to_thread.run_sync(_checked, cached.graph, body)
     identifier = plan_id(who.tenant, model, request)
     await _take_key(state, who.tenant, model, key, identifier)
+    note(budget=request["budget"], importance=request["importance"])
     known = await state.catalog.held(who.tenant, model, layout.PLANS, identifier)
     if known is None:
         held = await state.catalog.held_items(who.tenant, model, layout.PLANS)
@@ -60,6 +63,7 @@ async def request_plan(
                 slug="too-many-plans",
                 limit=MOST_PLANS,
             )
+        await state.quotas.check_bytes(who, len(json.dumps(request)))
     work = await _work(state, who.tenant, manifest, request)
     asked = known or {"request": request, "name": body.name, "created_at": time.time()}
     if known is None or body.name not in (None, known["name"]):
@@ -236,10 +240,22 @@ async def plans_of(state: AppState, tenant: str, model: str) -> list[OwnedPlan]:
     return sorted(found, key=lambda plan: -float(plan.asked["created_at"]))
 
 
+async def name_plan(state: AppState, tenant: str, plan: OwnedPlan, name: str | None) -> OwnedPlan:
+    """Give a plan another name. Raises ``NotFound`` where it was removed meanwhile."""
+    async with state.catalog.changing(tenant, plan.model):
+        asked = await state.catalog.held(tenant, plan.model, layout.PLANS, plan.id)
+        if asked is None:
+            raise unknown_plan(plan.id)
+        asked["name"] = name
+        await state.catalog.hold(tenant, plan.model, layout.PLANS, asked, plan.id)
+    return OwnedPlan(plan.id, plan.model, asked)
+
+
 async def remove_plan(state: AppState, tenant: str, plan: OwnedPlan) -> None:
     """Take a plan from its tenant, and end the job that makes it."""
     record = await find_job(state, plan.id)
     if record is not None and not record.ended:
         await anyio.to_thread.run_sync(state.board.leave, record, tenant)
-    for kind in (layout.PLANNED, layout.PLANS):
-        await state.catalog.drop(tenant, plan.model, kind, plan.id)
+    async with state.catalog.changing(tenant, plan.model):
+        for kind in (layout.PLANNED, layout.PLANS):
+            await state.catalog.drop(tenant, plan.model, kind, plan.id)

@@ -1,7 +1,8 @@
 """How much a tenant may keep: models, derived ones included, and bytes.
 
 Bytes are those of files that the tenant has proven to hold, of files made for it (as large as what
-they are made from), and of resumable uploads that have begun, by their announced length. Each is
+they are made from), of its plans, saved cuts and measurements, and of resumable uploads that have
+begun, by their announced length. Each is
 checked where it is added, whichever way it came, and once more after it was added, so that requests
 at the same time cannot pass together.
 """
@@ -20,8 +21,8 @@ from torchpruner_service.storage import layout
 from torchpruner_service.storage.objects import Objects
 
 WHAT_TO_DO = (
-    "delete models or artifacts, files that no model uses (GET /v1/blobs) or uploads that have not "
-    "ended (GET /v1/uploads)"
+    "delete models, artifacts, plans or saved cuts, files that no model uses (GET /v1/blobs) or uploads "
+    "that have not ended (GET /v1/uploads)"
 )
 
 
@@ -78,6 +79,9 @@ class Quotas:
         for facts in await self.open_uploads(who.tenant):
             if facts["id"] != upload:
                 used += int(facts["length"])
+        for key, size in await self.objects.akeys_with_sizes(layout.all_holdings(who.tenant)):
+            if key.split("/")[4] in layout.MADE_BY_HAND:
+                used += size
         return limit - used
 
     async def within(self, who: Principal, chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:

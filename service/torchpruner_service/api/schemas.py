@@ -242,6 +242,44 @@ class Description(Body):
     tags: list[Tag] = Field(default_factory=list, max_length=50)
 
 
+class AuditEvent(BaseModel):
+    """Something that a key of the tenant did."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "8239999999999999999-maaaaaaaaaaaaaaaaaaaaaaaaaa-0f3a9c1e",
+                    "at": 1760000000.0,
+                    "action": "model.derive",
+                    "key": "k3j9x0a8d2f1",
+                    "model": "maaaaaaaaaaaaaaaaaaaaaaaaaa",
+                    "subject": "mbbbbbbbbbbbbbbbbbbbbbbbbbb",
+                    "name": "after 10 %",
+                    "details": {"params_before": 25557032, "params_after": 23001328},
+                    "request_id": "5f0c6d9e",
+                }
+            ]
+        }
+    )
+    id: str
+    at: float = Field(description="Unix seconds")
+    action: str = Field(description="Such as `model.upload`, `cut.analyse`, `plan.make`")
+    key: str = Field(description="The id of the API key; `anonymous` where none is asked for")
+    model: str | None
+    subject: str | None = Field(description="The plan, cut, file, job or model made or removed")
+    name: str | None
+    details: dict[str, Any]
+    request_id: str
+
+
+class AuditPage(BaseModel):
+    """One page of the trail. Ask again with ``cursor`` set to ``next`` for what was before."""
+
+    items: list[AuditEvent]
+    next: str | None
+
+
 class Removal(Body):
     """Models to remove, by id."""
 

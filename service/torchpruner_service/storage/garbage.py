@@ -1,4 +1,5 @@
-"""Removes what nobody owns any more: blobs, models, artifacts, forgotten uploads, staged files.
+"""Removes what nobody owns any more: blobs, models, artifacts, what was added to models that are gone,
+forgotten uploads, staged files.
 
 Marked, waited for, looked at again, and only then deleted:
 
@@ -48,10 +49,14 @@ class Owned:
     models: set[str] = field(default_factory=set)
     blobs: set[str] = field(default_factory=set)
     artifacts: set[str] = field(default_factory=set)
+    holders: set[tuple[str, str]] = field(default_factory=set)
+    """Tenants with each model that they have, and the uploaded model that it was derived from."""
 
     def has(self, key: str) -> bool:
         """Whether an object belongs to somebody."""
         parts = key.split("/")
+        if parts[0] == "tenants":
+            return (parts[1], parts[3]) in self.holders
         if parts[0] == "blobs":
             return parts[2].split(".")[0] in self.blobs
         return parts[1] in (self.models if parts[0] == "models" else self.artifacts)
@@ -68,6 +73,7 @@ def collect(objects: Objects, *, upload_ttl: float, grace: float = GRACE_SECONDS
         kind: _discard(objects, f"{kind}/", before, owned)
         for kind in ("blobs", "models", "artifacts")
     }
+    _discard_holdings(objects, before, owned)
     if not patience:
         empty_trash(objects, patience)
     uploads = _expired_uploads(objects, time.time() - upload_ttl)
@@ -78,11 +84,12 @@ def read_owners(objects: Objects) -> Owned:
     """What tenants have, and the files that it is made from."""
     owned, entries = Owned(), []
     for key in objects.keys("tenants/"):
-        kind, item = key.split("/")[2:4]
+        tenant, kind, item = key.split("/")[1:4]
         if kind == "models":
             owned.models.add(item)
+            owned.holders.add((tenant, item))
             entries.append(key)
-        elif kind == "holdings":
+        elif layout.is_holding(key) and key.split("/")[4] == layout.WEIGHTS:
             entries.append(key)
         elif kind == "blobs":
             owned.blobs.add(item)
@@ -90,10 +97,13 @@ def read_owners(objects: Objects) -> Owned:
             owned.artifacts.add(item)
     for key in entries:
         facts = objects.get_json(key) or {}
-        if "blob" not in facts and key.split("/")[2] == "models":
-            # Written by a version whose entries did not name the file.
-            manifest = layout.manifest(key.split("/")[3])
-            facts = objects.get_json(manifest) or _discarded_json(objects, manifest) or {}
+        tenant, kind, item = key.split("/")[1:4]
+        if kind == "models":
+            if "blob" not in facts:
+                # Written by a version whose entries did not name the file.
+                manifest = layout.manifest(item)
+                facts = objects.get_json(manifest) or _discarded_json(objects, manifest) or {}
+            owned.holders.add((tenant, str(facts.get("root") or item)))
         owned.blobs.add(str(facts.get("blob")))
     return owned
 
@@ -145,9 +155,28 @@ def _discard(objects: Objects, prefix: str, before: float, owned: Owned) -> int:
         for key, modified in objects.keys_with_times(prefix)
         if modified < before and not owned.has(key)
     ]
+    return _move(objects, doomed)
+
+
+def _discard_holdings(objects: Objects, before: float, owned: Owned) -> int:
+    """What was added to a model after it had been removed, by somebody who was slow.
+
+    Nobody looks for it in the trash. So owners are read after it was seen: they are written before
+    anything that they hold.
+    """
+    doomed = [
+        key
+        for key, modified in objects.keys_with_times("tenants/")
+        if modified < before and layout.is_holding(key) and not owned.has(key)
+    ]
+    if doomed:
+        owned = read_owners(objects)
+    return _move(objects, [key for key in doomed if not owned.has(key)])
+
+
+def _move(objects: Objects, keys: list[str]) -> int:
     return sum(
-        objects.move(key, layout.discarded(key, time.time(), secrets.token_hex(4)))
-        for key in doomed
+        objects.move(key, layout.discarded(key, time.time(), secrets.token_hex(4))) for key in keys
     )
 
 

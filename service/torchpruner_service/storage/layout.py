@@ -19,8 +19,11 @@ WEIGHTS = "weights"
 PLANS, PLANNED, KEYS_SEEN = "plans", "planned", "idempotency"
 """The kinds of holdings that are a plan's request, its outcome, and the keys that requests came with."""
 
-LATENCIES, CUTS = "latencies", "cuts"
-"""The kinds of holdings that are measurements, and cuts that were given a name."""
+LATENCIES, CUTS, CUT_RESULTS = "latencies", "cuts", "cut-results"
+"""The kinds of holdings that are measurements, and cuts that were given a name with what they remove."""
+
+MADE_BY_HAND = (PLANS, PLANNED, LATENCIES, CUTS, CUT_RESULTS)
+"""The kinds of holdings whose bytes count in a quota."""
 
 
 def blob(digest: str) -> str:
@@ -84,6 +87,17 @@ def holdings(tenant: str, model: str) -> str:
 def holding(tenant: str, model: str, kind: str, item: str = "only") -> str:
     """One thing that this tenant added to this model, such as its weights."""
     return f"{holdings(tenant, model)}{kind}/{item}"
+
+
+def is_holding(key: str) -> bool:
+    """Whether a key is of something that a tenant added to a model."""
+    parts = key.split("/")
+    return len(parts) == 6 and parts[0] == "tenants" and parts[2] == "holdings"
+
+
+def audit(tenant: str) -> str:
+    """The folder of what a tenant's keys did, one object for each event."""
+    return f"tenants/{tenant}/audit/"
 
 
 def pending(job: str) -> str:

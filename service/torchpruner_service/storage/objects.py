@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import heapq
+import itertools
 import json
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -152,6 +154,19 @@ class Objects:
         for meta in self._listed(prefix):
             yield meta["path"], meta["last_modified"].timestamp()
 
+    def first_keys(
+        self, prefix: str, after: str, count: int, wanted: Callable[[str], bool]
+    ) -> list[str]:
+        """The first ``count`` keys under ``prefix``, by name, that come after ``after`` (may be empty)
+        and are ``wanted``. A remote store lists no more than it must."""
+        if self.local_root is not None:
+            return heapq.nsmallest(
+                count, (key for key in self.keys(prefix) if key > after and wanted(key))
+            )
+        listed = self._listed(prefix, after or None)
+        keys = (meta["path"] for meta in listed if wanted(meta["path"]))
+        return list(itertools.islice(keys, count))
+
     def fetch(self, key: str, path: Path) -> None:
         """Copy an object to a local file. Raises ``KeyError`` where there is none."""
         try:
@@ -222,6 +237,14 @@ class Objects:
 
         return await anyio.to_thread.run_sync(listed)
 
+    async def akeys_with_sizes(self, prefix: str) -> list[tuple[str, int]]:
+        """Every key under ``prefix`` with the bytes behind it."""
+
+        def listed() -> list[tuple[str, int]]:
+            return [(meta["path"], int(meta["size"])) for meta in self._listed(prefix)]
+
+        return await anyio.to_thread.run_sync(listed)
+
     async def astream(self, key: str, start: int, end: int) -> AsyncIterator[bytes | memoryview]:
         """Yield bytes ``[start, end)`` of an object in chunks of about a mebibyte."""
         if end <= start:
@@ -252,9 +275,9 @@ class Objects:
         if self.get(PROBE) is None:
             raise Unavailable("the object store forgets what was just written to it")
 
-    def _listed(self, prefix: str) -> Iterator[Any]:
+    def _listed(self, prefix: str, after: str | None = None) -> Iterator[Any]:
         try:
-            for batch in obstore.list(self._store, prefix=prefix):
+            for batch in obstore.list(self._store, prefix=prefix, offset=after):
                 yield from batch
         except (BaseError, OSError) as error:
             raise self._errors.translated(error) from error

@@ -35,6 +35,7 @@ from torchpruner_service.state.job_board import JobBoard
 from torchpruner_service.state.reconciler import INTERVAL, Reconciler
 from torchpruner_service.state.redis_clients import REDIS_ERRORS, retrying_client
 from torchpruner_service.state.worker_kind import own_kind
+from torchpruner_service.storage.audit_log import trim_all
 from torchpruner_service.storage.garbage import collect, sweep_scratch
 from torchpruner_service.storage.objects import Objects
 from torchpruner_service.worker.horse import NURSERY
@@ -206,11 +207,15 @@ class Supervisor:
     def _collect(self) -> None:
         try:
             done = collect(self._board.objects, upload_ttl=self._settings.upload_ttl)
+            settings = self._settings
+            events = trim_all(
+                self._board.objects, most=settings.audit_events, days=settings.audit_days
+            )
             graphs = drop_orphans(self._connection, self._board.keys, self._board.objects)
         except Exception:
             log.exception("collecting garbage failed")
         else:
-            log.info("collected garbage", **asdict(done), cached_graphs=graphs)
+            log.info("collected garbage", **asdict(done), cached_graphs=graphs, events=events)
 
     def _drain(self) -> None:
         """Take no more jobs, let the running one end, leave nothing behind."""

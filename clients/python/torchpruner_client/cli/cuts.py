@@ -11,6 +11,7 @@ import typer
 from torchpruner_client.cli.app import app
 from torchpruner_client.cli.options import (
     AsJson,
+    Cut,
     Granularity,
     Input,
     Key,
@@ -19,10 +20,10 @@ from torchpruner_client.cli.options import (
     RoundTo,
     Url,
     Verify,
+    cut_of,
     parse_index,
     parse_input,
     parse_share,
-    read_result,
 )
 from torchpruner_client.cli.output import connected, err, fail, out, print_json, print_result, size
 from torchpruner_client.local_files import parse_cut, prune_file
@@ -46,6 +47,9 @@ def cut(
         bool, typer.Option(help="Refuse a cut that reaches the model's inputs or outputs")
     ] = False,
     save: Annotated[Path | None, typer.Option(help="Write the result here, for `download`")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Keep the cut on the service under this name")
+    ] = None,
     url: Url = None,
     api_key: Key = None,
     as_json: AsJson = False,
@@ -68,6 +72,14 @@ def cut(
         )
         if save is not None:
             save.write_text(result.to_json())
+        if name is not None:
+            remote.save_cut(
+                name,
+                result,
+                requests=[request],
+                granularity=granularity.value,
+                protect_io=protect_io,
+            )
         if as_json:
             print_json(result.to_dict())
             return
@@ -78,10 +90,7 @@ def cut(
 def download(
     model: Model,
     path: Annotated[Path, typer.Argument(help="Where to put it; .safetensors, .npz or .onnx")],
-    cut: Annotated[
-        Path | None,
-        typer.Option("--cut", help="What `cut --save` or `plan --save` wrote; none for all"),
-    ] = None,
+    cut: Cut = None,
     verify: Verify = False,
     url: Url = None,
     api_key: Key = None,
@@ -92,9 +101,9 @@ def download(
         fail("--verify compares a pruned ONNX model with the original: give --cut, and a path.onnx")
     if path.suffix not in ENDINGS:
         fail(f"{path} does not end in one of {', '.join(ENDINGS)}, which say what to write")
-    result = None if cut is None else read_result(cut)
     with connected(url, api_key) as client:
         remote = client.model(model)
+        result = None if cut is None else cut_of(remote, cut)
         if path.suffix == ".onnx" and verify:
             _download_verified(remote, result, path)
         elif path.suffix == ".onnx":

@@ -16,9 +16,9 @@ from torchpruner_client.cli.options import (
     Key,
     Model,
     Url,
+    cut_of,
     default_name,
     parse_input,
-    read_result,
 )
 from torchpruner_client.cli.output import connected, date, fail, out, print_json, size
 from torchpruner_client.synchronous import RemoteModel
@@ -67,15 +67,23 @@ def upload(
 
 
 @app.command()
-def models(url: Url = None, api_key: Key = None, as_json: AsJson = False) -> None:
+def models(
+    name: Annotated[str | None, typer.Option(help="Only names that hold this")] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option("--tag", help="Only with this tag. Repeatable: all")
+    ] = None,
+    url: Url = None,
+    api_key: Key = None,
+    as_json: AsJson = False,
+) -> None:
     """List the models on the service, newest first."""
     with connected(url, api_key) as client:
-        found = client.models()
+        found = client.models(name=name, tags=tag or [])
         if as_json:
-            keys = ("id", "name", "state", "size", "parent", "created_at")
+            keys = ("id", "name", "state", "size", "parent", "created_at", "tags", "note")
             print_json([{key: getattr(item, key) for key in keys} for item in found])
             return
-        table = Table("id", "name", "state", "size", "added", "derived from")
+        table = Table("id", "name", "state", "size", "added", "derived from", "tags")
         for item in found:
             table.add_row(
                 item.id,
@@ -84,6 +92,7 @@ def models(url: Url = None, api_key: Key = None, as_json: AsJson = False) -> Non
                 "" if item.parent else size(item.size),
                 date(item.created_at),
                 item.parent or "",
+                " ".join(item.tags),
             )
         out.print(table)
 
@@ -183,7 +192,10 @@ def flops(
 def derive(
     model: Model,
     cut: Annotated[
-        Path, typer.Option("--cut", help="A result of `cut --save`, or a plan of `plan --save`")
+        str,
+        typer.Option(
+            "--cut", help="A file of `cut --save` or `plan --save`, or the name of a saved cut"
+        ),
     ],
     name: Annotated[str | None, typer.Option(help="A name to list the new model under")] = None,
     url: Url = None,
@@ -191,9 +203,9 @@ def derive(
     as_json: AsJson = False,
 ) -> None:
     """Make what is left after a cut a model of its own, ready at once."""
-    result = read_result(cut)
     with connected(url, api_key) as client:
-        made = client.model(model).derive(result, name=name)
+        remote = client.model(model)
+        made = remote.derive(cut_of(remote, cut), name=name)
         if as_json:
             print_json(info_of(made))
             return
@@ -215,13 +227,17 @@ def delete(
             names = ", ".join(each.name or each.id for each in found)
             if not typer.confirm(f"Delete {names}?"):
                 fail("nothing was deleted")
-        for each in found:
-            each.delete()
+        results = client.delete_models([each.id for each in found])
+        kept = [each for each in results if not each.removed]
         if as_json:
-            print_json({"deleted": [each.id for each in found]})
-            return
-        for each in found:
-            out.print(f"{each.id}  deleted")
+            gone = [each.id for each in results if each.removed]
+            print_json({"deleted": gone, "kept": {each.id: each.problem for each in kept}})
+        for each in results:
+            if not as_json:
+                said = "deleted" if each.removed else f"kept: {(each.problem or {}).get('detail')}"
+                out.print(f"{each.id}  {said}", soft_wrap=True)
+        if kept:
+            raise typer.Exit(1)
 
 
 def info_of(remote: RemoteModel) -> dict[str, Any]:

@@ -13,7 +13,9 @@ from typing import Annotated
 import typer
 
 from torchpruner_client.cli.output import fail, speaks_json
+from torchpruner_client.errors import NotFoundError
 from torchpruner_client.local_files import parse_value
+from torchpruner_client.synchronous import RemoteModel
 from torchpruner_core.cut_result import CutResult, TensorSpec
 
 
@@ -33,6 +35,12 @@ Verify = Annotated[
     bool,
     typer.Option(
         "--verify", help="Run the pruned ONNX model beside the masked one; refuse a difference"
+    ),
+]
+Cut = Annotated[
+    str | None,
+    typer.Option(
+        "--cut", help="A file of `cut --save` or `plan --save`, or the name of a saved cut"
     ),
 ]
 Model = Annotated[str, typer.Argument(help="A model's id or name")]
@@ -131,6 +139,20 @@ def read_result(path: Path) -> CutResult:
     except (ValueError, TypeError, KeyError) as error:
         fail(
             f"{path} holds no result that `torchpruner cut --save` or `plan --save` wrote: {error}"
+        )
+
+
+def cut_of(remote: RemoteModel, cut: str) -> CutResult:
+    """Return the result in a file, or that of a saved cut or plan of the model. Exits where there is
+    neither."""
+    if Path(cut).exists() or os.sep in cut or cut.endswith(".json"):
+        return read_result(Path(cut))
+    try:
+        return remote.saved_plan(cut).result if cut.startswith("plan-") else remote.saved_cut(cut)
+    except NotFoundError:
+        fail(
+            f"--cut {cut!r} is neither a file nor a saved cut of this model; `torchpruner cuts` lists "
+            "those, and `torchpruner cut --save FILE` writes one"
         )
 
 

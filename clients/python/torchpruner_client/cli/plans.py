@@ -11,13 +11,14 @@ from rich.table import Table
 from torchpruner_client.cli.app import app
 from torchpruner_client.cli.options import (
     AsJson,
+    Cut,
     Importance,
     Key,
     Model,
     Protect,
     RoundTo,
     Url,
-    read_result,
+    cut_of,
 )
 from torchpruner_client.cli.output import connected, fail, out, print_json
 from torchpruner_core.planning.scores import Scores
@@ -99,18 +100,17 @@ def plan(
 @app.command()
 def latency(
     model: Model,
-    cut: Annotated[
-        Path | None, typer.Option("--cut", help="A result or a plan; none for the model alone")
-    ] = None,
+    cut: Cut = None,
     runs: Annotated[int, typer.Option(min=1, max=1000, help="Timed runs")] = 30,
     url: Url = None,
     api_key: Key = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure the forward pass before and after a cut, on the service's device."""
-    result = None if cut is None else read_result(cut)
     with connected(url, api_key) as client:
-        found = client.model(model).latency(result, runs=runs)
+        remote = client.model(model)
+        result = None if cut is None else cut_of(remote, cut)
+        found = remote.latency(result, runs=runs)
         if as_json:
             print_json(
                 {

@@ -15,20 +15,23 @@ from torchpruner_core.cut_result import CutResult
 from torchpruner_service.api import graph_views, schemas
 from torchpruner_service.api.access import Reader, State
 from torchpruner_service.api.answers import json_answer
-from torchpruner_service.api.cut_results import check_answer, requests_of
+from torchpruner_service.api.audit_trail import Recorded
+from torchpruner_service.api.csv_answers import CSV, AsCsv, csv_answer
+from torchpruner_service.api.cut_results import analysed, check_answer
 from torchpruner_service.api.deprecation import deprecated
 from torchpruner_service.api.documented import problems
 from torchpruner_service.api.models_service import graph_of
 from torchpruner_service.api.paging import Cursor, Limit, page
 from torchpruner_service.api.path_ids import ModelId
-from torchpruner_service.observability.metrics import CUT_SECONDS
 
-router = APIRouter(prefix="/v1/models/{model}", tags=["analysis"])
+router = APIRouter(prefix="/v1/models/{model}", tags=["analysis"], route_class=Recorded)
 
 Prefix = Annotated[
     str | None, Query(max_length=1000, description="Only names that start with this")
 ]
 Type = Annotated[str | None, Query(max_length=200, description="Only this type")]
+
+MODULE_COLUMNS = ("name", "type", "parent", "params", "flops", "macs")
 
 SMALL, FEW = 20_000, 4
 """Slices and cuts up to which an answer is made in the event loop: switching threads would cost as
@@ -52,7 +55,7 @@ def _chosen(
 @router.get(
     "/modules",
     response_model=schemas.Page[schemas.ModuleView],
-    responses=problems(409),
+    responses={**CSV, **problems(409)},
     summary="List the modules, parameters and buffers included",
 )
 async def list_modules(
@@ -63,9 +66,13 @@ async def list_modules(
     cursor: Cursor = None,
     prefix: Prefix = None,
     type: Type = None,
+    as_csv: AsCsv = False,
 ) -> Response:
     graph = (await graph_of(state, who.tenant, model)).graph
     chosen = _chosen(graph.modules, prefix, lambda module: type in (None, module.type))
+    if as_csv:
+        rows = map(graph_views.record_view, chosen)
+        return csv_answer(f"{model}-modules", MODULE_COLUMNS, rows)
     return json_answer(page(chosen, limit, cursor, graph_views.record_view))
 
 
@@ -201,11 +208,7 @@ async def cut_analysis(
     graph = (await graph_of(state, who.tenant, model)).graph
 
     def analyse() -> Response:
-        requests = requests_of(graph, body)
-        with CUT_SECONDS.time():
-            result = graph.cut_analysis_many(
-                requests, granularity=body.granularity, protect_io=body.protect_io
-            )
+        result = analysed(graph, body)
         check_answer(result, state.settings.max_answer_bytes)
         answer = {"model": model, **result.to_dict()}
         if flops:

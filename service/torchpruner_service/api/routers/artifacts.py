@@ -16,6 +16,7 @@ from torchpruner_service.api.artifacts_service import (
     remove_artifact,
     request_artifact,
 )
+from torchpruner_service.api.audit_trail import Recorded
 from torchpruner_service.api.documented import problems
 from torchpruner_service.api.downloads import download
 from torchpruner_service.api.following import follow, wait_for
@@ -26,7 +27,7 @@ from torchpruner_service.api.webhook_request import webhook_of
 from torchpruner_service.problems import Conflict
 from torchpruner_service.storage import layout
 
-router = APIRouter(prefix="/v1", tags=["artifacts"])
+router = APIRouter(prefix="/v1", tags=["artifacts"], route_class=Recorded)
 
 Webhook = Annotated[
     str | None, Header(max_length=2000, description="URL to POST to when it is made")

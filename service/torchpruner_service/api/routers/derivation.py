@@ -7,11 +7,12 @@ from fastapi import APIRouter, Response
 from torchpruner_service.api import models_service, schemas
 from torchpruner_service.api.access import Reader, State, Writer
 from torchpruner_service.api.answers import json_answer
+from torchpruner_service.api.audit_trail import Recorded
 from torchpruner_service.api.documented import problems
 from torchpruner_service.api.lineage import lineage_of
 from torchpruner_service.api.path_ids import ModelId
 
-router = APIRouter(prefix="/v1/models", tags=["derivation"])
+router = APIRouter(prefix="/v1/models", tags=["derivation"], route_class=Recorded)
 
 
 @router.post(

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query, Response
 from torchpruner_service.api import schemas
 from torchpruner_service.api.access import Reader, State, Writer
 from torchpruner_service.api.answers import json_answer
+from torchpruner_service.api.audit_trail import Recorded
 from torchpruner_service.api.documented import problems
 from torchpruner_service.api.jobs_service import living_workers, seen_by, waiting_message
 from torchpruner_service.api.jobs_view import SHOWN, job_view
@@ -19,7 +20,7 @@ from torchpruner_service.api.retrying import retried
 from torchpruner_service.state.job_record import JobRecord
 from torchpruner_service.state.redis_clients import REDIS_ERRORS, unavailable
 
-router = APIRouter(prefix="/v1", tags=["jobs"])
+router = APIRouter(prefix="/v1", tags=["jobs"], route_class=Recorded)
 
 
 @router.get(

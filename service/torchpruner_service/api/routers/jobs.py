@@ -11,6 +11,8 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from torchpruner_service.api import schemas
 from torchpruner_service.api.access import Reader, State, Writer
 from torchpruner_service.api.answers import json_answer
+from torchpruner_service.api.audit_trail import Recorded, note
+from torchpruner_service.api.csv_answers import CSV, AsCsv, csv_answer
 from torchpruner_service.api.documented import problems
 from torchpruner_service.api.following import follow, wait_for
 from torchpruner_service.api.jobs_service import find_job
@@ -23,7 +25,19 @@ from torchpruner_service.api.routers.artifacts import Webhook, WebhookSecret
 from torchpruner_service.api.routers.models import Wait
 from torchpruner_service.api.webhook_request import webhook_of
 
-router = APIRouter(prefix="/v1", tags=["jobs"])
+router = APIRouter(prefix="/v1", tags=["jobs"], route_class=Recorded)
+
+
+LATENCY_COLUMNS = (
+    "id", "measured_at", "device", "provider", "runtime", "threads", "runs", "warm_up",
+    *(
+        f"models.{which}.{figure}"
+        for which in ("original", "pruned")
+        for figure in ("median_ms", "p10_ms", "p90_ms", "p95_ms", "min_ms", "mad_ms")
+    ),
+    "speedup", "load.before", "load.after", "load.cpus", "cut.fingerprint", "cut.params_after",
+    "cut.flops_after", "plan", "degraded",
+)  # fmt: skip
 
 
 @router.post(
@@ -56,15 +70,23 @@ async def measure_latency(
 @router.get(
     "/models/{model}/latencies",
     response_model=schemas.Page[schemas.LatencyView],
-    responses=problems(),
+    responses={**CSV, **problems()},
     summary="List what was measured of a model, newest first",
 )
 async def list_latencies(
-    state: State, who: Reader, model: OwnModel, limit: Limit = 50, cursor: Cursor = None
+    state: State,
+    who: Reader,
+    model: OwnModel,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    as_csv: AsCsv = False,
 ) -> Response:
     """Median and spread, the device, the runtime, how busy the machine was, and which cut or plan was
     measured. The newest thousand are kept."""
     items = await latency_items(state, who.tenant, model)
+    if as_csv:
+        views = await latency_views(state, who.tenant, model, items)
+        return csv_answer(f"{model}-latencies", LATENCY_COLUMNS, views)
     shown = page(items, limit, cursor, lambda item: item)
     views = await latency_views(state, who.tenant, model, shown["items"])
     return json_answer({**shown, "items": views})
@@ -105,6 +127,7 @@ async def job_events(state: State, who: Reader, record: OwnJob) -> AsyncIterator
 async def cancel_job(state: State, who: Writer, record: OwnJob) -> Response:
     """A job that has ended stays as it is. A build that another tenant waits for goes on for that
     tenant."""
+    note(model=record.model)
     if not record.ended:
         await anyio.to_thread.run_sync(state.board.leave, record, who.tenant)
     return Response(status_code=204)

@@ -11,6 +11,8 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from torchpruner_service.api import description_service, models_service, schemas
 from torchpruner_service.api.access import Reader, State, Writer
 from torchpruner_service.api.answers import json_answer
+from torchpruner_service.api.audit_trail import Recorded
+from torchpruner_service.api.csv_answers import CSV, AsCsv, csv_answer
 from torchpruner_service.api.documented import problems
 from torchpruner_service.api.following import follow, wait_for
 from torchpruner_service.api.model_list import list_views
@@ -20,7 +22,13 @@ from torchpruner_service.api.path_ids import ModelId
 from torchpruner_service.api.receiving import UPLOAD_BODY, receive_model
 from torchpruner_service.api.webhook_request import webhook_of
 
-router = APIRouter(prefix="/v1/models", tags=["models"])
+router = APIRouter(prefix="/v1/models", tags=["models"], route_class=Recorded)
+
+MODEL_COLUMNS = (
+    "id", "name", "state", "format", "size", "weightless", "has_weights", "counts.params",
+    "counts.flops", "counts.operators", "counts.modules", "counts.groups", "parent", "tags", "note",
+    "created_at",
+)  # fmt: skip
 
 Wait = Annotated[
     float, Query(ge=0, le=60, description="Seconds to wait for the job to end before answering")
@@ -92,7 +100,7 @@ async def create_model(
 @router.get(
     "",
     response_model=schemas.Page[schemas.ModelView],
-    responses=problems(),
+    responses={**CSV, **problems()},
     summary="List the models of this tenant, newest first",
 )
 async def list_models(
@@ -106,9 +114,13 @@ async def list_models(
     tag: Annotated[
         list[str] | None, Query(max_length=50, description="Only with this tag. Repeatable: all")
     ] = None,
+    as_csv: AsCsv = False,
 ) -> Response:
     entries = await state.catalog.models(who.tenant)
     chosen = description_service.matching(entries, name, tag or [])
+    if as_csv:
+        views = await list_views(state, who.tenant, chosen)
+        return csv_answer("models", MODEL_COLUMNS, views)
     shown = page(chosen, limit, cursor, lambda entry: entry)
     return json_answer({**shown, "items": await list_views(state, who.tenant, shown["items"])})
 

@@ -12,6 +12,7 @@ from torchpruner_service.api import models_service, schemas
 from torchpruner_service.api.access import Reader, State, Writer
 from torchpruner_service.api.answers import json_answer
 from torchpruner_service.api.artifacts_service import request_artifact
+from torchpruner_service.api.audit_trail import Recorded
 from torchpruner_service.api.documented import problems
 from torchpruner_service.api.following import follow, wait_for
 from torchpruner_service.api.jobs_service import find_job
@@ -23,12 +24,14 @@ from torchpruner_service.api.path_ids import ModelId
 from torchpruner_service.api.plan_schemas import (
     PlanDerive,
     PlanLatency,
+    PlanName,
     PlanRequest,
     PlanView,
     PlanWeights,
 )
 from torchpruner_service.api.plans_service import (
     cut_of,
+    name_plan,
     plan_view,
     plans_of,
     remove_plan,
@@ -40,7 +43,7 @@ from torchpruner_service.api.routers.models import Wait
 from torchpruner_service.api.webhook_request import webhook_of
 from torchpruner_service.problems import Conflict
 
-router = APIRouter(prefix="/v1", tags=["plans"])
+router = APIRouter(prefix="/v1", tags=["plans"], route_class=Recorded)
 
 IdempotencyKey = Annotated[
     str | None,
@@ -131,6 +134,17 @@ async def plan_events(state: State, who: Reader, plan: OwnPlan) -> AsyncIterator
     async for record in follow(state, plan.id, who.tenant):
         ended = record["ended_at"] is not None
         yield ServerSentEvent(data=record, event="end" if ended else "progress")
+
+
+@router.patch(
+    "/plans/{plan}",
+    response_model=PlanView,
+    responses=problems(413),
+    summary="Give a plan another name",
+)
+async def rename_plan(state: State, who: Writer, plan: OwnPlan, body: PlanName) -> Response:
+    named = await name_plan(state, who.tenant, plan, body.name)
+    return json_answer(await plan_view(state, who.tenant, named, whole=False))
 
 
 @router.delete(

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Header, Request, Response
 from torchpruner_service.api import schemas
 from torchpruner_service.api.access import Reader, State, Writer
 from torchpruner_service.api.answers import json_answer
+from torchpruner_service.api.audit_trail import Recorded
 from torchpruner_service.api.documented import problems
 from torchpruner_service.api.paging import Cursor, Limit, page
 from torchpruner_service.api.path_ids import Digest, UploadId
@@ -21,7 +22,7 @@ from torchpruner_service.api.uploads import (
 )
 from torchpruner_service.problems import Conflict, NotFound, TooLarge
 
-router = APIRouter(prefix="/v1", tags=["uploads"])
+router = APIRouter(prefix="/v1", tags=["uploads"], route_class=Recorded)
 
 _PART = {
     "requestBody": {

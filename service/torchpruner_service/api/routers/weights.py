@@ -9,12 +9,13 @@ from fastapi import APIRouter, Header, Request, Response
 from torchpruner_service.api import schemas
 from torchpruner_service.api.access import State, Writer
 from torchpruner_service.api.answers import json_answer
+from torchpruner_service.api.audit_trail import Recorded
 from torchpruner_service.api.documented import problems
 from torchpruner_service.api.jobs_view import job_view
 from torchpruner_service.api.path_ids import ModelId
 from torchpruner_service.api.weights_service import attach_weights
 
-router = APIRouter(prefix="/v1/models", tags=["models"])
+router = APIRouter(prefix="/v1/models", tags=["models"], route_class=Recorded)
 
 
 @router.post(
