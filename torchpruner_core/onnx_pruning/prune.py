@@ -22,6 +22,7 @@ from torchpruner_core.onnx_pruning.counts import counts_of_statistics
 from torchpruner_core.onnx_pruning.loading import check_loads
 from torchpruner_core.onnx_pruning.open_sizes import declare_fixed_sizes
 from torchpruner_core.onnx_pruning.rewrite import Mended, new_constants
+from torchpruner_core.onnx_pruning.selected import follow_open_sizes, select_kept
 from torchpruner_core.onnx_pruning.sliced import (
     OpenModel,
     computed_after,
@@ -90,13 +91,24 @@ def _cut_constants(opened: OpenModel) -> None:
         for node in op.out_data
         if node.value_name in opened.cuts or _reads_cut(opened, op)
     ]
+    parts = [
+        node.value_name
+        for op in opened.graph.operators.values()
+        if op.is_constant and op.type in PART_OF_ONE and _is_filled_open(opened, op)
+        for node in op.out_data
+        if node.value_name in opened.cuts and not _reads_cut(opened, op)
+    ]
     separate_equals(opened)
     for node in flatten(opened.model.graph):
         if node.op_type == "Constant" and node.output[0] in {*opened.cuts, *opened.renumbers}:
             computed.append(node.output[0])
-    values = constant_values(opened, list(dict.fromkeys(computed)))
+    names = list(dict.fromkeys(computed))
+    followers = set(names) & follow_open_sizes(opened)
+    values = constant_values(opened, [name for name in names if name not in followers])
     for name, value in values.items():
         _replace_value(opened, name, opened.after(name, value))
+    for name in (*parts, *(name for name in names if name in followers)):
+        select_kept(opened, name)
 
 
 def _is_filled_open(opened: OpenModel, operator: OperatorRecord) -> bool:

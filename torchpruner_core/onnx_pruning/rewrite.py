@@ -277,9 +277,11 @@ def _sizes(position: int) -> Rule:
 
 
 def _squeeze(opened: OpenModel, operator: OperatorNode) -> NewConstants:
-    """Name the axes that were squeezed: an axis cut to one slice must not follow them."""
+    """Name the axes that were squeezed where an axis cut to one slice would follow them."""
     x = operator.in_data[0]
     if x is None or operator.integers(1, "axes") is not None or not _touched(opened, operator):
+        return {}
+    if all(old == 1 or new != 1 for old, new in zip(x.shape, opened.shape_after(x), strict=True)):
         return {}
     axes = np.array([dim for dim, size in enumerate(x.shape) if size == 1], dtype=np.int64)
     return {1 if operator.opset >= 13 else "axes": axes}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import io
 import warnings
 from typing import Any
 
 import numpy as np
 import onnx
+import onnx.parser
 import onnxruntime
 import pytest
 import torch
@@ -16,6 +18,7 @@ from torch import nn
 import torchpruner_core as tp
 from torchpruner_core.cut_result import CutRequest, CutResult, TensorSpec
 from torchpruner_core.errors import ExportError, FixedSizesWarning, InputSpecError
+from torchpruner_core.onnx_pruning import masked_onnx
 
 BATCH = {0: {0: "batch"}}
 BATCH_AND_SEQUENCE = {0: {0: "batch", 1: "sequence"}}
@@ -87,7 +90,7 @@ class Recurrent(nn.Module):
 
 
 class WithSteps(nn.Module):
-    """Counts through the batch and the channels of a layer, which only a stored table can after a cut."""
+    """Counts through the batch and the channels of a layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -97,6 +100,23 @@ class WithSteps(nn.Module):
         y = torch.relu(self.up(x))
         steps = torch.arange(x.shape[0] * 8).view(x.shape[0], 8)
         return self.down(y + steps)
+
+
+class RelativePositions(nn.Module):
+    """Attention with a table of relative positions, as wide as the sentence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Embedding(16, 4)
+        self.qkv, self.out = nn.Linear(8, 48), nn.Linear(16, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        n, length, _ = x.shape
+        q, k, v = self.qkv(x).view(n, length, 3, 4, 4).permute(2, 0, 3, 1, 4)
+        steps = torch.arange(k.shape[2])
+        apart = (steps[:, None] - steps[None]).clamp(-8, 7) + 8
+        scores = q @ k.transpose(-1, -2) / 2 + self.bias(apart).permute(2, 0, 1)
+        return self.out((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
 
 
 def declared(data: bytes) -> list[list[Any]]:
@@ -178,6 +198,82 @@ def test_the_first_state_of_a_pruned_recurrent_network_is_as_large_as_the_batch(
         np.testing.assert_allclose(run(data, x), local(x).detach().numpy(), atol=1e-4)
 
 
+def older_export(model: nn.Module, example: torch.Tensor, axes: dict[int, str]) -> bytes:
+    """Return what the TorchScript exporter writes."""
+    stream: Any = io.BytesIO()
+    torch.onnx.export(
+        model, (example,), stream, dynamo=False, input_names=["x"], dynamic_axes={"x": axes}
+    )
+    data: bytes = stream.getvalue()
+    return data
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM])
+def test_states_of_several_layers_are_parts_of_one_and_follow_the_batch(
+    kind: type[nn.RNNBase], batch: int
+) -> None:
+    class Stacked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = kind(4, 8, 2, batch_first=True, bidirectional=True)
+            self.head = nn.Linear(16, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y: torch.Tensor = self.head(self.rnn(x)[0][:, -1])
+            return y
+
+    torch.manual_seed(0)
+    model, example = Stacked().eval(), torch.randn(batch, 5, 4)
+    data = older_export(model, example, {0: "batch"})
+    result = cut(data, example, "self.head.weight", 3, dim=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FixedSizesWarning)
+        pruned = tp.prune_onnx(data, result)
+    masked = masked_onnx(data, result)
+    for other in (1, 3):
+        x = torch.randn(other, 5, 4)
+        np.testing.assert_allclose(run(pruned, x), run(masked, x), atol=1e-4)
+
+
+def test_a_table_of_relative_positions_is_as_wide_as_the_sentence_after_heads_went() -> None:
+    torch.manual_seed(0)
+    model, example = RelativePositions().eval(), torch.randn(1, 6, 8)
+    data = older_export(model, example, {0: "batch", 1: "sequence"})
+    result = cut(data, example, "self.out.weight", 4, 5, 6, 7)
+    assert not result.touches_outputs
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FixedSizesWarning)
+        pruned = tp.prune_onnx(data, result)
+    masked = masked_onnx(data, result)
+    for other in ((1, 3), (2, 11)):
+        x = torch.randn(*other, 8)
+        np.testing.assert_allclose(run(pruned, x), run(masked, x), atol=1e-4)
+
+
+def test_an_open_size_that_is_one_in_the_analysis_is_squeezed_by_nobody_else() -> None:
+    class Squeezed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down = nn.Linear(4, 8), nn.Linear(8, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y: torch.Tensor = self.down(torch.relu(self.up(x)).unsqueeze(1).squeeze())
+            return y
+
+    torch.manual_seed(0)
+    model, example = Squeezed().eval(), torch.randn(1, 4)
+    data = older_export(model, example, {0: "batch"})
+    result = cut(data, example, "self.up.weight", 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FixedSizesWarning)
+        pruned = tp.prune_onnx(data, result)
+    masked = masked_onnx(data, result)
+    for other in (1, 3):
+        x = torch.randn(other, 4)
+        np.testing.assert_allclose(run(pruned, x), run(masked, x), atol=1e-4)
+
+
 def test_a_tensor_given_twice_has_the_axes_of_each_place() -> None:
     class Products(nn.Module):
         def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -238,15 +334,47 @@ def test_a_file_says_itself_which_sizes_are_open() -> None:
         tp.export_onnx(data, example, dynamic=BATCH)
 
 
-def test_a_model_whose_constants_become_fixed_declares_the_sizes_it_holds_for() -> None:
+def test_a_count_that_reads_the_batch_alone_is_computed_as_before() -> None:
     torch.manual_seed(0)
     model, x = WithSteps().eval(), torch.randn(3, 4)
-    data = tp.export_onnx(model, (x,), dynamic=BATCH)
-    assert declared(data) == [["batch", 4], ["batch", 2]]
+    data = older_export(model, x, {0: "batch"})
     result = cut(data, x, "self.up.weight", 1)
+    pruned = tp.prune_onnx(data, result)
+    assert declared(pruned) == declared(data) == [["batch", 4], ["batch", 2]]
+    with torch.no_grad():
+        model.down.weight[:, 1] = 0
+    for other in (3, 5):
+        x = torch.randn(other, 4)
+        np.testing.assert_allclose(run(pruned, x), model(x).detach().numpy(), atol=1e-4)
+
+
+COUNTED = """
+<ir_version: 8, opset_import: ["" : 17]>
+counted (float[batch,4] x) => (float[batch,2] y)
+<float[8,4] up = {UP}, float[2,8] down = {DOWN}, float zero = {0}, float one = {1}>
+{
+  a = Gemm <transB = 1> (x, up)
+  sizes = Shape (a)
+  entries = ReduceProd <keepdims = 0> (sizes)
+  count = Cast <to = 1> (entries)
+  steps = Range (zero, count, one)
+  table = Reshape (steps, sizes)
+  b = Add (a, table)
+  y = Gemm <transB = 1> (b, down)
+}
+"""
+"""Counts through the batch and the channels that are left: only a stored table does as before."""
+
+
+def test_a_model_whose_constants_become_fixed_declares_the_sizes_it_holds_for() -> None:
+    rng = np.random.default_rng(0)
+    text = COUNTED
+    for name, size in (("UP", 32), ("DOWN", 16)):
+        text = text.replace(name, ", ".join(map(str, rng.standard_normal(size).round(3))))
+    data = onnx.parser.parse_model(text).SerializeToString()
+    x = torch.randn(3, 4)
+    result = cut(data, x, "self.up", 1)
     with pytest.warns(FixedSizesWarning, match="the input sizes of the analysis only"):
         pruned = tp.prune_onnx(data, result)
     assert declared(pruned) == [[3, 4], [3, 2]]
-    with torch.no_grad():
-        model.down.weight[:, 1] = 0
-    np.testing.assert_allclose(run(pruned, x), model(x).detach().numpy(), atol=1e-4)
+    np.testing.assert_allclose(run(pruned, x), run(masked_onnx(data, result), x), atol=1e-4)
