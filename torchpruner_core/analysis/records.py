@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 NodeKind = Literal["parameter", "buffer", "constant", "input", "output", "intermediate"]
 
@@ -63,3 +64,22 @@ class ModuleInfo:
     @property
     def macs(self) -> int:
         return self.flops // 2
+
+
+Record = TypeVar("Record", NodeInfo, OperatorInfo, ModuleInfo)
+
+
+def record_to_dict(record: NodeInfo | OperatorInfo | ModuleInfo) -> dict[str, Any]:
+    """Return the fields of a record as plain values, and MACs where it has FLOPs."""
+    shown = {name: getattr(record, name) for name in record.__dataclass_fields__}
+    return shown if isinstance(record, NodeInfo) else {**shown, "macs": record.macs}
+
+
+def record_from_dict(kind: type[Record], data: Mapping[str, Any]) -> Record:
+    """Return the record that :func:`record_to_dict` or JSON shows; members it does not know fall away."""
+    members: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in data.items()
+        if name in kind.__dataclass_fields__
+    }
+    return kind(**members)

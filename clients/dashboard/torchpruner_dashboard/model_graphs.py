@@ -7,56 +7,12 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from torchpruner_client import AsyncRemoteModel, Group
-from torchpruner_client.records import ModuleRecord
+from torchpruner_core.analysis.records import ModuleInfo, NodeInfo, OperatorInfo, record_from_dict
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """A node of the graph; ``module`` is whose it is."""
-
-    name: str
-    shape: tuple[int, ...]
-    kind: str
-    module: str
-    producer: str | None
-    consumers: tuple[str, ...]
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Tensor:
-        return cls(
-            data["name"],
-            tuple(data["shape"]),
-            data["kind"],
-            data["module"],
-            data.get("producer"),
-            tuple(data["consumers"]),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """An operator of the graph, in the order they run."""
-
-    name: str
-    type: str
-    module: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Operation:
-        return cls(
-            data["name"],
-            data["type"],
-            data["module"],
-            tuple(data["inputs"]),
-            tuple(data["outputs"]),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +30,7 @@ class Axis:
 class ModelOutline:
     """Modules, parameters included, and groups: enough for the model page."""
 
-    modules: Mapping[str, ModuleRecord]
+    modules: Mapping[str, ModuleInfo]
     groups: Sequence[Group]
 
     @cached_property
@@ -124,8 +80,8 @@ class ModelGraph:
     """The outline, and the tensors and operators between which a cut spreads."""
 
     outline: ModelOutline
-    tensors: Mapping[str, Tensor]
-    operations: Mapping[str, Operation]
+    tensors: Mapping[str, NodeInfo]
+    operations: Mapping[str, OperatorInfo]
 
 
 class GraphShelf:
@@ -156,8 +112,8 @@ class GraphShelf:
             )
             held = ModelGraph(
                 outline,
-                {item["name"]: Tensor.from_dict(item) for item in nodes},
-                {item["name"]: Operation.from_dict(item) for item in operators},
+                {item["name"]: record_from_dict(NodeInfo, item) for item in nodes},
+                {item["name"]: record_from_dict(OperatorInfo, item) for item in operators},
             )
             _keep(self._graphs, model.id, held)
         return held

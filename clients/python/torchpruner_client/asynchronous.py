@@ -25,7 +25,6 @@ from torchpruner_client.records import (
     Latency,
     LineageEntry,
     ModelInfo,
-    ModuleRecord,
     PlanRecord,
     Readiness,
     Removed,
@@ -36,6 +35,7 @@ from torchpruner_client.records import (
 )
 from torchpruner_client.retrying import RetryPolicy
 from torchpruner_client.sources import Source, source_of
+from torchpruner_core.analysis.records import ModuleInfo, record_from_dict
 from torchpruner_core.cut_result import CutResult, TensorSpec
 from torchpruner_core.planning.budget import Budget
 from torchpruner_core.planning.plan import Plan
@@ -288,7 +288,7 @@ class AsyncRemoteModel:
         if self._modules is None:
             items = await self._list("modules")
             self._modules = AsyncRemoteModules(
-                self, [ModuleRecord.from_dict(item) for item in items]
+                self, [record_from_dict(ModuleInfo, item) for item in items]
             )
         return self._modules
 
@@ -559,7 +559,7 @@ class AsyncRemoteModel:
 class AsyncRemoteModules(Mapping[str, "AsyncRemoteModule"]):
     """The modules of a remote model, by dotted name from ``self``."""
 
-    def __init__(self, model: AsyncRemoteModel, records: Sequence[ModuleRecord]) -> None:
+    def __init__(self, model: AsyncRemoteModel, records: Sequence[ModuleInfo]) -> None:
         self._modules = {record.name: AsyncRemoteModule(model, record) for record in records}
 
     def __getitem__(self, name: str) -> AsyncRemoteModule:
@@ -575,7 +575,7 @@ class AsyncRemoteModules(Mapping[str, "AsyncRemoteModule"]):
 class AsyncRemoteModule:
     """One module of a remote model; its record's members are its attributes' values."""
 
-    def __init__(self, model: AsyncRemoteModel, record: ModuleRecord) -> None:
+    def __init__(self, model: AsyncRemoteModel, record: ModuleInfo) -> None:
         self._model = model
         self.record = record
 

@@ -70,35 +70,6 @@ class ModelInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class ModuleRecord:
-    """One module, or one parameter or buffer; ``params`` and ``flops`` include everything below."""
-
-    name: str
-    type: str
-    parent: str | None
-    children: tuple[str, ...]
-    parameters: tuple[str, ...]
-    operators: tuple[str, ...]
-    params: int
-    flops: int
-    macs: int
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> ModuleRecord:
-        return cls(
-            data["name"],
-            data["type"],
-            data.get("parent"),
-            tuple(data["children"]),
-            tuple(data["parameters"]),
-            tuple(data["operators"]),
-            int(data["params"]),
-            int(data["flops"]),
-            int(data["macs"]),
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class Group:
     """Axes that are pruned together. ``members`` are ``(node, dim)``; ``step`` slices go at once;
     ``touches`` names the graph's inputs and outputs whose shape would change."""

@@ -24,7 +24,6 @@ from torchpruner_client.records import (
     Latency,
     LineageEntry,
     ModelInfo,
-    ModuleRecord,
     PlanRecord,
     Readiness,
     Removed,
@@ -36,6 +35,7 @@ from torchpruner_client.records import (
 from torchpruner_client.retrying import RetryPolicy
 from torchpruner_client.sources import Source, source_of
 from torchpruner_client.sync_driver import SyncDriver
+from torchpruner_core.analysis.records import ModuleInfo, record_from_dict
 from torchpruner_core.cut_result import CutResult, TensorSpec
 from torchpruner_core.planning.budget import Budget
 from torchpruner_core.planning.plan import Plan
@@ -285,7 +285,9 @@ class RemoteModel:
         """The modules by name, parameters and buffers included, as in the core's graph."""
         if self._modules is None:
             items = self._list("modules")
-            self._modules = RemoteModules(self, [ModuleRecord.from_dict(item) for item in items])
+            self._modules = RemoteModules(
+                self, [record_from_dict(ModuleInfo, item) for item in items]
+            )
         return self._modules
 
     def nodes(self) -> list[dict[str, Any]]:
@@ -553,7 +555,7 @@ class RemoteModel:
 class RemoteModules(Mapping[str, "RemoteModule"]):
     """The modules of a remote model, by dotted name from ``self``."""
 
-    def __init__(self, model: RemoteModel, records: Sequence[ModuleRecord]) -> None:
+    def __init__(self, model: RemoteModel, records: Sequence[ModuleInfo]) -> None:
         self._modules = {record.name: RemoteModule(model, record) for record in records}
 
     def __getitem__(self, name: str) -> RemoteModule:
@@ -569,7 +571,7 @@ class RemoteModules(Mapping[str, "RemoteModule"]):
 class RemoteModule:
     """One module of a remote model; its record's members are its attributes' values."""
 
-    def __init__(self, model: RemoteModel, record: ModuleRecord) -> None:
+    def __init__(self, model: RemoteModel, record: ModuleInfo) -> None:
         self._model = model
         self.record = record
 

@@ -5,14 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torchpruner_core.analysis.groups import Group, slice_cost
-from torchpruner_core.analysis.records import ModuleInfo, NodeInfo, OperatorInfo
 from torchpruner_core.analysis.solved_graph import SolvedGraph
-
-
-def record_view(record: NodeInfo | OperatorInfo | ModuleInfo) -> dict[str, Any]:
-    """A tensor, operator or module: the fields of its record, and MACs where it has FLOPs."""
-    shown = {name: getattr(record, name) for name in record.__dataclass_fields__}
-    return shown if isinstance(record, NodeInfo) else {**shown, "macs": record.macs}
 
 
 def group_view(graph: SolvedGraph, group: Group) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from typing import Literal
 import numpy as np
 
 from torchpruner_client import CutResult
-from torchpruner_dashboard.model_graphs import ModelGraph, Operation
+from torchpruner_core.analysis.records import OperatorInfo
+from torchpruner_dashboard.model_graphs import ModelGraph
 
 Role = Literal["source", "layer", "join", "concat", "split", "view", "norm", "end"]
 
@@ -79,7 +80,7 @@ def _contracted(result: CutResult, graph: ModelGraph) -> Reach:
 
 
 def _box_of(
-    operator: Operation,
+    operator: OperatorInfo,
     result: CutResult,
     graph: ModelGraph,
     cut: set[str],

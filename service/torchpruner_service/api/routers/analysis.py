@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import anyio.to_thread
 from fastapi import APIRouter, Query, Response
 
-from torchpruner_core.analysis.records import ModuleInfo, NodeInfo, OperatorInfo
+from torchpruner_core.analysis.records import Record, record_to_dict
 from torchpruner_core.analysis.solved_graph import SolvedGraph
 from torchpruner_core.cut_result import CutResult
 from torchpruner_service.api import graph_views, schemas
@@ -36,9 +36,6 @@ MODULE_COLUMNS = ("name", "type", "parent", "params", "flops", "macs")
 SMALL, FEW = 20_000, 4
 """Slices and cuts up to which an answer is made in the event loop: switching threads would cost as
 much."""
-
-
-Record = TypeVar("Record", NodeInfo, OperatorInfo, ModuleInfo)
 
 
 def _chosen(
@@ -71,9 +68,9 @@ async def list_modules(
     graph = (await graph_of(state, who.tenant, model)).graph
     chosen = _chosen(graph.modules, prefix, lambda module: type in (None, module.type))
     if as_csv:
-        rows = map(graph_views.record_view, chosen)
+        rows = map(record_to_dict, chosen)
         return csv_answer(f"{model}-modules", MODULE_COLUMNS, rows)
-    return json_answer(page(chosen, limit, cursor, graph_views.record_view))
+    return json_answer(page(chosen, limit, cursor, record_to_dict))
 
 
 @router.get(
@@ -99,7 +96,7 @@ async def list_nodes(
 ) -> Response:
     graph = (await graph_of(state, who.tenant, model)).graph
     chosen = _chosen(graph.nodes, prefix, lambda node: kind in (None, node.kind))
-    return json_answer(page(chosen, limit, cursor, graph_views.record_view))
+    return json_answer(page(chosen, limit, cursor, record_to_dict))
 
 
 @router.get(
@@ -119,7 +116,7 @@ async def list_operators(
 ) -> Response:
     graph = (await graph_of(state, who.tenant, model)).graph
     chosen = _chosen(graph.operators, prefix, lambda operator: type in (None, operator.type))
-    return json_answer(page(chosen, limit, cursor, graph_views.record_view))
+    return json_answer(page(chosen, limit, cursor, record_to_dict))
 
 
 @router.get(
