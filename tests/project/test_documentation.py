@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
+import zlib
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -31,18 +34,52 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)\n```$", page.read_text(), re.DOTALL | re.MULTILINE)
 
 
-def test_mkdocs_builds_strictly(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
     done = subprocess.run(
-        [*(sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"), "--site-dir", tmp_path],
+        [*(sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"), "--site-dir", folder],
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=550,
     )
     assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_mkdocs_builds_strictly_and_fills_in_every_snippet(site: Path) -> None:
     for page in ("index.html", "tutorial/index.html", "reference/core/index.html"):
-        text = (tmp_path / page).read_text()
+        text = (site / page).read_text()
         assert "--8&lt;--" not in text and "--8<--" not in text
+
+
+@pytest.mark.parametrize(
+    "package",
+    [
+        "torchpruner_core",
+        "torchpruner_core.capture",
+        "torchpruner_core.importance",
+        "torchpruner_core.recovery",
+        "torchpruner_client",
+    ],
+)
+def test_the_reference_has_every_public_name(site: Path, package: str) -> None:
+    inventory = zlib.decompress((site / "objects.inv").read_bytes().split(b"\n", 4)[4]).decode()
+    documented = {line.split(" ")[0] for line in inventory.splitlines()}
+    found = importlib.import_module(package)
+    missing = []
+    for name in found.__all__:
+        value = getattr(found, name)
+        if isinstance(value, ModuleType):
+            continue
+        if hasattr(value, "__qualname__"):
+            there = f"{value.__module__}.{value.__qualname__}" in documented
+        else:  # an instance does not know its own name
+            there = f"{type(value).__module__}.{name}" in documented
+        if not there:
+            missing.append(name)
+    assert not missing
 
 
 @pytest.mark.parametrize("page", [README, CHINESE], ids=["english", "chinese"])

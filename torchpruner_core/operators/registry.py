@@ -67,7 +67,10 @@ class OperatorRegister:
 
 
 operator_register = OperatorRegister()
+"""The operators this process knows: a decorator that takes the name of an ONNX operator."""
+
 operator_reg = operator_register
+"""The manual's other name of :data:`operator_register`."""
 
 
 def describes(*names: str) -> Callable[[Family], Family]:

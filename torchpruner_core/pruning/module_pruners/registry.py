@@ -62,3 +62,4 @@ class ModulePrunerRegister:
 
 
 module_pruner_reg = ModulePrunerRegister()
+"""The module pruners this process knows: a decorator that takes the class of module they prune."""
