@@ -53,6 +53,11 @@ def test_a_plan_costs_no_more_than_its_budget_and_is_exact(
     assert all(width["after"] < width["before"] for width in shown["widths"])
     after = [point["costs"]["flops"]["after"] for point in shown["frontier"]]
     assert after == sorted(after, reverse=True) and after[1] == cost["after"]
+    bounds = [
+        [group.get("bound") for group in shown["plan"]["groups"]],
+        shown["frontier"][1]["bounds"],
+    ]
+    assert bounds[0] == bounds[1] and "budget" in bounds[0]
     derived = service.client.post(f"/v1/plans/{shown['id']}/derive", json={"name": "half"}).json()
     assert derived["name"] == "half"
     flops = service.client.get(f"/v1/models/{derived['id']}/flops").json()
@@ -135,6 +140,10 @@ def test_an_importance_is_computed_from_the_weights_here(
             graph, tp.Budget(flops="60%"), tp.importance.magnitude(weights, graph), round_to=2
         )
         assert plan.result == here.result and plan.scores == "magnitude"
+        orders = remote.slice_orders("magnitude")
+        assert orders == {
+            axis: tuple(order.index.tolist()) for order in here.orders() for axis in order.axes
+        }
 
 
 def test_plans_of_the_sdk_are_the_cores_own(service: RunningService, model_id: str) -> None:

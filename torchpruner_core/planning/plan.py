@@ -32,6 +32,7 @@ from torchpruner_core.planning.planner import (
 from torchpruner_core.planning.records import Cost, Explanation, LatencyRound, PlannedGroup
 from torchpruner_core.planning.rules import Rules
 from torchpruner_core.planning.scores import Scores
+from torchpruner_core.planning.slice_order import SliceOrder, slice_orders
 from torchpruner_core.planning.table import as_table
 
 FORMAT = 1
@@ -113,6 +114,17 @@ class Plan:
         budgets = [self.budget.scaled(share) for share in fractions]
         nothing: Progress = lambda stage, done: None  # noqa: E731
         return [make_plan(self.planner, budget, self.graph, nothing) for budget in budgets]
+
+    def orders(self) -> tuple[SliceOrder, ...]:
+        """Return, for each axis that the plan may shorten, its slices in the order in which they go.
+
+        Raises ``PlanError`` for a plan that was read from a file: the scores are not in it.
+        """
+        if self.planner is None:
+            raise PlanError(
+                "this plan was read from a file, which holds no scores; make it again with them"
+            )
+        return slice_orders(self.planner)
 
     def steps(self, count: int) -> list[Step]:
         """Return a schedule of ``count`` budgets that ends exactly on this plan's.

@@ -14,7 +14,7 @@ from torchpruner_client.async_driver import AsyncDriver
 from torchpruner_client.connection_settings import ConnectionSettings
 from torchpruner_client.cut_requests import Indices, found_module, request_of, result_body
 from torchpruner_client.operations import filters
-from torchpruner_client.plan_requests import plan_body, plan_of
+from torchpruner_client.plan_requests import orders_of, plan_body, plan_of
 from torchpruner_client.progress import Progress, showing
 from torchpruner_client.records import (
     AuditEvent,
@@ -466,6 +466,16 @@ class AsyncRemoteModel:
             flow = operations.plan(self.id, body, None, self._source, timeout, shown)
             made = await self._client.run(flow)
         return plan_of(made), [FrontierPoint.from_dict(item) for item in made["frontier"]]
+
+    async def slice_orders(
+        self, importance: str, *, timeout: float | None = None
+    ) -> dict[tuple[str, int], tuple[int, ...]]:
+        """Return, by ``(node, dim)``, the slices of each axis that can be pruned, the least important in
+        front. ``importance`` is one of :meth:`plan`'s; the service computes it from the weights."""
+        body = plan_body({"flops": "100%"}, None, importance, None, {}, order=True)
+        with showing(self._client.progress) as shown:
+            flow = operations.plan(self.id, body, None, self._source, timeout, shown)
+            return orders_of(await self._client.run(flow))
 
     async def plans(self) -> list[PlanRecord]:
         """The plans that were asked for of this model, newest first."""

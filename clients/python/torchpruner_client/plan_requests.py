@@ -19,6 +19,7 @@ def plan_body(
     options: Mapping[str, Any],
     *,
     frontier: Sequence[float] = (),
+    order: bool = False,
     name: str | None = None,
 ) -> dict[str, Any]:
     """Return the body of a plan's request. Raises the planner's errors for what means nothing.
@@ -42,6 +43,8 @@ def plan_body(
         found["importance"] = importance
     if frontier:
         found["frontier"] = [float(each) for each in frontier]
+    if order:
+        found["order"] = True
     if name is not None:
         found["name"] = name
     return found
@@ -50,3 +53,12 @@ def plan_body(
 def plan_of(view: Mapping[str, Any]) -> Plan:
     """Return the plan that the service made."""
     return Plan.from_dict({**view["plan"], "result": view["result"]})
+
+
+def orders_of(view: Mapping[str, Any]) -> dict[tuple[str, int], tuple[int, ...]]:
+    """Return the slices of each axis in the order in which the plan's scores let them go."""
+    return {
+        (str(node), int(dim)): tuple(each["index"])
+        for each in view["order"] or ()
+        for node, dim in each["axes"]
+    }

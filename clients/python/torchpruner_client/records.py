@@ -327,7 +327,8 @@ class PlanRecord:
 class FrontierPoint:
     """What a plan for ``fraction`` of the cost comes to; ``score_kept`` is a share of all scores.
 
-    ``widths`` has the width of each group of the plan, in its order. Where no plan under the rules is so
+    ``widths`` has the width of each group of the plan, in its order, and ``bounds`` what stopped its cut
+    (``"budget"``, ``"max_cut"``, ``"min_keep"``, ``"round_to"``; ``None`` where it was not cut). Where no plan under the rules is so
     cheap, ``problem`` says why and the rest is empty.
     """
 
@@ -336,6 +337,7 @@ class FrontierPoint:
     score_kept: float | None
     widths: tuple[int, ...] = ()
     problem: str | None = None
+    bounds: tuple[str | None, ...] = ()
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> FrontierPoint:
@@ -345,6 +347,7 @@ class FrontierPoint:
             data.get("score_kept"),
             tuple(data.get("widths") or ()),
             data.get("problem"),
+            tuple(data.get("bounds") or ()),
         )
 
 

@@ -102,6 +102,9 @@ class PlanRequest(Body):
     frontier: list[Share] = Field(
         default_factory=list, max_length=32, description="Shares of the cost to plan for as well"
     )
+    order: bool = Field(
+        default=False, description="Also give the slices of each axis in the order in which they go"
+    )
     name: str | None = Field(default=None, max_length=200)
 
 
@@ -143,7 +146,7 @@ class PlanView(Body):
     """A plan and how far it is; once it is ready, what it costs and cuts.
 
     `plan` with `result` put back into it is what `Plan.from_dict` of the Python library reads. Lists leave
-    out `plan`, `result` and `widths`.
+    out `plan`, `result`, `widths` and `order`.
     """
 
     model_config = ConfigDict(
@@ -180,5 +183,8 @@ class PlanView(Body):
     score_kept: float | None = Field(default=None, description="The share of all scores that stays")
     frontier: list[dict[str, Any]] = Field(default_factory=list)
     widths: list[dict[str, Any]] | None = None
+    order: list[dict[str, Any]] | None = Field(
+        default=None, description="`axes` and the `index` of their slices, what goes first in front"
+    )
     result: dict[str, Any] | None = None
     plan: dict[str, Any] | None = None

@@ -104,13 +104,14 @@ def _checked(graph: SolvedGraph, body: PlanRequest) -> dict[str, Any]:
         read = Scores.from_dict(body.scores.model_dump())
         check_scores(graph, read)
         scores = read.to_dict()
-    return {
+    request = {
         "budget": amounts,
         "rules": rules,
         "scores": scores,
         "importance": body.importance,
         "frontier": body.frontier,
     }
+    return request | ({"order": True} if body.order else {})
 
 
 class _Measured:
@@ -183,7 +184,9 @@ async def plan_view(
     if made is not None:
         shown |= {"state": "ready", "stage": "ready", "percent": 100.0}
         shown |= {key: made[key] for key in ("costs", "score_kept", "frontier")}
-        return shown | _parts(made["plan"]) if whole else shown
+        if not whole:
+            return shown
+        return shown | _parts(made["plan"]) | {"order": made.get("order")}
     record = await find_job(state, plan.id)
     if record is None:
         # Redis came back empty, or forgot a job that ended long ago.

@@ -59,13 +59,19 @@ def make(
     )
     out.progress("planning", 90)
     frontier = [_point(made, fraction) for fraction in request["frontier"]]
-    text = json.dumps({"plan": made.to_dict(), "frontier": frontier}, separators=(",", ":"))
+    found = {"plan": made.to_dict(), "frontier": frontier}
+    if request.get("order"):
+        found["order"] = [
+            {"axes": order.axes, "index": order.index.tolist()} for order in made.orders()
+        ]
+    text = json.dumps(found, separators=(",", ":"))
     out.data(text.encode())
     return _costs(made)
 
 
 def _point(plan: Any, fraction: float) -> dict[str, Any]:
-    """What a plan for another share comes to; ``widths`` are in the order of the plan's groups."""
+    """What a plan for another share comes to; ``widths``, and what bounds them, are in the order of the
+    plan's groups."""
     from torchpruner_core.errors import PlanError
 
     try:
@@ -76,6 +82,7 @@ def _point(plan: Any, fraction: float) -> dict[str, Any]:
         "fraction": fraction,
         **_costs(other),
         "widths": [group.after for group in other.groups],
+        "bounds": [group.bound for group in other.groups],
     }
 
 

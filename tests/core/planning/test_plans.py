@@ -65,6 +65,28 @@ def test_a_plan_is_never_above_its_budget_and_exact(residual, scope, share, mult
             assert group.after % multiple == 0 and group.after >= 1
 
 
+@pytest.mark.parametrize(("make", "inputs"), [(Residual, IMAGE), (GroupedQuery, TOKENS)])
+def test_slices_go_in_the_order_that_the_plan_tells(make, inputs):
+    torch.manual_seed(0)
+    graph = graph_of(make().eval(), inputs)
+    plan = tp.plan(graph, tp.Budget(flops="50%"), random_scores(graph))
+
+    orders = {axis: order.index for order in plan.orders() for axis in order.axes}
+
+    assert set(orders) == {axis for g in plan.groups for axis in g.members if g.least < g.before}
+    told = 0
+    for node, axes in plan.result.terminal.items():
+        for dim, gone in enumerate(axes):
+            if gone is not None:
+                told += 1
+                order = orders[node, dim].tolist()
+                assert sorted(order[: len(gone)]) == gone.tolist()
+                assert sorted(order) == list(range(graph.nodes[node].shape[dim]))
+    assert told
+    with pytest.raises(tp.errors.PlanError, match="make it again"):
+        tp.Plan.from_dict(plan.to_dict()).orders()
+
+
 @pytest.mark.parametrize("share", [0.75, 0.5, 0.25])
 def test_a_plan_lands_near_its_budget_where_single_slices_may_go(residual, share):
     _, graph = residual
