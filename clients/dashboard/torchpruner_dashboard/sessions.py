@@ -56,6 +56,12 @@ class Session:
         """Whether the key has a scope; true until the service has been asked."""
         return self.info is None or scope in self.info.scopes
 
+    def following_client(self, progress: Progress) -> AsyncClient:
+        """A client for work that takes long; ``progress`` is told how far it is. Close it."""
+        return AsyncClient(
+            self.url, api_key=self.key or None, timeout=TIMEOUT, retries=PATIENCE, progress=progress
+        )
+
     def blocking_client(self, progress: Progress | None = None) -> Client:
         """A client for a thread: uploads read and hash files, which would stop the event loop."""
         return Client(

@@ -298,7 +298,11 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class PlanRecord:
-    """A plan on the service: its request, how far it is, and what it costs once it is ready."""
+    """A plan on the service: its request, how far it is, and what it costs once it is ready.
+
+    ``scores`` is the name of those that came with the request, ``importance`` that of those which the
+    service computed; ``score_kept`` is a share of all scores.
+    """
 
     id: str
     model: str
@@ -308,6 +312,10 @@ class PlanRecord:
     budget: dict[str, Any]
     costs: dict[str, dict[str, float]]
     problem: dict[str, Any] | None
+    rules: dict[str, Any]
+    importance: str | None
+    scores: str | None
+    score_kept: float | None
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> PlanRecord:
@@ -320,6 +328,10 @@ class PlanRecord:
             dict(data["budget"]),
             dict(data.get("costs") or {}),
             data.get("problem"),
+            dict(data.get("rules") or {}),
+            data.get("importance"),
+            data.get("scores"),
+            data.get("score_kept"),
         )
 
 
@@ -328,8 +340,8 @@ class FrontierPoint:
     """What a plan for ``fraction`` of the cost comes to; ``score_kept`` is a share of all scores.
 
     ``widths`` has the width of each group of the plan, in its order, and ``bounds`` what stopped its cut
-    (``"budget"``, ``"max_cut"``, ``"min_keep"``, ``"round_to"``; ``None`` where it was not cut). Where no plan under the rules is so
-    cheap, ``problem`` says why and the rest is empty.
+    (``"budget"``, ``"max_cut"``, ``"min_keep"``, ``"round_to"``; ``None`` where it was not cut). Where no
+    plan under the rules is so cheap, ``problem`` says why and the rest is empty.
     """
 
     fraction: float

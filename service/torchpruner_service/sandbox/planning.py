@@ -48,7 +48,8 @@ def make(
         )
 
     def progress(stage: str, fraction: float) -> None:
-        out.progress("planning", 15 + 70 * min(1.0, max(0.0, fraction)))
+        named = "measuring" if stage in ("profiling", "measuring") else "planning"
+        out.progress(named, 15 + 70 * min(1.0, max(0.0, fraction)))
 
     made = tp.plan(
         graph,

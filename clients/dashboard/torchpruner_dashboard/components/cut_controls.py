@@ -10,6 +10,7 @@ from nicegui import ui
 
 from torchpruner_client import CutResult
 from torchpruner_dashboard import formatting
+from torchpruner_dashboard.components.hand_slider import HandSlider
 from torchpruner_dashboard.cuts.cut_address import GRANULARITIES, CutAddress
 from torchpruner_dashboard.cuts.index_text import indices_text, parse_indices
 from torchpruner_dashboard.model_graphs import Axis, ModelGraph
@@ -32,12 +33,6 @@ WORDS = {
 
 LONG_NAME = 30
 """Characters that the module's field shows."""
-
-
-class _Slider(ui.slider):
-    """Keeps what the hand does: the server's echo would pull it back to an earlier step."""
-
-    LOOPBACK = False
 
 
 class CutControls:
@@ -106,7 +101,7 @@ class CutControls:
         self._index = start.index
         with ui.column().style("width: 100%; gap: 0"):
             self._chosen = ui.label().classes("tp-small")
-            self._slider = _Slider(min=0, max=1, value=0, on_change=self._slider_changed)
+            self._slider = HandSlider(min=0, max=1, value=0, on_change=self._slider_changed)
             self._slider.props('aria-label="Slices to remove" color=primary').classes("tp-slider")
         self._text = ui.input("Indices", placeholder="0-3, 8", validation=_mistake)
         self._text.props('outlined dense debounce="120"').style("width: 100%")

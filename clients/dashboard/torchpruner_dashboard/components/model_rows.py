@@ -35,6 +35,11 @@ def display_name(info: ModelInfo) -> str:
     return info.name or f"{info.id[:9]}…"
 
 
+def weights_are_here(info: ModelInfo) -> bool:
+    """Whether the service has the model's weights: in its file, or added to it later."""
+    return info.has_weights or not info.weightless
+
+
 def _row(info: ModelInfo, models: Mapping[str, ModelInfo], now: float) -> dict[str, Any]:
     row: dict[str, Any] = {
         "id": info.id,

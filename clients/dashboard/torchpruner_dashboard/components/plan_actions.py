@@ -7,7 +7,7 @@ from nicegui import ui
 from torchpruner_client import AsyncRemoteModel
 from torchpruner_core.planning.plan import Plan
 from torchpruner_dashboard.components.model_rows import display_name
-from torchpruner_dashboard.components.notices import copy, toast_failure
+from torchpruner_dashboard.components.notices import copy, toast, toast_failure
 from torchpruner_dashboard.plans.plan_choice import PlanChoice
 from torchpruner_dashboard.plans.plan_snippets import plan_snippets
 from torchpruner_dashboard.visit import Visit
@@ -41,6 +41,9 @@ class PlanActions:
                     with ui.menu():
                         for form, title in FILES.items():
                             ui.menu_item(title, lambda form=form: self._download(form))
+                keep = ui.button("Keep", icon="bookmark_add", on_click=self._keep)
+                keep.props("outline no-caps dense padding='4px 12px'")
+                keep.tooltip("Keep this plan on the service, to compare it with others")
                 derive = ui.button("Derive a model", icon="account_tree", on_click=self._derive)
                 derive.props("unelevated no-caps dense padding='4px 12px'")
 
@@ -49,11 +52,23 @@ class PlanActions:
         self._choice = choice
 
     async def _plan(self) -> Plan:
-        budget = {self._choice.limit: self._choice.fraction}
-        return await self._model.plan(budget, **self._choice.options)
+        return await self._model.plan(self._choice.budget, **self._choice.options)
+
+    async def _keep(self) -> None:
+        """Give the plan a name on the service: the named ones are kept in sight."""
+        choice = self._choice
+        name = choice.name
+        if "importance" in choice.options:
+            name += f", {choice.importance}"
+        try:
+            await self._model.plan(choice.budget, name=name, **choice.options)
+        except Exception as error:
+            toast_failure(error)
+        else:
+            toast(f"Kept: {name}")
 
     async def _derive(self) -> None:
-        name = f"{display_name(self._model.info)} at {self._choice.percent} %"
+        name = f"{display_name(self._model.info)} at {self._choice.name}"
         try:
             made = await self._model.derive((await self._plan()).result, name=name)
         except Exception as error:
@@ -62,7 +77,8 @@ class PlanActions:
             ui.navigate.to(f"/models/{made.id}")
 
     async def _download(self, form: str) -> None:
-        name = f"{display_name(self._model.info)}-{self._choice.percent}.{form}"
+        percents = "-".join(f"{limit}{percent}" for limit, percent in self._choice.limits)
+        name = f"{display_name(self._model.info)}-{percents}.{form}"
         address, path = self._visit.desk.downloads.place(self._visit.browser, name)
         waiting = ui.notification(f"Making {name}", spinner=True, timeout=None)
         try:

@@ -2,56 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from nicegui import ui
+from nicegui import events, ui
 
 from torchpruner_client import FrontierPoint
 from torchpruner_core.planning.plan import Plan
 from torchpruner_dashboard import formatting
+from torchpruner_dashboard.components.cost_rows import cost_rows
 from torchpruner_dashboard.components.data_table import Column, DataTable, csv_button, search_field
+from torchpruner_dashboard.components.timings import round_notes
 from torchpruner_dashboard.plans.frontier_picture import frontier_picture
-from torchpruner_dashboard.plans.plan_choice import LIMITS, PlanChoice
+from torchpruner_dashboard.plans.plan_choice import PlanChoice
+from torchpruner_dashboard.plans.plan_sight import PlanSight
 
 COLUMNS = (
     Column("module", "Module", "name"),
     Column("width", "Width that is left", "measure"),
-    Column("before", "Before", "number"),
+    Column("gone", "Goes", "number"),
     Column("bound", "Why", "text"),
 )
-TEXTS = {
-    "flops": formatting.flops,
-    "macs": formatting.count,
-    "params": formatting.count,
-    "bytes": formatting.size,
-    "memory": formatting.size,
-}
-BOUNDS = {
-    "budget": "cut as far as the budget asks",
-    "max_cut": "as much as may go of one group",
-    "min_keep": "the least that must stay",
-    "round_to": "the next multiple would be too narrow",
-}
+
+_PICK = """(event) => {
+  const point = event.target.closest('[data-percent]');
+  if (point) emit(Number(point.dataset.percent));
+}"""
 
 
 class PlanOutcome:
-    """Built once; the slider changes only what is in it."""
+    """Built once; the slider changes only what is in it. ``on_pick`` is called with the percent of a
+    point of the frontier that was clicked."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_pick: Callable[[int], Any]) -> None:
         self._plan: Plan | None = None
         self._points: dict[int, FrontierPoint] = {}
         self._content = ui.element("div").classes("tp-stack").props('aria-live="polite"')
         with self._content:
             with ui.element("section").classes("tp-card").props('aria-label="Costs"'):
-                self._title = ui.label().classes("tp-h2")
+                with ui.row().classes("tp-row"):
+                    self._title = ui.label().classes("tp-h2")
+                    self._kept = ui.label().classes("tp-soft")
                 self._problem = ui.label().classes("tp-soft")
-                self._costs = ui.element("div").classes("tp-compare")
+                self._costs = ui.element("div").style("width: 100%")
+                self._notes = ui.column().style("width: 100%; gap: 2px")
                 self.actions = ui.row().classes("tp-row")
-            with ui.element("section").classes("tp-card").props('aria-label="Frontier"'):
-                ui.label("What is kept, for other budgets").classes("tp-h2")
+            beside = ui.element("div").classes("tp-beside")
+            with beside:
+                self._frontier = ui.element("section").classes("tp-card")
+            with self._frontier.props('aria-label="Frontier"'):
+                self._asked = ui.label().classes("tp-h2")
                 # Built from numbers alone.
-                self._picture = ui.html("", sanitize=False)
+                self._picture = ui.html("", sanitize=False).style("width: 100%")
+                self._picture.on("click", lambda event: on_pick(_percent(event)), js_handler=_PICK)
+            with (
+                beside,
+                ui.element("section").classes("tp-card").props('aria-label="What bound the cut"'),
+            ):
+                ui.label("What bound the cut").classes("tp-h2")
+                self._bounds = ui.element("div").style("width: 100%")
             with ui.row().classes("tp-row"):
                 self._counted = ui.label().classes("tp-h2")
                 ui.element("div").classes("tp-grow")
@@ -70,45 +80,71 @@ class PlanOutcome:
         self._content.classes(remove="tp-busy")
         self._content.set_visibility(False)
 
-    def show(self, plan: Plan, points: Sequence[FrontierPoint], choice: PlanChoice) -> None:
-        """Show what the service answered."""
+    def show_frontier(
+        self, plan: Plan, points: Sequence[FrontierPoint], choice: PlanChoice
+    ) -> None:
+        """Show what the service answered for one cost, at all percents."""
         self._plan = plan
         self._points = {round(100 * point.fraction): point for point in points}
-        self._content.classes(remove="tp-busy")
-        self._content.set_visibility(True)
         self.choose(choice)
+
+    def show_plan(self, plan: Plan, choice: PlanChoice) -> None:
+        """Show a plan by itself: several costs are limited, or a latency was measured."""
+        self._plan, self._points = plan, {}
+        self._show(PlanSight.of_plan(plan), choice)
 
     def choose(self, choice: PlanChoice) -> None:
         """Show the chosen point of the frontier that is here already."""
-        plan = self._plan
-        point = self._points.get(choice.percent)
-        if plan is None or point is None:
+        if choice.single is None or self._plan is None:
             return
-        word = LIMITS[choice.limit]
-        self._title.text = f"{choice.percent} % of the {word}"
-        self._problem.text = point.problem or ""
+        point = self._points.get(choice.single[1])
+        if point is not None:
+            self._show(PlanSight.of_point(self._plan, point), choice)
+
+    def _show(self, sight: PlanSight, choice: PlanChoice) -> None:
+        self._content.classes(remove="tp-busy")
+        self._content.set_visibility(True)
+        self._title.text = choice.name
+        kept = sight.score_kept
+        self._kept.text = "" if kept is None else f"keeps {kept:.1%} of the importance"
+        self._problem.text = sight.problem
+        self._problem.set_visibility(bool(sight.problem))
         self._costs.clear()
         with self._costs:
-            for name, cost in point.costs.items():
-                if name in TEXTS and name != "macs":
-                    _cost_row(LIMITS.get(name, name), cost, TEXTS[name])
-        self._picture.content = frontier_picture(
-            list(self._points.values()), choice.limit, choice.fraction
-        )
-        rows = group_rows(plan, point.widths)
+            cost_rows(sight.costs)
+        self._notes.clear()
+        with self._notes:
+            if sight.rounds:
+                round_notes(sight.rounds, sight.costs["latency"]["after"])
+        self._draw_frontier(choice)
+        rows = group_rows(sight)
         cut = sum(row["width"] < row["before"] for row in rows)
         self._counted.text = f"{cut} of {formatting.plural(len(rows), 'group')} are cut"
         self._table.set_rows(rows)
+        self._bounds.clear()
+        with self._bounds:
+            for why, number in Counter(str(row["bound"]) for row in rows).most_common(6):
+                with ui.row().classes("tp-row").style("flex-wrap: nowrap; align-items: baseline"):
+                    ui.label(str(number)).style("min-width: 34px; text-align: right").classes(
+                        "tp-h2"
+                    )
+                    ui.label(why).classes("tp-wrap")
+
+    def _draw_frontier(self, choice: PlanChoice) -> None:
+        self._frontier.set_visibility(bool(self._points) and choice.single is not None)
+        if choice.single is None:
+            return
+        limit, percent = choice.single
+        points = list(self._points.values())
+        scored = any(point.score_kept is not None for point in points)
+        self._asked.text = "What other budgets would keep" if scored else "Other budgets"
+        self._picture.content = frontier_picture(points, limit, percent / 100)
 
 
-def group_rows(plan: Plan, widths: Sequence[int]) -> list[dict[str, Any]]:
-    """One row a group, in the model's order; nothing where the point cannot be reached."""
+def group_rows(sight: PlanSight) -> list[dict[str, Any]]:
+    """One row a group; nothing where the budget cannot be met."""
     rows = []
-    for number, (group, after) in enumerate(zip(plan.groups, widths, strict=False)):
-        if after < group.before:
-            why = BOUNDS.get(group.bound or "budget", group.bound or "")
-        else:
-            why = group.reason or "other groups matter less"
+    for number, (group, after, why) in enumerate(sight.rows()):
         rows.append(
             {
                 "id": number,
@@ -120,18 +156,12 @@ def group_rows(plan: Plan, widths: Sequence[int]) -> list[dict[str, Any]]:
                 "width_text": f"{after} of {group.before}",
                 "width_bar": formatting.share(after, group.before),
                 "before": group.before,
+                "gone": group.before - after,
                 "bound": why,
             }
         )
     return rows
 
 
-def _cost_row(name: str, cost: dict[str, float], text: Any) -> None:
-    ui.label(name).classes("tp-soft")
-    with ui.element("span").classes("tp-track").style("margin: 0; height: 8px"):
-        share = formatting.share(cost["after"], cost["before"])
-        ui.element("i").style(f"height: 8px; width: {share:.2f}%")
-    ui.label(f"{text(cost['before'])} → {text(cost['after'])}").style("text-align: right")
-    ui.label(formatting.change(cost["before"], cost["after"])).classes("tp-down").style(
-        "text-align: right"
-    )
+def _percent(event: events.GenericEventArguments) -> int:
+    return int(event.args if isinstance(event.args, int) else event.args[0])

@@ -19,8 +19,13 @@ def plan_snippets(url: str, model: str, choice: PlanChoice) -> list[Snippet]:
 
 
 def _python(url: str, model: str, choice: PlanChoice) -> str:
-    options = [f'tp.Budget({choice.limit}="{choice.percent}%")']
-    if choice.importance:
+    if choice.measured:  # A Budget in Python wants what to measure on; the service has that.
+        budget = repr(choice.budget).replace("'", '"')
+    else:
+        limits = ", ".join(f'{name}="{amount}"' for name, amount in choice.budget.items())
+        budget = f"tp.Budget({limits})"
+    options = [budget]
+    if "importance" in choice.options:
         options.append(f'importance="{choice.importance}"')
     if choice.round_to > 1:
         options.append(f"round_to={choice.round_to}")
@@ -39,8 +44,8 @@ tp.set_cut(module, plan.result)  # module: your own nn.Module; it is changed in 
 
 def _curl(url: str, model: str, choice: PlanChoice) -> str:
     rules = {"round_to": choice.round_to, "protect": list(choice.protect)}
-    body = {"budget": {choice.limit: f"{choice.percent}%"}, "rules": rules}
-    if choice.importance:
+    body = {"budget": choice.budget, "rules": rules}
+    if "importance" in choice.options:
         body["importance"] = choice.importance
     data = json.dumps(body).replace("'", "'\\''")
     return f"""curl -s '{url}/v1/models/{model}/plans' \\
@@ -51,8 +56,10 @@ def _curl(url: str, model: str, choice: PlanChoice) -> str:
 
 
 def _shell(url: str, model: str, choice: PlanChoice) -> str:
-    words = ["torchpruner", "plan", model, "--url", url, f"--{choice.limit}", f"{choice.percent}%"]
-    if choice.importance:
+    words = ["torchpruner", "plan", model, "--url", url]
+    for name, amount in choice.budget.items():
+        words += [f"--{name}", amount]
+    if "importance" in choice.options:
         words += ["--importance", choice.importance]
     if choice.round_to > 1:
         words += ["--round-to", str(choice.round_to)]
