@@ -1,4 +1,4 @@
-"""Pages of a large tenant and of a large network, and the steps of the cut page's slider.
+"""Pages of a large tenant and of a large network, and the steps of the cut and plan pages' sliders.
 
 A page is *usable* when its first row is there and its search answers; its files are in the
 browser's cache, as they are for anybody who has been there before.
@@ -13,6 +13,7 @@ from typing import Any
 
 from benchmarks.dashboard.live_dashboard import find_browser, live_dashboard, live_page
 from benchmarks.dashboard.networks import deep_network
+from benchmarks.dashboard.plan_steps import plan_step_figures
 from benchmarks.figures import Figure
 from benchmarks.live_service import LiveService, live_service
 
@@ -43,6 +44,7 @@ def _figures(service: LiveService, program: str) -> Iterator[Figure]:
         yield _models_page(page)
         yield _model_page(page, deep)
         yield _slider(page, deep)
+        yield from plan_step_figures(service, page)
 
 
 def _derive_many(service: LiveService, model: str) -> None:

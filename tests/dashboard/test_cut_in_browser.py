@@ -12,6 +12,7 @@ from safetensors import safe_open
 
 from tests.dashboard.running import Visitor
 from torchpruner_client import Client
+from torchpruner_dashboard.cuts.index_text import indices_text
 
 pytestmark = pytest.mark.browser
 
@@ -31,11 +32,15 @@ def test_the_slider_shows_what_else_must_go(visit: Visit, resnet_id: str, client
     for _ in range(3):
         page.keyboard.press("ArrowRight")
     expect(page.get_by_text("Remove 3 of 512")).to_be_visible()
-    result = client.model(resnet_id).cut_analysis(STREAM, [0, 1, 2])
+    expect(page.get_by_text("Least important first: magnitude")).to_be_visible()
+    least = sorted(client.model(resnet_id).slice_orders("magnitude")[STREAM, 0][:3])
+    # What the slider took before the service had judged the slices is taken anew.
+    expect(page.get_by_label("Indices")).to_have_value(indices_text(least), timeout=60_000)
+    result = client.model(resnet_id).cut_analysis(STREAM, least)
     expect(page.get_by_text(f"{len(result.terminal)} parameters in")).to_be_visible()
     row = page.locator("section[aria-label='Affected parameters'] tbody tr").first
     expect(row).to_contain_text("3 of 512")
-    page.wait_for_url(re.compile(r"index=0-2"))
+    page.wait_for_url(lambda url: f"index={indices_text(least).replace(' ', '')}" in url)
 
 
 def test_a_shared_address_shows_the_same_cut(visit: Visit, resnet_id: str) -> None:
@@ -95,6 +100,7 @@ def test_a_vit_tells_of_its_heads(visit: Visit, vit_id: str) -> None:
     page = window.go(cut_address(vit_id, node, "0-31"), ".tp-picture")
     expect(page.locator(".tp-notice").first).to_contain_text("more than you chose must go")
     expect(page.get_by_text("An axis is 12×64 here")).to_be_visible()
+    expect(page.get_by_text("The model's weights are not on the service")).to_be_visible()
     expect(page.locator(".tp-picture")).to_contain_text("heads or groups")
     window.screenshot("cut-vit-dark", whole=True)
     page.get_by_role("button", name="exact only").click()

@@ -36,15 +36,15 @@ def test_a_plan_is_there_at_once_and_follows_the_slider(visit: Visit, resnet_id:
     page.locator(".tp-slider [tabindex='0']").focus()
     page.keyboard.press("ArrowLeft")
     expect(costs(page)).to_contain_text("45 % of the FLOPs")
-    page.wait_for_url(re.compile("percent=45"))
+    page.wait_for_url(re.compile("flops=45"))
     window.screenshot("plan", whole=True)
     narrow = visit(narrow=True, theme="dark")
-    narrow.go(f"/models/{resnet_id}/plan?percent=45", "svg.tp-picture")
+    narrow.go(f"/models/{resnet_id}/plan?flops=45", "svg.tp-picture")
     assert narrow.overflow() == 0
 
 
 def test_rules_change_the_widths_and_say_why(visit: Visit, resnet_id: str) -> None:
-    address = f"/models/{resnet_id}/plan?percent=50&round_to=32&protect=self.layer4.*"
+    address = f"/models/{resnet_id}/plan?flops=50&round_to=32&protect=self.layer4.*"
     page = visit().go(address, "svg.tp-picture")
     page.get_by_label("Search groups").fill("layer4.0.conv1")
     row = page.locator(".tp-table tbody tr").first
@@ -62,7 +62,7 @@ def test_a_plan_that_cannot_be_made_says_why(visit: Visit, resnet_id: str) -> No
 def test_a_plan_is_downloaded_copied_and_derived(
     visit: Visit, resnet_id: str, client: Client
 ) -> None:
-    page = visit().go(f"/models/{resnet_id}/plan?percent=70&round_to=8", "svg.tp-picture")
+    page = visit().go(f"/models/{resnet_id}/plan?flops=70&round_to=8", "svg.tp-picture")
     with page.expect_download() as download:
         page.get_by_role("button", name="Download", exact=True).click()
         page.get_by_text("Plan, JSON").click()
@@ -73,6 +73,6 @@ def test_a_plan_is_downloaded_copied_and_derived(
     page.get_by_role("button", name="Close").click()
     page.get_by_role("button", name="Derive a model").click()
     page.wait_for_url(re.compile(r"/models/m[a-z2-7]{26}$"))
-    expect(page.get_by_role("heading", name="resnet50 at 70 %")).to_be_visible()
+    expect(page.get_by_role("heading", name="resnet50 at 70 % of the FLOPs")).to_be_visible()
     derived = page.url.rpartition("/")[2]
     assert client.model(derived).flops().flops == plan.result.flops_after

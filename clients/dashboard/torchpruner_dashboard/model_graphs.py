@@ -92,6 +92,7 @@ class GraphShelf:
     def __init__(self) -> None:
         self._outlines: OrderedDict[str, ModelOutline] = OrderedDict()
         self._graphs: OrderedDict[str, ModelGraph] = OrderedDict()
+        self._orders: OrderedDict[str, dict[tuple[str, int], tuple[int, ...]]] = OrderedDict()
 
     async def outline(self, model: AsyncRemoteModel) -> ModelOutline:
         """Modules and groups. Raises what the SDK raises."""
@@ -101,6 +102,17 @@ class GraphShelf:
             records = {name: module.record for name, module in modules.items()}
             held = ModelOutline(records, groups)
             _keep(self._outlines, model.id, held)
+        return held
+
+    async def orders(
+        self, model: AsyncRemoteModel, importance: str
+    ) -> dict[tuple[str, int], tuple[int, ...]]:
+        """The slices of each axis, the least important first. Raises what the SDK raises."""
+        key = f"{model.id} {importance}"
+        held = _touch(self._orders, key)
+        if held is None:
+            held = await model.slice_orders(importance)
+            _keep(self._orders, key, held)
         return held
 
     async def graph(self, model: AsyncRemoteModel) -> ModelGraph:

@@ -11,6 +11,7 @@ from nicegui import ui
 from torchpruner_client import CutResult
 from torchpruner_dashboard import formatting
 from torchpruner_dashboard.components.hand_slider import HandSlider
+from torchpruner_dashboard.components.slice_rule import Orders, SliceRule
 from torchpruner_dashboard.cuts.cut_address import GRANULARITIES, CutAddress
 from torchpruner_dashboard.cuts.index_text import indices_text, parse_indices
 from torchpruner_dashboard.model_graphs import Axis, ModelGraph
@@ -44,8 +45,16 @@ class CutControls:
         start: CutAddress,
         on_change: Callable[[CutAddress], Awaitable[None]],
         on_add: Callable[[], Awaitable[None]],
+        judge: Callable[[str], Awaitable[Orders]] | None,
+        why_not: str,
+        *,
+        proposed: bool,
     ) -> None:
+        """``judge`` gives the order of slices by an importance; ``why_not`` says why there is none.
+        ``proposed`` is whether nobody chose the indices of ``start``."""
         self._graph = graph
+        self._judge, self._why_not = judge, why_not
+        self._slid = proposed
         self._on_change = on_change
         self._quiet = False
         self._start = start
@@ -103,6 +112,7 @@ class CutControls:
             self._chosen = ui.label().classes("tp-small")
             self._slider = HandSlider(min=0, max=1, value=0, on_change=self._slider_changed)
             self._slider.props('aria-label="Slices to remove" color=primary').classes("tp-slider")
+        self._rule = SliceRule(self._judge, self._why_not, self._order_changed)
         self._text = ui.input("Indices", placeholder="0-3, 8", validation=_mistake)
         self._text.props('outlined dense debounce="120"').style("width: 100%")
         self._text.on_value_change(self._text_changed)
@@ -164,17 +174,33 @@ class CutControls:
 
     def _axis_chosen(self) -> Awaitable[None]:
         self._fit_slider()
+        self._rule.say(self._axis)
+        if self._slid:
+            count = min(len(self._index), self._axis.width - 1)
+            with self._silence():
+                self._slider.value = count
+            return self._take(count)
         self._set_index(tuple(index for index in self._index if index < self._axis.width))
         return self._tell()
 
     def _slider_changed(self) -> Awaitable[None] | None:
         if self._quiet:
             return None
-        self._index = tuple(range(int(self._slider.value or 0)))
+        self._slid = True
+        return self._take(int(self._slider.value or 0))
+
+    def _take(self, count: int) -> Awaitable[None]:
+        self._index = self._rule.take(self._axis, count)
         with self._silence():
             self._text.value = indices_text(self._index)
         self._say()
         return self._tell()
+
+    async def _order_changed(self) -> None:
+        """What the slider took is taken anew; what somebody typed stays."""
+        self._rule.say(self._axis)
+        if self._slid and self._index != self._rule.take(self._axis, len(self._index)):
+            await self._take(len(self._index))
 
     def _text_changed(self) -> Awaitable[None] | None:
         if self._quiet:
@@ -187,6 +213,7 @@ class CutControls:
             return self._tell()
         if parse_indices(text) == self._index:
             return None
+        self._slid = False
         self._index = parse_indices(text)
         with self._silence():
             self._slider.value = min(len(self._index), self._axis.width - 1)

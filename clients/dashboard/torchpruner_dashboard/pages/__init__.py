@@ -9,6 +9,7 @@ def install_pages(desk: Desk) -> None:
     """Register every page of the dashboard."""
     from torchpruner_dashboard.pages.compare import install as install_compare
     from torchpruner_dashboard.pages.cut import install as install_cut
+    from torchpruner_dashboard.pages.kept import install as install_kept
     from torchpruner_dashboard.pages.login import install as install_login
     from torchpruner_dashboard.pages.lost import install as install_lost
     from torchpruner_dashboard.pages.model import install as install_model
@@ -20,6 +21,7 @@ def install_pages(desk: Desk) -> None:
     install_model(desk)
     install_cut(desk)
     install_plan(desk)
+    install_kept(desk)
     install_compare(desk)
     install_service(desk)
     install_login(desk)

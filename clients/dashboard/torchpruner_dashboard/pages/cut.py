@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Annotated
 
@@ -15,7 +16,7 @@ from torchpruner_dashboard.components.cut_actions import CutActions
 from torchpruner_dashboard.components.cut_controls import CutControls
 from torchpruner_dashboard.components.cut_outcome import CutOutcome
 from torchpruner_dashboard.components.frame import frame
-from torchpruner_dashboard.components.model_rows import display_name
+from torchpruner_dashboard.components.model_rows import display_name, weights_are_here
 from torchpruner_dashboard.components.notices import (
     Early,
     Region,
@@ -24,6 +25,7 @@ from torchpruner_dashboard.components.notices import (
     error_panel,
     promptly,
 )
+from torchpruner_dashboard.components.slice_rule import Orders
 from torchpruner_dashboard.cuts.cut_address import CutAddress
 from torchpruner_dashboard.failures import Failure, failure_of
 from torchpruner_dashboard.latest_question import LatestQuestion
@@ -98,11 +100,19 @@ class CutPage:
             empty_state("Nothing to cut", "No axis of this model can be pruned.", "block")
             return
         self._model, self._graph = model, graph
-        if not self._address.requests and not self._address.node:
+        proposed = not self._address.requests and not self._address.node
+        if proposed:
             self._address = _where_it_pays(graph, self._address)
         with ui.element("div").classes("tp-two"):
             with ui.element("div").classes("tp-stack tp-sticky"):
-                self._controls = CutControls(graph, self._address, self._changed, self._to_basket)
+                self._controls = CutControls(
+                    graph,
+                    self._address,
+                    self._changed,
+                    self._to_basket,
+                    *self._judge(model),
+                    proposed=proposed,
+                )
                 self._basket = Basket(self._address.basket, self._basket_changed)
             with ui.element("div").classes("tp-stack"):
                 self._outcome = CutOutcome(graph)
@@ -110,6 +120,17 @@ class CutPage:
         self._address = self._controls.address(self._address)
         ui.timer(ADDRESS_SECONDS, self._write_address)
         ui.timer(0, self._analyse, once=True)
+
+    def _judge(
+        self, model: AsyncRemoteModel
+    ) -> tuple[Callable[[str], Awaitable[Orders]] | None, str]:
+        """What orders the slices by importance, else why nothing does."""
+        session = self._visit.session
+        if not weights_are_here(model.info):
+            return None, "The model's weights are not on the service, so no slice matters less."
+        if not session.may("write"):
+            return None, "To have slices judged by their weights takes a key that may write."
+        return lambda importance: session.shelf.orders(model, importance), ""
 
     async def _changed(self, address: CutAddress) -> None:
         self._address = address.with_basket(self._address.basket)

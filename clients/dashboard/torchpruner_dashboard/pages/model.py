@@ -83,6 +83,11 @@ class ModelPage:
                     on_click=lambda: ui.navigate.to(cut_url(info.id)),
                 )
                 cut.props("outline no-caps")
+                kept = ui.button(
+                    icon="bookmarks", on_click=lambda: ui.navigate.to(f"/models/{info.id}/kept")
+                )
+                kept.props('flat round dense aria-label="Kept plans and cuts"')
+                kept.tooltip("Kept plans and cuts")
             model_menu(self._visit, shown.model)
         if shown.outline is None:
             build_progress(shown.model, self._region.reload)
