@@ -33,7 +33,7 @@ def test_a_plan_is_there_at_once_and_follows_the_slider(visit: Visit, resnet_id:
     expect(costs(page)).to_contain_text("50 % of the FLOPs")
     expect(costs(page)).to_contain_text("8.18 GFLOPs →")
     expect(page.locator("main")).to_contain_text("groups are cut")
-    page.locator(".tp-slider [tabindex='0']").focus()
+    page.locator(".tp-slider [tabindex='0']").first.focus()
     page.keyboard.press("ArrowLeft")
     expect(costs(page)).to_contain_text("45 % of the FLOPs")
     page.wait_for_url(re.compile("flops=45"))
