@@ -76,3 +76,49 @@ def test_a_plan_is_downloaded_copied_and_derived(
     expect(page.get_by_role("heading", name="resnet50 at 70 % of the FLOPs")).to_be_visible()
     derived = page.url.rpartition("/")[2]
     assert client.model(derived).flops().flops == plan.result.flops_after
+
+
+def test_two_limits_hold_together_and_a_point_of_the_frontier_can_be_picked(
+    visit: Visit, resnet_id: str
+) -> None:
+    page = visit().go(f"/models/{resnet_id}/plan?flops=50", "svg.tp-picture")
+    expect(costs(page)).to_contain_text("of the importance", timeout=60_000)
+    page.locator('.tp-point[data-percent="25"] circle').first.click()
+    expect(costs(page)).to_contain_text("25 % of the FLOPs")
+    page.get_by_role("checkbox", name="Parameters").click()
+    expect(costs(page)).to_contain_text("25 % of the FLOPs, 50 % of the parameters", timeout=60_000)
+    expect(page.get_by_role("region", name="Frontier")).to_be_hidden()
+    page.wait_for_url(re.compile("flops=25&params=50"))
+
+
+def test_a_latency_is_measured_when_asked_for_and_can_be_cancelled(
+    visit: Visit, resnet_id: str, client: Client
+) -> None:
+    page = visit().go(f"/models/{resnet_id}/plan?latency=10", "[aria-label=Measuring]:visible")
+    measuring = page.get_by_role("region", name="Measuring")
+    expect(costs(page)).to_be_hidden()
+    measuring.get_by_role("button", name="Measure and plan").click()
+    expect(measuring.get_by_role("status")).to_contain_text("%")
+    measuring.get_by_role("button", name="Cancel").click()
+    expect(measuring.get_by_role("button", name="Measure and plan")).to_be_visible(timeout=60_000)
+    assert not [p for p in client.model(resnet_id).plans() if p.state in {"queued", "running"}]
+
+
+def test_kept_plans_stand_side_by_side(visit: Visit, resnet_id: str) -> None:
+    page = visit().go(f"/models/{resnet_id}/plan?flops=60&importance=none", "svg.tp-picture")
+    for percent in ("60", "55"):
+        expect(costs(page)).to_contain_text(f"{percent} % of the FLOPs", timeout=60_000)
+        page.get_by_role("button", name="Keep", exact=True).click()
+        expect(page.get_by_text(f"Kept: {percent} % of the FLOPs")).to_be_visible(timeout=60_000)
+        page.locator(".tp-slider [tabindex='0']").first.focus()
+        page.keyboard.press("ArrowLeft")
+    window = visit()
+    page = window.go(f"/models/{resnet_id}/kept", "section[aria-label='Kept plans'] tbody tr")
+    for box in page.locator("section[aria-label='Kept plans'] tbody .q-checkbox").all():
+        box.click()
+    widths = page.get_by_role("region", name="Widths side by side")
+    expect(widths).to_contain_text("60 % of the FLOPs")
+    expect(widths.locator("tbody tr").first).to_contain_text("of 64")
+    window.screenshot("kept-plans", whole=True)
+    page.get_by_role("link", name="60 % of the FLOPs").click()
+    page.wait_for_url(re.compile("plan.flops=60"))

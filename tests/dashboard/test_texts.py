@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import re
 from dataclasses import replace
+from urllib.parse import parse_qsl
 
 import pytest
 from hypothesis import given
@@ -12,19 +13,23 @@ from hypothesis import strategies as st
 
 from torchpruner_client import (
     CutRequest,
-    Latency,
+    CutResult,
     ServiceError,
     ServiceUnreachable,
+    StoredLatency,
     WeightsRequired,
 )
 from torchpruner_core.errors import EmptyAxisError
 from torchpruner_dashboard import formatting, input_shapes, palette
+from torchpruner_dashboard.components import timings
+from torchpruner_dashboard.components.timings import latency_notes
 from torchpruner_dashboard.cuts import index_text
 from torchpruner_dashboard.cuts.cut_address import CutAddress
 from torchpruner_dashboard.cuts.index_text import indices_text, parse_indices
 from torchpruner_dashboard.failures import failure_of, problem_failure
-from torchpruner_dashboard.latencies import MeasuredLatencies
+from torchpruner_dashboard.latencies import of_cut
 from torchpruner_dashboard.pages.login import _is_local
+from torchpruner_dashboard.plans.plan_choice import PlanChoice
 from torchpruner_dashboard.prometheus_text import Metrics
 from torchpruner_dashboard.server import ASSETS
 from torchpruner_dashboard.settings import DashboardSettings
@@ -32,7 +37,7 @@ from torchpruner_dashboard.settings import DashboardSettings
 INDICES = st.sets(st.integers(0, 5000), max_size=60)
 
 
-@pytest.mark.parametrize("module", [formatting, index_text, input_shapes])
+@pytest.mark.parametrize("module", [formatting, index_text, input_shapes, timings])
 def test_examples_in_docstrings_hold(module: object) -> None:
     failed, tried = doctest.testmod(module)  # type: ignore[arg-type]
     assert tried and not failed
@@ -150,19 +155,59 @@ def luminance(colour: str) -> float:
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
-def test_a_measurement_is_of_one_tenant_one_model_and_one_cut() -> None:
-    shelf = MeasuredLatencies()
-    latency = Latency(
-        "CPU", "CPUExecutionProvider", {"median_ms": 2.0}, {"median_ms": 1.0}, 2.0, None
+def stored(params: int, flops: int, pruned: float, load: float = 0.5) -> StoredLatency:
+    timings = {
+        name: {"median_ms": ms, "p10_ms": 0.9 * ms, "p90_ms": 1.1 * ms}
+        for name, ms in (("original", 2.0), ("pruned", pruned))
+    }
+    return StoredLatency.from_dict(
+        {
+            "id": "latency-1",
+            "model": "m1",
+            "measured_at": 1.0,
+            "device": "AMD EPYC",
+            "provider": "CPUExecutionProvider",
+            "runtime": "onnxruntime 1.30",
+            "threads": 1,
+            "load": {"before": load, "after": 0.5, "cpus": 2},
+            "inputs": [],
+            "runs": 30,
+            "warm_up": 5,
+            "models": timings,
+            "speedup": 2.0 / pruned,
+            "cut": {"params_after": params, "flops_after": flops},
+        }
     )
-    chosen = CutAddress("self.a.weight", 0, (1, 2))
-    in_basket = CutAddress("self.a.weight", 1, (), basket=(CutRequest("self.a.weight", 0, (1, 2)),))
-    assert chosen.name == in_basket.name
-    shelf.keep("blue", "m1", latency, chosen.name)
-    assert shelf.of("blue", "m1", in_basket.name) is latency
-    assert shelf.of("blue", "m1", CutAddress("self.a.weight", 0, (1,)).name) is None
-    assert shelf.of("blue", "m1", replace(chosen, protect_io=True).name) is None
-    assert shelf.of("blue", "m1") is shelf.of("green", "m1", chosen.name) is None
+
+
+def test_a_measurement_stands_for_every_cut_of_its_size() -> None:
+    known = [stored(10, 20, 1.0), stored(10, 30, 1.2)]
+    result = CutResult(params_before=20, params_removed=10, flops_before=40, flops_after=30)
+    assert of_cut(known, result) is known[1]
+    assert of_cut(known, replace(result, flops_after=31)) is None
+
+
+def test_a_latency_is_told_with_spread_machine_and_load() -> None:
+    quick = " ".join(latency_notes(stored(10, 20, 1.0)))
+    assert "1 ms (0.90 ms to 1.10 ms)" in quick and "2.00× as fast" in quick
+    assert "AMD EPYC, onnxruntime 1.30, 1 thread; load 0.5 on 2 CPUs" in quick
+    assert "within noise" not in quick and "busy" not in quick
+    same = " ".join(latency_notes(stored(10, 20, 1.9, load=7.0)))
+    assert "within noise of each other" in same and "a busy machine" in same
+    assert "as fast" not in same
+
+
+def test_a_plan_on_the_service_is_the_choice_that_asks_for_it() -> None:
+    choice = PlanChoice((("flops", 50), ("latency", 80)), "magnitude", 8, ("self.fc",))
+    rules = {"round_to": 8, "protect": ["self.fc"]}
+    budget = {"latency": "80%", "flops": 0.5}
+    assert PlanChoice.of_record(budget, "magnitude", rules) == choice
+    assert PlanChoice.of_record({"flops": "2 GFLOPs"}, None, {}) is None
+    assert PlanChoice.of_record({"flops": "50%"}, None, {"scope": "global"}) is None
+    query = dict(parse_qsl(choice.query()))
+    percents = {name: int(query[name]) for name in ("flops", "latency")}
+    again = PlanChoice.of_query(percents, query["importance"], 8, query["protect"])
+    assert again == choice and not choice.single and choice.measured
 
 
 def test_code_to_copy_names_the_address_that_people_use() -> None:

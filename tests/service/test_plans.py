@@ -186,6 +186,9 @@ def test_a_latency_is_measured_for_a_model_without_weights_too(service: RunningS
         plan = remote.plan({"latency": "90%"}, round_to=16)
         cost = plan.costs["latency"]
         assert plan.rounds and cost.after <= cost.limit
+        (record,) = [p for p in remote.plans() if "latency" in p.budget]
+        assert record.measured_on is not None and record.measured_on["threads"] == 1
+        assert record.measured_on["device"] and record.measured_on["load"]["cpus"] >= 1
         judged = remote.plan(tp.Budget(flops="50%"), importance="magnitude")
         assert judged.scores == "magnitude" and remote.refresh().has_weights
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from nicegui import app
 
 from torchpruner_dashboard.downloads import Downloads
-from torchpruner_dashboard.latencies import MeasuredLatencies
 from torchpruner_dashboard.sessions import Session, Sessions
 from torchpruner_dashboard.settings import DashboardSettings
 
@@ -19,7 +18,6 @@ class Desk:
     settings: DashboardSettings
     sessions: Sessions
     downloads: Downloads
-    latencies: MeasuredLatencies = field(default_factory=MeasuredLatencies)
 
     def visit(self) -> Visit:
         """The visit of the page that is being built."""

@@ -301,7 +301,8 @@ class PlanRecord:
     """A plan on the service: its request, how far it is, and what it costs once it is ready.
 
     ``scores`` is the name of those that came with the request, ``importance`` that of those which the
-    service computed; ``score_kept`` is a share of all scores.
+    service computed; ``score_kept`` is a share of all scores. ``measured_on`` has the ``device``, the
+    ``runtime``, ``threads`` and ``load`` of a latency that was measured.
     """
 
     id: str
@@ -316,6 +317,7 @@ class PlanRecord:
     importance: str | None
     scores: str | None
     score_kept: float | None
+    measured_on: dict[str, Any] | None
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> PlanRecord:
@@ -332,6 +334,7 @@ class PlanRecord:
             data.get("importance"),
             data.get("scores"),
             data.get("score_kept"),
+            data.get("measured_on"),
         )
 
 

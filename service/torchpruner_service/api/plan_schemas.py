@@ -182,6 +182,9 @@ class PlanView(Body):
     costs: dict[str, Any] | None = None
     score_kept: float | None = Field(default=None, description="The share of all scores that stays")
     frontier: list[dict[str, Any]] = Field(default_factory=list)
+    measured_on: dict[str, Any] | None = Field(
+        default=None, description="Device, runtime and load, where a latency was measured"
+    )
     widths: list[dict[str, Any]] | None = None
     order: list[dict[str, Any]] | None = Field(
         default=None, description="`axes` and the `index` of their slices, what goes first in front"

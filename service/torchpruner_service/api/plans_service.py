@@ -82,7 +82,9 @@ async def request_plan(
     if await state.catalog.held(who.tenant, model, layout.PLANNED, identifier) is not None:
         await tell_ready(state, record)
     else:
-        await submit(state, record, restart=("cancelled", "ready"))
+        # What was measured is of the moment: asked for again, it is measured again.
+        again = ("failed",) if "latency" in request["budget"] else ()
+        await submit(state, record, restart=("cancelled", "ready", *again))
     return OwnedPlan(identifier, model, asked)
 
 
@@ -184,6 +186,7 @@ async def plan_view(
     if made is not None:
         shown |= {"state": "ready", "stage": "ready", "percent": 100.0}
         shown |= {key: made[key] for key in ("costs", "score_kept", "frontier")}
+        shown["measured_on"] = made.get("measured_on")
         if not whole:
             return shown
         return shown | _parts(made["plan"]) | {"order": made.get("order")}

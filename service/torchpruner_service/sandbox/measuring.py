@@ -46,7 +46,7 @@ def measure(
             times[name].append((time.perf_counter() - start) * 1e3)
         progress(0.2 + 0.8 * (number + 1) / runs)
     result: dict[str, Any] = {
-        "device": _device(used),
+        "device": device_name(used),
         "provider": used,
         "runtime": f"onnxruntime {onnxruntime.__version__}",
         "threads": threads or None,
@@ -62,6 +62,11 @@ def measure(
     return result
 
 
+def has_cuda(providers: Sequence[str]) -> bool:
+    """Whether a GPU may be used, and is there."""
+    return "CUDAExecutionProvider" in providers and Path("/dev/nvidiactl").exists()
+
+
 def _session(
     onnxruntime: Any, data: bytes, providers: Sequence[str], threads: int
 ) -> tuple[Any, str, str | None]:
@@ -71,7 +76,7 @@ def _session(
     available = set(onnxruntime.get_available_providers())
     usable = [name for name in providers if name in available]
     reason = None
-    if "CUDAExecutionProvider" in usable and not Path("/dev/nvidiactl").exists():
+    if "CUDAExecutionProvider" in usable and not has_cuda(usable):
         usable.remove("CUDAExecutionProvider")
         reason = "this worker has no CUDA device; measured on the CPU"
     if "CPUExecutionProvider" not in usable:
@@ -127,7 +132,8 @@ def _summary(values: list[float]) -> dict[str, float]:
     return {name: round(value, 4) for name, value in found.items()}
 
 
-def _device(provider: str) -> str:
+def device_name(provider: str) -> str:
+    """What the processor that ``provider`` runs on is called."""
     if provider == "CUDAExecutionProvider":
         import torch
 

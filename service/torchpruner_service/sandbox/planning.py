@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torchpruner_core.analysis.solved_graph import SolvedGraph
 from torchpruner_core.cut_result import CutResult, TensorSpec
 from torchpruner_service.problems import InvalidUpload
 from torchpruner_service.sandbox.frames import FrameWriter
+from torchpruner_service.sandbox.measuring import device_name, has_cuda
 from torchpruner_service.sandbox.state_cutting import ROOT, cut_tensors
 from torchpruner_service.sandbox.state_reading import StoredTensor, read_state
 
@@ -42,7 +44,8 @@ def make(
         scores = judged(Weights(cut_tensors(state, cuts)), graph)
     runtime = None
     if request["budget"].get("latency") is not None:
-        gpu = "CUDAExecutionProvider" in args["providers"]
+        gpu = has_cuda(args["providers"])
+        load = os.getloadavg()[0]
         runtime = tp.OnnxRuntime(
             device="GPU" if gpu else "CPU", threads=args["threads"], model=onnx_model()
         )
@@ -65,9 +68,26 @@ def make(
         found["order"] = [
             {"axes": order.axes, "index": order.index.tolist()} for order in made.orders()
         ]
+    if runtime is not None:
+        found["measured_on"] = _measured_on(runtime, load)
     text = json.dumps(found, separators=(",", ":"))
     out.data(text.encode())
     return _costs(made)
+
+
+def _measured_on(runtime: Any, load: float) -> dict[str, Any]:
+    """The machine that a latency was measured on, as stored latencies tell it."""
+    import onnxruntime
+
+    provider = "CUDAExecutionProvider" if runtime.device == "GPU" else "CPUExecutionProvider"
+    loads = {"before": round(load, 2), "after": round(os.getloadavg()[0], 2)}
+    return {
+        "device": device_name(provider),
+        "provider": provider,
+        "runtime": f"onnxruntime {onnxruntime.__version__}",
+        "threads": runtime.threads,
+        "load": {**loads, "cpus": os.cpu_count() or 1},
+    }
 
 
 def _point(plan: Any, fraction: float) -> dict[str, Any]:

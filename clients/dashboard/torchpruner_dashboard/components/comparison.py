@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from nicegui import ui
@@ -11,16 +11,22 @@ from nicegui import ui
 from torchpruner_client import AsyncRemoteModel
 from torchpruner_dashboard import formatting, palette
 from torchpruner_dashboard.components.model_rows import display_name
+from torchpruner_dashboard.components.timings import machine, spread
+from torchpruner_dashboard.latencies import Measured
 from torchpruner_dashboard.model_graphs import ModelGraph
 
 
 @dataclass(frozen=True)
 class Side:
-    """One model of a comparison; ``milliseconds`` of a forward pass where that was measured."""
+    """One model of a comparison, and how long a forward pass takes where that was measured."""
 
     model: AsyncRemoteModel
     graph: ModelGraph | None
-    milliseconds: float | None
+    measured: Measured | None
+
+    @property
+    def milliseconds(self) -> float | None:
+        return None if self.measured is None else self.measured[1]["median_ms"]
 
     @property
     def name(self) -> str:
@@ -53,8 +59,24 @@ def comparison_table(sides: Sequence[Side], measure: Measure | None) -> None:
                 if side.milliseconds is not None:
                     before = first.milliseconds or side.milliseconds
                     _line("Latency", side.milliseconds, before, formatting.milliseconds)
+                    _measured_notes(side, first)
                 elif measure is not None:
                     _measure_button(side, measure)
+
+
+def _measured_notes(side: Side, first: Side) -> None:
+    """Spread and machine, and a warning where two figures are not of one kind."""
+    assert side.measured is not None
+    stored, timing = side.measured
+    lines = [f"{spread(timing)}, {formatting.age(stored.measured_at)}", machine(asdict(stored))]
+    if first.measured is not None and side is not first:
+        one, other = first.measured[1], timing
+        if not (other["p90_ms"] < one["p10_ms"] or one["p90_ms"] < other["p10_ms"]):
+            lines.append("Within noise of the first.")
+        if (first.measured[0].device, first.measured[0].runtime) != (stored.device, stored.runtime):
+            lines.append("Measured on another machine than the first: not comparable.")
+    for line in lines:
+        ui.label(line).classes("tp-soft tp-small")
 
 
 def _measure_button(side: Side, measure: Measure) -> None:

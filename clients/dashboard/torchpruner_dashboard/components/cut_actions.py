@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nicegui import ui
 
-from torchpruner_client import AsyncRemoteModel, CutResult, Latency, WeightsRequired
+from torchpruner_client import AsyncRemoteModel, CutResult, StoredLatency, WeightsRequired
 from torchpruner_dashboard.components.cut_outcome import CutOutcome
 from torchpruner_dashboard.components.model_menu import weights_dialog
 from torchpruner_dashboard.components.model_rows import display_name
@@ -12,6 +12,7 @@ from torchpruner_dashboard.components.notices import copy, error_panel, toast_fa
 from torchpruner_dashboard.cuts.cut_address import CutAddress
 from torchpruner_dashboard.cuts.snippets import snippets
 from torchpruner_dashboard.failures import failure_of
+from torchpruner_dashboard.latencies import of_cut
 from torchpruner_dashboard.visit import Visit
 
 FORMATS = {
@@ -36,6 +37,8 @@ class CutActions:
         self._copy = ui.dialog()
         self._copy.on("hide", self._copy.clear)
         self._derive = self._derive_dialog()
+        self._stored: list[StoredLatency] = []
+        ui.timer(0, self._load_latencies, once=True)
         with outcome.actions:
             ui.button("Copy as code", icon="code", on_click=self._open_copy).props(
                 "outline no-caps dense padding='4px 12px'"
@@ -48,9 +51,17 @@ class CutActions:
         self._address, self._result = address, result
         self._outcome.savings.show_latency(self._known_latency(), self._before_is)
 
-    def _known_latency(self) -> Latency | None:
-        tenant = self._visit.session.tenant
-        return self._visit.desk.latencies.of(tenant, self._model.id, self._address.name)
+    async def _load_latencies(self) -> None:
+        """What was measured of this model before, by anybody of the tenant."""
+        try:
+            self._stored = await self._model.latencies()
+        except Exception as error:
+            toast_failure(error)
+        else:
+            self._outcome.savings.show_latency(self._known_latency(), self._before_is)
+
+    def _known_latency(self) -> StoredLatency | None:
+        return None if self._result is None else of_cut(self._stored, self._result)
 
     def _write_buttons(self) -> None:
         with ui.button("Download", icon="download").props("outline no-caps dense") as download:
@@ -112,7 +123,7 @@ class CutActions:
         self._measure.props(add="loading")
         savings.say_latency("measuring …")
         try:
-            latency = await self._model.latency(self._result)
+            await self._model.latency(self._result)
         except Exception as error:
             savings.show_latency(None)
             if isinstance(error, WeightsRequired):
@@ -120,10 +131,8 @@ class CutActions:
             else:
                 toast_failure(error)
         else:
-            tenant = self._visit.session.tenant
-            self._visit.desk.latencies.keep(tenant, self._model.id, latency, address.name)
             if address == self._address:
-                savings.show_latency(latency, self._before_is)
+                await self._load_latencies()
         finally:
             self._measure.props(remove="loading")
 
@@ -150,11 +159,7 @@ class CutActions:
                 button.props(add="loading")
                 try:
                     wanted = str(name.value or "").strip() or None
-                    latency = self._known_latency()
                     made = await self._model.derive(self._result, name=wanted)
-                    if latency is not None:
-                        tenant = self._visit.session.tenant
-                        self._visit.desk.latencies.keep(tenant, made.id, latency)
                 except Exception as error:
                     with problem:
                         error_panel(failure_of(error))

@@ -7,6 +7,7 @@ from typing import Any
 
 from nicegui import ui
 
+from torchpruner_client import PlanRecord
 from torchpruner_core.planning.plan import Plan
 from torchpruner_dashboard import formatting
 from torchpruner_dashboard.components.cost_rows import cost_rows
@@ -14,23 +15,27 @@ from torchpruner_dashboard.components.data_table import Column, DataTable, csv_b
 from torchpruner_dashboard.components.timings import round_notes
 from torchpruner_dashboard.plans.plan_sight import PlanSight
 
-Named = tuple[str, Plan]
+Named = tuple[PlanRecord, Plan]
 
 
 def plan_comparison(plans: Sequence[Named]) -> None:
     """A card a plan, then a row a group with a bar for each plan."""
     with ui.element("section").classes("tp-cards").props('aria-label="Costs side by side"'):
-        for name, plan in plans:
+        for record, plan in plans:
             sight = PlanSight.of_plan(plan)
             with ui.column().classes("tp-card").style("gap: 6px"):
-                ui.label(name).classes("tp-h2 tp-wrap")
+                ui.label(record.name or record.id).classes("tp-h2 tp-wrap")
                 if sight.score_kept is not None:
                     ui.label(f"keeps {sight.score_kept:.1%} of the importance").classes("tp-soft")
                 cost_rows(sight.costs)
                 if sight.rounds:
-                    round_notes(sight.rounds, sight.costs["latency"]["after"])
+                    seconds = sight.costs["latency"]["after"]
+                    round_notes(sight.rounds, seconds, record.measured_on)
     columns = [Column("module", "Module", "name"), Column("before", "Before", "number")]
-    columns += [Column(f"plan{n}", name, "measure") for n, (name, _) in enumerate(plans)]
+    columns += [
+        Column(f"plan{n}", record.name or record.id, "measure")
+        for n, (record, _) in enumerate(plans)
+    ]
     with ui.element("section").classes("tp-stack").props('aria-label="Widths side by side"'):
         with ui.row().classes("tp-row"):
             ui.label("Widths").classes("tp-h2")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from nicegui import ui
 
-from torchpruner_client import AsyncRemoteModel
+from torchpruner_client import AsyncRemoteModel, PlanRecord
 from torchpruner_core.planning.plan import Plan
 from torchpruner_dashboard.components.notices import error_panel, toast_failure
 from torchpruner_dashboard.failures import failure_of
@@ -26,13 +27,13 @@ STAGES = {
 
 
 class PlanMeasuring:
-    """``on_plan`` is awaited with the choice and its plan once that is there."""
+    """``on_plan`` is awaited with the choice, its plan, and what that was measured on."""
 
     def __init__(
         self,
         visit: Visit,
         model: AsyncRemoteModel,
-        on_plan: Callable[[PlanChoice, Plan], Awaitable[None]],
+        on_plan: Callable[[PlanChoice, Plan, Mapping[str, Any] | None], Awaitable[None]],
     ) -> None:
         self._visit = visit
         self._model = model
@@ -84,6 +85,7 @@ class PlanMeasuring:
             async with self._visit.session.following_client(said) as client:
                 model = await client.model(self._model.id)
                 plan = await model.plan(choice.budget, **choice.options)
+                record = await self._record(choice)
         except Exception as error:
             if choice == self._choice and not said.cancelled:
                 with self._problem:
@@ -91,7 +93,7 @@ class PlanMeasuring:
         else:
             if choice == self._choice:
                 self.hide()
-                await self._on_plan(choice, plan)
+                await self._on_plan(choice, plan, record.measured_on if record else None)
         finally:
             del self._running[choice]
             self._start.set_visibility(True)
@@ -100,14 +102,17 @@ class PlanMeasuring:
     async def _is_known(self, choice: PlanChoice) -> bool:
         """Whether the service has this very plan."""
         try:
-            records = await self._model.plans()
+            record = await self._record(choice)
         except Exception:
             return False  # What is wrong is said when somebody asks for it.
-        return any(
-            record.state == "ready"
-            and PlanChoice.of_record(record.budget, record.importance, record.rules) == choice
-            for record in records
-        )
+        return record is not None and record.state == "ready"
+
+    async def _record(self, choice: PlanChoice) -> PlanRecord | None:
+        for record in await self._model.plans():
+            asked = PlanChoice.of_record(record.budget, record.importance, record.rules)
+            if asked == choice:
+                return record
+        return None
 
     async def _stop(self) -> None:
         said = self._running.get(self._choice)
@@ -115,10 +120,9 @@ class PlanMeasuring:
             return
         said.cancelled = True
         try:
-            for record in await self._model.plans():
-                asked = PlanChoice.of_record(record.budget, record.importance, record.rules)
-                if record.state in RUNNING and asked == self._choice:
-                    await self._model.delete_plan(record.id)
+            record = await self._record(self._choice)
+            if record is not None and record.state in RUNNING:
+                await self._model.delete_plan(record.id)
         except Exception as error:
             toast_failure(error)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from nicegui import events, ui
@@ -88,10 +88,12 @@ class PlanOutcome:
         self._points = {round(100 * point.fraction): point for point in points}
         self.choose(choice)
 
-    def show_plan(self, plan: Plan, choice: PlanChoice) -> None:
-        """Show a plan by itself: several costs are limited, or a latency was measured."""
+    def show_plan(
+        self, plan: Plan, choice: PlanChoice, measured_on: Mapping[str, Any] | None = None
+    ) -> None:
+        """Show a plan by itself: several costs are limited, or a latency was measured on a machine."""
         self._plan, self._points = plan, {}
-        self._show(PlanSight.of_plan(plan), choice)
+        self._show(PlanSight.of_plan(plan), choice, measured_on)
 
     def choose(self, choice: PlanChoice) -> None:
         """Show the chosen point of the frontier that is here already."""
@@ -101,7 +103,9 @@ class PlanOutcome:
         if point is not None:
             self._show(PlanSight.of_point(self._plan, point), choice)
 
-    def _show(self, sight: PlanSight, choice: PlanChoice) -> None:
+    def _show(
+        self, sight: PlanSight, choice: PlanChoice, measured_on: Mapping[str, Any] | None = None
+    ) -> None:
         self._content.classes(remove="tp-busy")
         self._content.set_visibility(True)
         self._title.text = choice.name
@@ -115,7 +119,7 @@ class PlanOutcome:
         self._notes.clear()
         with self._notes:
             if sight.rounds:
-                round_notes(sight.rounds, sight.costs["latency"]["after"])
+                round_notes(sight.rounds, sight.costs["latency"]["after"], measured_on)
         self._draw_frontier(choice)
         rows = group_rows(sight)
         cut = sum(row["width"] < row["before"] for row in rows)

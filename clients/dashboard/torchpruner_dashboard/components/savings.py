@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from nicegui import ui
 
-from torchpruner_client import CutResult, Latency
+from torchpruner_client import CutResult, StoredLatency
 from torchpruner_dashboard import formatting
+from torchpruner_dashboard.components.timings import latency_notes
 
 
 class Savings:
@@ -16,7 +17,7 @@ class Savings:
             self._params = _Row("Parameters")
             self._flops = _Row("FLOPs")
             self._latency = _Row("Latency")
-        self._note = ui.label().classes("tp-soft tp-small")
+        self._notes = ui.column().style("width: 100%; gap: 2px")
         self.show_latency(None)
 
     def show(self, result: CutResult) -> None:
@@ -25,18 +26,18 @@ class Savings:
         self._params.show(before, after, formatting.count)
         self._flops.show(result.flops_before, result.flops_after, formatting.flops)
 
-    def show_latency(self, latency: Latency | None, before_is: str = "") -> None:
+    def show_latency(self, latency: StoredLatency | None, before_is: str = "") -> None:
         """Show a measurement, or say that there is none for this cut. ``before_is`` says what the
         first number is of, where that is not plain."""
+        self._notes.clear()
         if latency is None:
             self._latency.say("not measured")
-            self._note.text = ""
             return
         before, after = latency.original["median_ms"], latency.pruned["median_ms"]
         self._latency.show(before, after, formatting.milliseconds)
-        provider = latency.provider.removesuffix("ExecutionProvider")
-        note = f"Median on {latency.device} ({provider}): {latency.speedup:.2f}× as fast."
-        self._note.text = " ".join(filter(None, (note, before_is, latency.degraded)))
+        with self._notes:
+            for line in latency_notes(latency, before_is):
+                ui.label(line).classes("tp-soft tp-small")
 
     def say_latency(self, text: str) -> None:
         self._latency.say(text)

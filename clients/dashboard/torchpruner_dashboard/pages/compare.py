@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 from nicegui import ui
 
-from torchpruner_client import AsyncRemoteModel, Job, ModelInfo
+from torchpruner_client import AsyncRemoteModel, ModelInfo, NotFoundError
 from torchpruner_dashboard.components.comparison import Side, comparison_chart, comparison_table
 from torchpruner_dashboard.components.frame import frame
 from torchpruner_dashboard.components.model_rows import display_name
@@ -18,7 +19,7 @@ from torchpruner_dashboard.components.notices import (
     toast_failure,
 )
 from torchpruner_dashboard.components.width_table import width_table
-from torchpruner_dashboard.latencies import of_uploaded_model
+from torchpruner_dashboard.latencies import of_model
 from torchpruner_dashboard.visit import Desk, Visit
 
 MOST = 6
@@ -55,21 +56,21 @@ class ComparePage:
         session = self._visit.session
         await session.check()
         client = session.client
-        known, jobs, models = await asyncio.gather(
+        known, models = await asyncio.gather(
             client.models(),
-            client.jobs(state="ready", kind="latency"),
             asyncio.gather(*(client.model(name) for name in self._chosen)),
         )
-        sides = await asyncio.gather(*(self._side(model, jobs) for model in models))
+        sides = await asyncio.gather(*(self._side(model) for model in models))
         return known, list(sides)
 
-    async def _side(self, model: AsyncRemoteModel, jobs: list[Job]) -> Side:
+    async def _side(self, model: AsyncRemoteModel) -> Side:
         session = self._visit.session
         graph = await session.shelf.graph(model) if model.info.state == "ready" else None
-        measured = self._visit.desk.latencies.of(session.tenant, model.id)
-        if measured is not None:
-            return Side(model, graph, float(measured.pruned["median_ms"]))
-        return Side(model, graph, None if model.info.parent else of_uploaded_model(model.id, jobs))
+        parent = None
+        if model.info.parent:
+            with suppress(NotFoundError):
+                parent = await session.client.model(model.info.parent)
+        return Side(model, graph, await of_model(model, parent))
 
     def _show(self, found: Found) -> None:
         known, sides = found
@@ -112,9 +113,8 @@ class ComparePage:
     async def _measure(self, side: Side) -> None:
         """Measure one model and show the page again with the number."""
         try:
-            latency = await side.model.latency(None)
+            await side.model.latency(None)
         except Exception as error:
             toast_failure(error)
             return
-        self._visit.desk.latencies.keep(self._visit.session.tenant, side.model.id, latency)
         await self._region.reload()

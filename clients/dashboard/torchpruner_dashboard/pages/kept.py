@@ -74,7 +74,8 @@ class KeptPage:
         self._chosen = chosen
         query = f"?plans={','.join(chosen)}" if chosen else ""
         ui.navigate.history.replace(f"/models/{self._id}/kept{query}")
-        names = {record.id: record.name or record.id for record in self._kept.plans}
+        records = {record.id: record for record in self._kept.plans}
+        chosen = [each for each in chosen if each in records]
         if len(chosen) < 2:
             self._beside.clear()
             return
@@ -88,9 +89,4 @@ class KeptPage:
         if chosen == self._chosen:
             self._beside.clear()
             with self._beside:
-                plan_comparison(
-                    [
-                        (names.get(each, each), plan)
-                        for each, plan in zip(chosen, plans, strict=True)
-                    ]
-                )
+                plan_comparison(list(zip(map(records.__getitem__, chosen), plans, strict=True)))

@@ -3,6 +3,7 @@ moves over a frontier that was computed once, so every step is answered at once.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from nicegui import ui
@@ -147,7 +148,9 @@ class PlanPage:
             self._outcome.show_plan(plan, choice)
         self._actions.show(self._choice)
 
-    async def _measured(self, choice: PlanChoice, plan: Plan) -> None:
+    async def _measured(
+        self, choice: PlanChoice, plan: Plan, measured_on: Mapping[str, Any] | None
+    ) -> None:
         self._answered = choice.question
-        self._outcome.show_plan(plan, choice)
+        self._outcome.show_plan(plan, choice, measured_on)
         self._actions.show(choice)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from typing import Any
 
 from torchpruner_dashboard.cuts.snippets import Snippet
 from torchpruner_dashboard.plans.plan_choice import PlanChoice
@@ -44,7 +45,7 @@ tp.set_cut(module, plan.result)  # module: your own nn.Module; it is changed in 
 
 def _curl(url: str, model: str, choice: PlanChoice) -> str:
     rules = {"round_to": choice.round_to, "protect": list(choice.protect)}
-    body = {"budget": choice.budget, "rules": rules}
+    body: dict[str, Any] = {"budget": choice.budget, "rules": rules}
     if "importance" in choice.options:
         body["importance"] = choice.importance
     data = json.dumps(body).replace("'", "'\\''")
