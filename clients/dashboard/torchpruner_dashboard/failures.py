@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torchpruner_client import (
+    ChangedMeanwhile,
     DownloadDamaged,
     ForbiddenError,
     InvalidRequestError,
@@ -81,6 +82,12 @@ def _service_failure(error: ServiceError) -> Failure:
         return Failure("The service wants an API key", detail, "Log in with a valid key.")
     if isinstance(error, ForbiddenError):
         return Failure("Your key does not allow this", detail, "Log in with a key that may.")
+    if isinstance(error, ChangedMeanwhile):
+        return Failure(
+            "Somebody else was faster",
+            "Name, note or tags were changed since you opened this page; nothing of yours was saved.",
+            "What is there now is shown: make your change again.",
+        )
     if isinstance(error, WeightsRequired):
         return Failure(
             "The model's weights are needed",

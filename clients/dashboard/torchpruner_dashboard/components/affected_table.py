@@ -17,7 +17,7 @@ PAGE = 10
 
 COLUMNS = (
     Column("module", "Module", "name"),
-    Column("parameter", "Parameters"),
+    Column("parameter", "Parameters", "line"),
     Column("axis", "Axis", "number"),
     Column("removed", "Removed", "measure"),
     Column("indices", "Indices", "text", sortable=False),

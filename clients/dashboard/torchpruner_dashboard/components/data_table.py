@@ -15,7 +15,7 @@ from nicegui import events, ui
 
 from torchpruner_dashboard import palette
 
-Kind = Literal["name", "text", "number", "measure", "state", "tree", "action"]
+Kind = Literal["name", "text", "number", "measure", "state", "tree", "action", "tags", "line"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,10 @@ _CELL = """
       <span v-else class="tp-leaf"></span>
       {{ props.value }}&nbsp;
       <span class="tp-soft tp-small">{{ props.row[props.col.name + '_type'] }}</span></span>
+  </template>
+  <template v-else-if="props.col.kind === 'tags'">
+    <a v-for="tag in props.value ?? []" :key="tag" class="tp-tag"
+       :href="'/?tag=' + encodeURIComponent(tag)">{{ tag }}</a>
   </template>
   <template v-else-if="props.col.kind === 'action'">
     <a v-if="props.row[props.col.name + '_href']" :href="props.row[props.col.name + '_href']">
@@ -158,7 +162,7 @@ class DataTable:
         columns = [column for column in self._columns if column.kind != "action"]
         writer.writerow(column.label for column in columns)
         for row in self._found():
-            writer.writerow(row.get(column.name, "") for column in columns)
+            writer.writerow(_plain(row.get(column.name, "")) for column in columns)
         return sink.getvalue()
 
     def _requested(self, event: events.GenericEventArguments) -> None:
@@ -227,6 +231,10 @@ def csv_button(table: DataTable, name: str) -> ui.button:
     button.props('flat round dense aria-label="Save as CSV"')
     button.tooltip("Save as CSV")
     return button
+
+
+def _plain(value: Any) -> Any:
+    return ", ".join(map(str, value)) if isinstance(value, list) else value
 
 
 def _sort_key(value: Any) -> tuple[bool, Any]:

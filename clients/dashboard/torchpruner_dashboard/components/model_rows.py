@@ -10,6 +10,8 @@ from torchpruner_client import ModelInfo
 from torchpruner_dashboard import formatting, palette
 from torchpruner_dashboard.components.data_table import Column
 
+LONGEST_NOTE = 80
+
 COLUMNS = (
     Column("name", "Name", "name"),
     Column("state", "State", "state", signs=palette.STATES),
@@ -19,6 +21,7 @@ COLUMNS = (
     Column("flops", "FLOPs", "number"),
     Column("groups", "Groups", "number"),
     Column("parent", "Derived from", "text"),
+    Column("tags", "Tags", "tags"),
     Column("owner", "Owner"),
     Column("created_at", "Age", "number"),
 )
@@ -55,6 +58,12 @@ def _row(info: ModelInfo, models: Mapping[str, ModelInfo], now: float) -> dict[s
         "created_at_text": formatting.age(info.created_at, now),
         **state_cell(info),
     }
+    if info.tags:
+        row["tags"] = list(info.tags)
+    if info.note:
+        row["name_sub"] = (
+            info.note if len(info.note) <= LONGEST_NOTE else f"{info.note[:LONGEST_NOTE]}…"
+        )
     if info.counts:
         row["params"] = info.counts.get("params")
         row["params_text"] = formatting.count(info.counts.get("params"))

@@ -22,7 +22,7 @@ COLUMNS = (
     Column("module", "Module", "name"),
     Column("width", "Width that is left", "measure"),
     Column("gone", "Goes", "number"),
-    Column("bound", "Why", "text"),
+    Column("bound", "Why", "line"),
 )
 
 _PICK = """(event) => {

@@ -9,6 +9,7 @@ from nicegui import ui
 from torchpruner_client import AsyncRemoteModel, ModelInfo
 from torchpruner_dashboard import formatting
 from torchpruner_dashboard.components.build_progress import build_progress
+from torchpruner_dashboard.components.description import Description
 from torchpruner_dashboard.components.facts import facts
 from torchpruner_dashboard.components.frame import frame
 from torchpruner_dashboard.components.group_table import group_table
@@ -69,6 +70,10 @@ class ModelPage:
         ui.page_title(f"{name} · torchpruner")
         with ui.row().classes("tp-row"):
             ui.label(name).classes("tp-title").props('role="heading" aria-level="1"')
+            if self._visit.session.may("write"):
+                pencil = ui.button(icon="edit", on_click=lambda: description.edit())
+                pencil.props('flat round dense size=sm aria-label="Change name, note and tags"')
+                pencil.tooltip("Change name, note and tags")
             ui.element("div").classes("tp-grow")
             if shown.outline is not None:
                 plan = ui.button(
@@ -89,6 +94,7 @@ class ModelPage:
                 kept.props('flat round dense aria-label="Kept plans and cuts"')
                 kept.tooltip("Kept plans and cuts")
             model_menu(self._visit, shown.model)
+        description = Description(self._visit, shown.model, self._region.reload)
         if shown.outline is None:
             build_progress(shown.model, self._region.reload)
             return

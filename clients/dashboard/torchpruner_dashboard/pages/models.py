@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlencode
 
 from nicegui import ui
 
@@ -13,7 +14,8 @@ from torchpruner_client import (
     ServiceUnreachable,
     UnauthorizedError,
 )
-from torchpruner_dashboard.components.data_table import DataTable, search_field
+from torchpruner_dashboard.components.bulk_delete import BulkDelete
+from torchpruner_dashboard.components.data_table import DataTable, csv_button, search_field
 from torchpruner_dashboard.components.frame import frame
 from torchpruner_dashboard.components.model_rows import COLUMNS, model_rows
 from torchpruner_dashboard.components.notices import (
@@ -35,9 +37,9 @@ ENDED = {"ready", "failed", "cancelled"}
 
 def install(desk: Desk) -> None:
     @ui.page("/")
-    async def page() -> None:
+    async def page(tag: str = "") -> None:
         visit = desk.visit()
-        models = ModelsPage(visit)
+        models = ModelsPage(visit, tag)
         early = await promptly(models.fetch)
         with frame(visit, "Models", "Models") as content:
             models.build(early)
@@ -51,8 +53,9 @@ _WITH_FILES = "(event) => event.dataTransfer?.types.includes('Files') && emit()"
 class ModelsPage:
     """The list, its search, its upload, and what is chosen for comparison."""
 
-    def __init__(self, visit: Visit) -> None:
+    def __init__(self, visit: Visit, tag: str) -> None:
         self._visit = visit
+        self._tag = tag
         self._models: dict[str, ModelInfo] = {}
         self._table: DataTable | None = None
         self._region = Region(self.fetch, self._show, "Loading the models")
@@ -68,6 +71,10 @@ class ModelsPage:
             self._compare = ui.button("Compare", icon="compare_arrows", on_click=self._to_compare)
             self._compare.props("outline no-caps").set_enabled(False)
             self._compare.tooltip("Select two models or more")
+            self._delete = ui.button(icon="delete", on_click=self._ask_to_delete)
+            self._delete.props('outline no-caps aria-label="Delete the selected models"')
+            self._delete.tooltip("Delete the selected models").set_enabled(False)
+            self._bulk = BulkDelete(self._visit.session, self._removed)
             add = ui.button("Upload a model", icon="upload", on_click=self._upload.open)
             add.props("unelevated no-caps")
         self._region.build(early)
@@ -104,7 +111,7 @@ class ModelsPage:
             return
         self._table = DataTable(
             COLUMNS,
-            model_rows(self._models),
+            self._rows(),
             sort_by="created_at",
             descending=True,
             selection="multiple",
@@ -113,6 +120,11 @@ class ModelsPage:
         self._table.table.on_select(lambda: self._chosen_changed())
         with self._tools:
             search_field(self._table, "Search models")
+            self._tags = ui.select([], label="Tag", value=None, clearable=True)
+            self._tags.props("outlined dense options-dense").style("min-width: 130px")
+            self._tags.on_value_change(self._tag_changed)
+            csv_button(self._table, "models.csv")
+        self._offer_tags()
         self._count()
         if again:
             ui.timer(0, self._refresh, once=True)
@@ -167,17 +179,56 @@ class ModelsPage:
 
     def _redraw(self) -> None:
         if self._table is not None:
-            self._table.set_rows(model_rows(self._models))
+            self._offer_tags()
+            self._table.set_rows(self._rows())
             self._count()
 
+    def _rows(self) -> list[dict[str, Any]]:
+        rows = model_rows(self._models)
+        return [row for row in rows if self._tag in row.get("tags", ())] if self._tag else rows
+
+    def _offer_tags(self) -> None:
+        """The tags that models have; no field where none has any."""
+        tags = sorted(
+            {tag for info in self._models.values() for tag in info.tags} | {self._tag} - {""}
+        )
+        if tags != self._tags.options:
+            self._tags.set_options(tags, value=self._tag or None)
+        self._tags.set_visibility(bool(tags))
+
+    def _tag_changed(self) -> None:
+        tag = str(self._tags.value or "")
+        if tag != self._tag:
+            self._tag = tag
+            query = f"?{urlencode({'tag': tag})}" if tag else ""
+            ui.navigate.history.replace(f"/{query}")
+            self._redraw()
+
     def _count(self) -> None:
-        self._counted.text = f"{len(self._models)}"
+        shown, known = len(self._rows()), len(self._models)
+        self._counted.text = f"{known}" if shown == known else f"{shown} of {known}"
 
     def _chosen(self) -> list[dict[str, Any]]:
         return [] if self._table is None else self._table.selected
 
     def _chosen_changed(self) -> None:
         self._compare.set_enabled(len(self._chosen()) > 1)
+        may_delete = bool(self._chosen()) and self._visit.session.may("write")
+        self._delete.set_enabled(may_delete)
+
+    def _ask_to_delete(self) -> None:
+        self._bulk.ask([(row["id"], row["name"]) for row in self._chosen()])
+
+    async def _removed(self, gone: list[str]) -> None:
+        for each in gone:
+            self._models.pop(each, None)
+        if self._table is not None:
+            self._table.table.selected = []
+        self._chosen_changed()
+        if self._models:
+            self._redraw()
+        else:
+            await self._region.reload()
 
     def _to_compare(self) -> None:
         ui.navigate.to("/compare?models=" + ",".join(row["id"] for row in self._chosen()))

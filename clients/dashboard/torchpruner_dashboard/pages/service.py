@@ -59,6 +59,7 @@ class ServicePage:
     def __init__(self, visit: Visit) -> None:
         self._visit = visit
         self._history = ServiceHistory()
+        self._nameless: set[str] = set()
         self._figures: ServiceFigures | None = None
         self._jobs: JobTable | None = None
         self._load: ServiceLoad | None = None
@@ -77,7 +78,16 @@ class ServicePage:
         readiness, workers, jobs, metrics = await asyncio.gather(
             client.readiness(), client.workers(), client.jobs(), self._metrics()
         )
+        await self._learn_names(jobs)
         return Reading(readiness, workers, jobs, metrics)
+
+    async def _learn_names(self, jobs: list[Job]) -> None:
+        """Jobs are shown with their models' names; those of removed models have none to be found."""
+        session = self._visit.session
+        unknown = {job.model for job in jobs} - session.models.keys() - self._nameless
+        if unknown:
+            session.models |= {info.id: info for info in await session.client.models()}
+            self._nameless |= unknown - session.models.keys()
 
     async def _metrics(self) -> str:
         """The figures of all tenants together, which a key of one need not be allowed to see."""
