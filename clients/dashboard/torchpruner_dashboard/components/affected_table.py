@@ -20,8 +20,8 @@ COLUMNS = (
     Column("parameter", "Parameters", "line"),
     Column("axis", "Axis", "number"),
     Column("removed", "Removed", "measure"),
-    Column("indices", "Indices", "text", sortable=False),
     Column("elements", "Elements gone", "number"),
+    Column("indices", "Indices", "line", sortable=False),
 )
 
 

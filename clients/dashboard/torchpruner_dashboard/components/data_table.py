@@ -24,7 +24,8 @@ class Column:
 
     A row may also have ``<name>_text`` (what is shown), ``<name>_sub`` (a second line),
     ``<name>_href`` (a link), ``<name>_bar`` (percent, for ``measure``) and ``<name>_percent`` (for
-    ``state``). ``signs`` draws a ``state`` column's values.
+    ``state``). The value of ``tags`` has one a line; ``line`` is a text that has a line of its own on
+    narrow screens. ``signs`` draws a ``state`` column's values.
     """
 
     name: str
@@ -72,7 +73,7 @@ _CELL = """
       <span class="tp-soft tp-small">{{ props.row[props.col.name + '_type'] }}</span></span>
   </template>
   <template v-else-if="props.col.kind === 'tags'">
-    <a v-for="tag in props.value ?? []" :key="tag" class="tp-tag"
+    <a v-for="tag in (props.value ?? '').split('\\n').filter(Boolean)" :key="tag" class="tp-tag"
        :href="'/?tag=' + encodeURIComponent(tag)">{{ tag }}</a>
   </template>
   <template v-else-if="props.col.kind === 'action'">
@@ -162,7 +163,7 @@ class DataTable:
         columns = [column for column in self._columns if column.kind != "action"]
         writer.writerow(column.label for column in columns)
         for row in self._found():
-            writer.writerow(_plain(row.get(column.name, "")) for column in columns)
+            writer.writerow(row.get(column.name, "") for column in columns)
         return sink.getvalue()
 
     def _requested(self, event: events.GenericEventArguments) -> None:
@@ -231,10 +232,6 @@ def csv_button(table: DataTable, name: str) -> ui.button:
     button.props('flat round dense aria-label="Save as CSV"')
     button.tooltip("Save as CSV")
     return button
-
-
-def _plain(value: Any) -> Any:
-    return ", ".join(map(str, value)) if isinstance(value, list) else value
 
 
 def _sort_key(value: Any) -> tuple[bool, Any]:

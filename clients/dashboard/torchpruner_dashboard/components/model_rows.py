@@ -59,7 +59,7 @@ def _row(info: ModelInfo, models: Mapping[str, ModelInfo], now: float) -> dict[s
         **state_cell(info),
     }
     if info.tags:
-        row["tags"] = list(info.tags)
+        row["tags"] = "\n".join(info.tags)
     if info.note:
         row["name_sub"] = (
             info.note if len(info.note) <= LONGEST_NOTE else f"{info.note[:LONGEST_NOTE]}…"

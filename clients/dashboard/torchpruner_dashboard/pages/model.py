@@ -72,7 +72,7 @@ class ModelPage:
             ui.label(name).classes("tp-title").props('role="heading" aria-level="1"')
             if self._visit.session.may("write"):
                 pencil = ui.button(icon="edit", on_click=lambda: description.edit())
-                pencil.props('flat round dense size=sm aria-label="Change name, note and tags"')
+                pencil.props('flat round dense size=sm aria-label="Edit the description"')
                 pencil.tooltip("Change name, note and tags")
             ui.element("div").classes("tp-grow")
             if shown.outline is not None:

@@ -185,7 +185,11 @@ class ModelsPage:
 
     def _rows(self) -> list[dict[str, Any]]:
         rows = model_rows(self._models)
-        return [row for row in rows if self._tag in row.get("tags", ())] if self._tag else rows
+        return (
+            [row for row in rows if self._tag in self._models[row["id"]].tags]
+            if self._tag
+            else rows
+        )
 
     def _offer_tags(self) -> None:
         """The tags that models have; no field where none has any."""
