@@ -64,6 +64,6 @@ class BulkDelete:
         if not kept:
             self._dialog.close()
         with self._problem:
-            for each in kept[:5]:
-                failure = problem_failure(each.problem)
-                ui.label(f"{names[each.id]} stays: {failure.detail}").classes("tp-wrap")
+            for left in kept[:5]:
+                failure = problem_failure(left.problem)
+                ui.label(f"{names[left.id]} stays: {failure.detail}").classes("tp-wrap")

@@ -71,7 +71,7 @@ class ModelPage:
         with ui.row().classes("tp-row"):
             ui.label(name).classes("tp-title").props('role="heading" aria-level="1"')
             if self._visit.session.may("write"):
-                pencil = ui.button(icon="edit", on_click=lambda: description.edit())
+                pencil = ui.button(icon="edit", on_click=lambda: self._description.edit())
                 pencil.props('flat round dense size=sm aria-label="Edit the description"')
                 pencil.tooltip("Change name, note and tags")
             ui.element("div").classes("tp-grow")
@@ -94,7 +94,7 @@ class ModelPage:
                 kept.props('flat round dense aria-label="Kept plans and cuts"')
                 kept.tooltip("Kept plans and cuts")
             model_menu(self._visit, shown.model)
-        description = Description(self._visit, shown.model, self._region.reload)
+        self._description = Description(self._visit, shown.model, self._region.reload)
         if shown.outline is None:
             build_progress(shown.model, self._region.reload)
             return
