@@ -51,6 +51,7 @@ class ModelPage:
         self._visit = visit
         self._id = model
         self._tab = tab
+        self._description: Description | None = None
         self._region = Region(self.fetch, self._show, "Loading the model")
 
     def build(self, early: Early[Shown]) -> None:
@@ -71,7 +72,7 @@ class ModelPage:
         with ui.row().classes("tp-row"):
             ui.label(name).classes("tp-title").props('role="heading" aria-level="1"')
             if self._visit.session.may("write"):
-                pencil = ui.button(icon="edit", on_click=lambda: self._description.edit())
+                pencil = ui.button(icon="edit", on_click=self._edit)
                 pencil.props('flat round dense size=sm aria-label="Edit the description"')
                 pencil.tooltip("Change name, note and tags")
             ui.element("div").classes("tp-grow")
@@ -101,6 +102,10 @@ class ModelPage:
         self._facts(shown)
         lineage_line(shown.model)
         self._tabs(shown.model, shown.outline)
+
+    def _edit(self) -> None:
+        if self._description is not None:
+            self._description.edit()
 
     def _facts(self, shown: Shown) -> None:
         info = shown.model.info
