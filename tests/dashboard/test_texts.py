@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import re
 from dataclasses import replace
+from pathlib import Path
 from urllib.parse import parse_qsl
 
 import pytest
@@ -34,6 +35,8 @@ from torchpruner_dashboard.prometheus_text import Metrics
 from torchpruner_dashboard.server import ASSETS
 from torchpruner_dashboard.settings import DashboardSettings
 
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "clients/dashboard/torchpruner_dashboard"
 INDICES = st.sets(st.integers(0, 5000), max_size=60)
 
 
@@ -218,3 +221,25 @@ def test_code_to_copy_names_the_address_that_people_use() -> None:
     assert (
         DashboardSettings.from_environment(environment).public_url == "https://pruner.example.com"
     )
+
+
+class Asked(dict[str, str]):
+    """An environment that knows what was asked of it."""
+
+    def get(self, key: str, default: object = None) -> None:  # type: ignore[override]
+        self[key] = ""
+
+
+def test_the_page_of_the_dashboard_names_its_settings_and_buttons() -> None:
+    page = (ROOT / "docs/howto/dashboard.md").read_text()
+    asked = Asked()
+    DashboardSettings.from_environment(asked)
+    rows = re.findall(r"^\| `(TORCHPRUNER_\w+)`", page, re.MULTILINE)
+    assert set(rows) == set(asked)
+    source = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py"))
+    buttons = re.findall(r"(?<!\*)\*([A-Z][^*\n]+)\*(?!\*)", page)
+    assert len(buttons) > 5
+    for name in buttons:
+        assert f'"{name}"' in source, name
+    for picture in re.findall(r"\]\(\.\./images/([^)]+)\)", page):
+        assert (ROOT / "docs/images" / picture).exists(), picture

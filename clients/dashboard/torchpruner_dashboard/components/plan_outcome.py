@@ -20,7 +20,7 @@ from torchpruner_dashboard.plans.plan_sight import PlanSight
 
 COLUMNS = (
     Column("module", "Module", "name"),
-    Column("width", "Width that is left", "measure"),
+    Column("width", "Width left", "measure"),
     Column("gone", "Goes", "number"),
     Column("bound", "Why", "line"),
 )

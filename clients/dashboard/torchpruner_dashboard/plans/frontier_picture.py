@@ -56,7 +56,7 @@ def frontier_picture(points: Sequence[FrontierPoint], limit: str, chosen: float)
     titles = f'<text class="tp-note" x="{middle:.0f}" y="{HEIGHT - 6}" text-anchor="middle">{under}</text>'
     label = escape(f"{what} over the share of the {WITHIN[limit]} that is left", quote=True)
     return (
-        f'<svg class="tp-picture" role="img" viewBox="0 0 {WIDTH} {HEIGHT}" '
+        f'<svg class="tp-picture tp-frontier" role="img" viewBox="0 0 {WIDTH} {HEIGHT}" '
         f'style="width: 100%; max-width: {WIDTH}px" aria-label="{label}">'
         f'{grid}{titles}<polyline class="tp-edge" points="{line}"/>{marks}</svg>'
     )
