@@ -8,7 +8,7 @@ from torchpruner_client import AsyncRemoteModel, CutResult, StoredLatency, Weigh
 from torchpruner_dashboard.components.cut_outcome import CutOutcome
 from torchpruner_dashboard.components.model_menu import weights_dialog
 from torchpruner_dashboard.components.model_rows import display_name
-from torchpruner_dashboard.components.notices import copy, error_panel, toast_failure
+from torchpruner_dashboard.components.notices import copy, error_panel, toast, toast_failure
 from torchpruner_dashboard.cuts.cut_address import CutAddress
 from torchpruner_dashboard.cuts.snippets import snippets
 from torchpruner_dashboard.failures import failure_of
@@ -37,6 +37,7 @@ class CutActions:
         self._copy = ui.dialog()
         self._copy.on("hide", self._copy.clear)
         self._derive = self._derive_dialog()
+        self._keep = self._keep_dialog()
         self._stored: list[StoredLatency] = []
         ui.timer(0, self._load_latencies, once=True)
         with outcome.actions:
@@ -71,6 +72,9 @@ class CutActions:
                     ui.menu_item(title, lambda form=form: self._download(form))
         self._measure = ui.button("Measure latency", icon="timer", on_click=self._latency)
         self._measure.props("outline no-caps dense padding='4px 12px'")
+        keep = ui.button("Keep", icon="bookmark_add", on_click=self._keep.open)
+        keep.props("outline no-caps dense padding='4px 12px'")
+        keep.tooltip("Keep this cut on the service, to open and compare it later")
         derive = ui.button("Derive a model", icon="account_tree", on_click=self._derive.open)
         derive.props("unelevated no-caps dense padding='4px 12px'")
 
@@ -140,6 +144,39 @@ class CutActions:
         toast_failure(error)
         if self._model.info.format == "onnx" and not self._model.info.parent:
             self._weights.open()
+
+    def _keep_dialog(self) -> ui.dialog:
+        with ui.dialog() as dialog, ui.card().classes("tp-card").style("max-width: 460px"):
+            ui.label("Keep this cut").classes("tp-h2")
+            name = ui.input("Name of the cut").props("outlined dense").style("width: 100%")
+            note = ui.input("Note").props("outlined dense").style("width: 100%")
+            problem = ui.column().style("width: 100%")
+
+            async def keep() -> None:
+                problem.clear()
+                if self._result is None:
+                    return
+                try:
+                    kept = await self._model.save_cut(
+                        str(name.value or "").strip(),
+                        self._result,
+                        requests=self._address.requests,
+                        note=str(note.value or "").strip() or None,
+                        granularity=self._address.granularity,
+                        protect_io=self._address.protect_io,
+                    )
+                except Exception as error:
+                    with problem:
+                        error_panel(failure_of(error))
+                else:
+                    dialog.close()
+                    name.value = note.value = ""
+                    toast(f"Kept: {kept.name}")
+
+            with ui.row():
+                ui.button("Keep it", on_click=keep).props("unelevated no-caps")
+                ui.button("Close", on_click=dialog.close).props("flat no-caps")
+        return dialog
 
     def _derive_dialog(self) -> ui.dialog:
         with ui.dialog() as dialog, ui.card().classes("tp-card").style("max-width: 460px"):

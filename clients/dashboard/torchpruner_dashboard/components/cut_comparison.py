@@ -55,8 +55,7 @@ def axis_rows(results: Sequence[CutResult]) -> list[dict[str, Any]]:
             "axis": f"{node.removeprefix('self.')}, axis {dim}",
         }
         for number, result in enumerate(results):
-            axes = result.terminal.get(node)
-            gone = axes[dim] if axes is not None else None
+            gone = result.terminal[node][dim] if node in result.terminal else None
             after = width - (0 if gone is None else len(gone))
             row[f"cut{number}"] = after
             row[f"cut{number}_text"] = f"{after} of {width}"

@@ -10,10 +10,15 @@ from nicegui.events import KeyEventArguments
 
 from torchpruner_dashboard.visit import Visit
 
-PAGES = (("Models", "/", "m"), ("Compare", "/compare", "c"), ("Service", "/service", "s"))
+PAGES = (
+    ("Models", "/", "m"),
+    ("Compare", "/compare", "c"),
+    ("Audit", "/audit", "a"),
+    ("Service", "/service", "s"),
+)
 
 KEYS = (
-    ("m, c, s", "go to Models, Compare, Service"),
+    ("m, c, a, s", "go to Models, Compare, Audit, Service"),
     ("/", "search"),
     ("t", "light, dark, or as the system"),
     ("?", "this list"),

@@ -19,6 +19,7 @@ def model_menu(visit: Visit, model: AsyncRemoteModel) -> None:
     weights = weights_dialog(visit, model)
     delete = _delete_dialog(visit, model)
     with ui.button(icon="more_vert").props('flat round dense aria-label="More"'), ui.menu():
+        ui.menu_item("Who did what", lambda: ui.navigate.to(f"/audit?model={model.id}"))
         ui.menu_item("Copy the id", lambda: copy(model.id, "The model's id"))
         if visit.session.may("write"):
             if model.info.has_weights is False and model.info.format == "onnx":

@@ -7,6 +7,7 @@ from torchpruner_dashboard.visit import Desk
 
 def install_pages(desk: Desk) -> None:
     """Register every page of the dashboard."""
+    from torchpruner_dashboard.pages.audit import install as install_audit
     from torchpruner_dashboard.pages.compare import install as install_compare
     from torchpruner_dashboard.pages.cut import install as install_cut
     from torchpruner_dashboard.pages.kept import install as install_kept
@@ -23,6 +24,7 @@ def install_pages(desk: Desk) -> None:
     install_plan(desk)
     install_kept(desk)
     install_compare(desk)
+    install_audit(desk)
     install_service(desk)
     install_login(desk)
     install_lost(desk)

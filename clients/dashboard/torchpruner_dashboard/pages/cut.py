@@ -93,6 +93,7 @@ class CutPage:
         with ui.row().classes("tp-row"):
             ui.label(f"Cut {name}").classes("tp-title").props('role="heading" aria-level="1"')
             ui.link("All about this model", f"/models/{model.id}")
+            ui.link("Kept plans and cuts", f"/models/{model.id}/kept")
         if graph is None:
             build_progress(model, self._region.reload)
             return

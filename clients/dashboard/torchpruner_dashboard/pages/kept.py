@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from nicegui import ui
 
-from torchpruner_client import AsyncRemoteModel, PlanRecord
+from torchpruner_client import AsyncRemoteModel, PlanRecord, SavedCut
+from torchpruner_dashboard.components.cut_comparison import cut_comparison
 from torchpruner_dashboard.components.frame import frame
+from torchpruner_dashboard.components.kept_cuts import KeptCuts
 from torchpruner_dashboard.components.kept_plans import MOST, KeptPlans
 from torchpruner_dashboard.components.model_rows import display_name
 from torchpruner_dashboard.components.notices import Early, Region, error_panel, promptly
@@ -23,6 +25,7 @@ class Kept:
 
     model: AsyncRemoteModel
     plans: list[PlanRecord]
+    cuts: list[SavedCut]
 
 
 def install(desk: Desk) -> None:
@@ -52,8 +55,8 @@ class KeptPage:
         session = self._visit.session
         await session.check()
         model = await session.client.model(self._id)
-        plans = await model.plans()
-        return Kept(model, [record for record in plans if record.name])
+        plans, cuts = await asyncio.gather(model.plans(), model.saved_cuts())
+        return Kept(model, [record for record in plans if record.name], cuts)
 
     def _show(self, kept: Kept) -> None:
         name = display_name(kept.model.info)
@@ -67,6 +70,8 @@ class KeptPage:
         may_write = self._visit.session.may("write")
         KeptPlans(kept.model, kept.plans, may_write, self._compare, self._region.reload)
         self._beside = ui.column().classes("tp-stack")
+        KeptCuts(kept.model, kept.cuts, may_write, self._compare_cuts, self._region.reload)
+        self._cuts_beside = ui.column().classes("tp-stack")
         if self._chosen:
             ui.timer(0, lambda: self._compare(self._chosen), once=True)
 
@@ -90,3 +95,21 @@ class KeptPage:
             self._beside.clear()
             with self._beside:
                 plan_comparison(list(zip(map(records.__getitem__, chosen), plans, strict=True)))
+
+    async def _compare_cuts(self, chosen: list[SavedCut]) -> None:
+        self._chosen_cuts = chosen
+        results = []
+        if len(chosen) > 1:
+            try:
+                asked = (self._kept.model.saved_cut(cut.id) for cut in chosen)
+                results = await asyncio.gather(*asked)
+            except Exception as error:
+                self._cuts_beside.clear()
+                with self._cuts_beside:
+                    error_panel(failure_of(error))
+                return
+        if chosen == self._chosen_cuts:
+            self._cuts_beside.clear()
+            if results:
+                with self._cuts_beside:
+                    cut_comparison(list(zip(chosen, results, strict=True)))
