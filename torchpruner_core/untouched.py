@@ -55,6 +55,21 @@ def untouched(model: nn.Module, values: bool = False) -> Iterator[None]:
             restore()
 
 
+@contextmanager
+def tables_untouched(model: nn.Module) -> Iterator[None]:
+    """Put the tables back that the code of ``model`` keeps outside of it, memoised ones included."""
+    tables = _Tables(model, set())
+    try:
+        yield
+    finally:
+        tables.restore()
+
+
+def held_tensors(model: nn.Module) -> list[torch.Tensor]:
+    """Return every tensor that a model holds, in containers and plain objects too."""
+    return _Tree(model).tensors
+
+
 class _Tree:
     """What a module, its children, their plain objects and hooks hold."""
 

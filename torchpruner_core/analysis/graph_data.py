@@ -110,6 +110,12 @@ class GraphData:
         try:
             return self.nodes[name]
         except (KeyError, TypeError):
+            if name in self.unread:
+                raise UnknownNodeError(
+                    f"{name} has no node, since the forward that was analysed never read it; a graph that "
+                    "was built with training=True, or with other arguments, may have it",
+                    node=str(name),
+                ) from None
             near = near_names(name, self.nodes)
             raise UnknownNodeError(
                 f"there is no node called {name!r}{near}; list the nodes for the names",

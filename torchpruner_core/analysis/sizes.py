@@ -3,7 +3,7 @@
 ``b, c, h, w = x.shape`` and later ``y.reshape(b, c, h, w)``, or ``y / c``, leave no trace in a graph: a
 size is a constant in one exporter and a computation in the other, and nothing says whose it was. What
 the graph tells is where that can happen: in a module that handles the tensor and also states shapes,
-or computes with a number.
+or computes with a number, be it an operand or an attribute (the slope of a ``LeakyRelu``, a kernel).
 """
 
 from __future__ import annotations
@@ -23,6 +23,20 @@ PRODUCTS = frozenset({"MatMul", "Einsum", "Attention"})
 ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div", "Pow", "Clip", "Min", "Max", "Mod", "Where"})
 """With a number that the program holds: a size may stand behind it (``x.sum(1) / x.shape[1]``)."""
 
+NUMBERLESS = frozenset(
+    (
+        "Abs", "Add", "And", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "Cast", "CastLike", "Ceil", "Clip",
+        "Concat", "Constant", "Cos", "Div", "Equal", "Erf", "Exp", "Flatten", "Floor", "Gelu",
+        "GlobalAveragePool", "GlobalMaxPool", "Greater", "GreaterOrEqual", "HardSwish", "Identity", "If",
+        "IsInf", "IsNaN", "Less", "LessOrEqual", "Log", "LogSoftmax", "Loop", "MatMul", "Max", "Mean", "Min",
+        "Mish", "Mod", "Mul", "Neg", "Not", "Or", "PRelu", "Pow", "Reciprocal", "ReduceL1", "ReduceL2",
+        "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "Relu", "Round",
+        "Scan", "Shape", "Sigmoid", "Sign", "Sin", "Size", "Softmax", "Softsign", "Sqrt", "Squeeze", "Sub",
+        "Sum", "Swish", "Tanh", "Transpose", "Unsqueeze", "Where", "Xor",
+    )
+)  # fmt: skip
+"""Operators without an attribute that a size could stand behind; their operands are looked at."""
+
 
 class SizeReaders:
     """The modules of a graph that may read sizes; immutable but for what it remembers."""
@@ -38,6 +52,7 @@ class SizeReaders:
             if operator.type in STATES_SHAPES
             or (operator.type in PRODUCTS and self._computed(operator))
             or (operator.type in ARITHMETIC and self._has_number(operator))
+            or (operator.type not in NUMBERLESS and not self._is_layer(operator))
             or any(self._is_written(name) for name in operator.inputs)
         )
         self._known: dict[str, frozenset[str]] = {}
@@ -63,6 +78,16 @@ class SizeReaders:
         return any(
             prod(node.shape) == 1 and node.kind not in ("parameter", "input") for node in operands
         ) and any(prod(node.shape) != 1 for node in operands)
+
+    def _is_layer(self, operator: OperatorInfo) -> bool:
+        """Tell whether an operator applies a weight that its own module holds."""
+        own = f"{operator.module}."
+        return any(
+            self._nodes[name].kind in ("parameter", "buffer")
+            and name.startswith(own)
+            and "." not in name.removeprefix(own)
+            for name in operator.inputs
+        )
 
     def _is_written(self, name: str) -> bool:
         """Tell whether a tensor of several numbers is written in the program, in a size of its own."""

@@ -37,6 +37,8 @@ class Plan:
     """The tensors of indices whose values change."""
     untaken: dict[str, OperatorChange] = field(default_factory=dict)
     stale: list[str] = field(default_factory=list)
+    readers: list[str] = field(default_factory=list)
+    """Modules whose code may compute with a size that changes."""
     literals: dict[str, AxisCuts] = field(default_factory=dict)
     """The axes of stored constants that the model has no tensor for."""
 
@@ -47,7 +49,7 @@ class Plan:
         Code that takes another size from a width that changes (``width // heads``) would follow where
         it must not; no constant says so.
         """
-        return bool(self.untaken or self.stale or (self.cut.reads_sizes and self.cut.inputs))
+        return bool(self.untaken or self.stale or (self.readers and self.cut.inputs))
 
     def pending(self) -> CutResult:
         """Return the cut less the tensors that have been shortened already."""
@@ -98,12 +100,16 @@ def make_plan(model: nn.Module, cut: CutResult) -> Plan:
         if pruner_class is None or issubclass(pruner_class, TensorPruner):
             if _repeats_a_size(name, module, plan):
                 plan.stale.append(name)
+            if any(own_tensors(module)):
+                plan.readers.append(name)
             continue
         pruner = pruner_class(name)
         if not pruner_class.declarative:
             plan.custom.append((name, module, pruner))
             continue
         plan.attributes.extend(_declared(name, module, pruner, plan.cut))
+    modules = local.modules
+    plan.readers += [n for n in cut.reads_sizes if n in modules and not _is_plain_layer(modules[n])]
     plan.attributes.extend(_caches(plan))
     # A parent's pruner may hand its children to its own code: parents first.
     plan.custom.sort(key=lambda entry: entry[0].count("."))
@@ -153,6 +159,12 @@ def has_own_rule(cls: type) -> bool:
     """Tell whether a pruner serves modules of that class, and so takes their operators' changes."""
     pruner = module_pruner_reg.get(cls)
     return pruner is not None and not issubclass(pruner, TensorPruner)
+
+
+def _is_plain_layer(module: nn.Module) -> bool:
+    """Tell whether a module is a layer of PyTorch, whose numbers are its attributes."""
+    plain = type(module).__module__.startswith("torch.nn.modules.")
+    return has_own_rule(type(module)) or (plain and not any(True for _ in module.children()))
 
 
 def under_every_name(cut: CutResult, targets: list[Target]) -> CutResult:

@@ -74,6 +74,8 @@ class CutContext:
     verified: tuple[Comparison, ...] = ()
     """With ``verify=True``: how the pruned model compared, one entry a batch."""
     repairs: dict[str, Repair] = field(default_factory=dict)
+    made: list[AttributeChange] = field(default_factory=list)
+    """Attributes that the forward makes when it first runs, and had not made at the cut."""
 
     def axes(self, cut: CutResult) -> dict[str, list[NDArray[np.int64] | None]]:
         """Return what ``cut`` takes of each tensor's axes, by name, checked against their old sizes."""

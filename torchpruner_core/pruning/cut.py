@@ -32,6 +32,7 @@ from torchpruner_core.pruning.forward.corrections import (
     CorrectionNote,
     correct,
 )
+from torchpruner_core.pruning.forward.lazily import unmake
 from torchpruner_core.pruning.forward.literals import Change, find_changes
 from torchpruner_core.pruning.forward.rehearsal import Stage
 from torchpruner_core.pruning.forward.verification import Verification
@@ -108,6 +109,7 @@ def set_cut(
         attributes = list(plan.attributes)
         with untouched(root):
             if stage is not None:
+                context.made = list(stage.made)
                 attributes += _found(root, find_changes(stage, attributes, correct_forward))
             repeated, doubts = _repeated(root, plan, stage, attributes, inputs)
             attributes += repeated
@@ -167,6 +169,7 @@ def recovery_cut(model: ModelT, cut_dict: Cut, param_context: CutContext) -> Mod
                 data = slices.restore_data(tensor.detach(), axes[name], record.removed)
                 grad = slices.restored_gradient(tensor, axes[name], record.removed)
                 journal.replace_data(tensor, data, grad)
+        unmake(local, context.made, journal)
         for change in reversed(context.attributes):
             journal.set_attribute(_owner(local, change), change.path[-1], change.old)
     except BaseException:

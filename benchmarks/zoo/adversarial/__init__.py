@@ -13,6 +13,7 @@ from benchmarks.zoo.adversarial import (
     branches,
     cells,
     indices,
+    numbers,
     parts,
     sizes,
     statistics,
@@ -21,7 +22,7 @@ from benchmarks.zoo.adversarial import (
 )
 from benchmarks.zoo.specimen import Specimen
 
-KINDS = (indices, parts, templates, sizes, statistics, writes, cells, branches)
+KINDS = (indices, parts, templates, sizes, numbers, statistics, writes, cells, branches)
 
 
 def specimens() -> Iterator[Specimen]:

@@ -15,19 +15,15 @@ from torchpruner_core.cut_result import CutResult
 from torchpruner_core.exporting import export_onnx
 from torchpruner_core.onnx_pruning import masked_onnx
 from torchpruner_core.pruning.forward.boundaries import flatten_outputs
-from torchpruner_core.pruning.tensors.targets import own_tensors
+from torchpruner_core.untouched import held_tensors
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 """Positional and keyword arguments of a call."""
 
 
 def copied(model: nn.Module) -> nn.Module:
-    """Return a deep copy; torch refuses to copy what a hook computed, such as a masked weight."""
-    memo: dict[int, Any] = {}
-    for module in model.modules():
-        for _, tensor in own_tensors(module):
-            if not tensor.is_leaf:
-                memo[id(tensor)] = tensor.detach().clone()
+    """Return a deep copy; torch refuses to copy what was computed, such as a masked weight or a cache."""
+    memo: dict[int, Any] = {id(x): x.detach().clone() for x in held_tensors(model) if not x.is_leaf}
     return copy.deepcopy(model, memo)
 
 

@@ -9,10 +9,11 @@ the class and the parameters stay; ``recovery_cut`` takes the wrapper off.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
@@ -56,26 +57,6 @@ class CorrectionNote:
     corrections: tuple[Correction, ...]
 
 
-def numbers(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[tuple[ArgumentPath, Any]]:
-    """Yield every Python number among the arguments of a call, with its place."""
-    for i, value in enumerate(args):
-        yield from _numbers(("args", i), value)
-    for key, value in kwargs.items():
-        yield from _numbers(("kwargs", key), value)
-
-
-def _numbers(path: ArgumentPath, value: Any) -> Iterator[tuple[ArgumentPath, Any]]:
-    if type(value) in (int, float):
-        yield path, value
-    elif isinstance(value, (tuple, list)):
-        for i, entry in enumerate(value):
-            yield from _numbers((*path, i), entry)
-    elif isinstance(value, slice):
-        for edge in ("start", "stop"):
-            if type(getattr(value, edge)) is int:
-                yield (*path, edge), getattr(value, edge)
-
-
 def _replaced(value: Any, path: ArgumentPath, old: Any, new: Any) -> Any:
     if not path:
         return new if type(value) is type(old) and value == old else value
@@ -86,6 +67,11 @@ def _replaced(value: Any, path: ArgumentPath, old: Any, new: Any) -> Any:
         return slice(edges["start"], edges["stop"], value.step)
     if isinstance(value, Mapping):
         return {**value, step: _replaced(value.get(step), path[1:], old, new)}
+    if isinstance(value, np.ndarray):
+        if step < value.size and value.flat[step] == old:
+            value = value.copy()
+            value.flat[step] = new
+        return value
     if step >= len(value):
         return value
     entries = list(value)

@@ -21,6 +21,7 @@ from torch import nn
 from torchpruner_core.cut_dict import operator_owner
 from torchpruner_core.errors import CutMismatchError
 from torchpruner_core.pruning.forward.corrections import SIZES, SPLITTING, Correction, kind_of
+from torchpruner_core.pruning.forward.lazily import emptied
 from torchpruner_core.pruning.forward.proof import TOLERANCE
 from torchpruner_core.pruning.forward.proof import difference as compare
 from torchpruner_core.pruning.forward.refusal import refusal
@@ -38,6 +39,9 @@ POSITIONS = frozenset({"starts", "ends", "indices"})
 
 ROUNDS = 20
 """Corrections of places may show further ones, which are then found in the next round."""
+
+KEPT_ALONE = 16
+"""So many numbers that may have been read off a size are also tried one by one."""
 
 _SKIPPED = {"training", "dump_patches", "call_super_init"}
 _SIZE_NAME = re.compile(r"head|size|dim|feature|channel|width|hidden|inner|embed", re.I)
@@ -114,7 +118,7 @@ class _Search:
         plan = self.stage.plan
         unsaid = not plan.untaken and not plan.stale and self._try([]).diverged
         # Nothing says that a constant must change; another path is no proof of it, values are.
-        if unsaid and (self._difference([]) or 0.0) <= TOLERANCE:
+        if unsaid and self._proven([]):
             return []
         found = self._search([], set())
         assert self.best is not None
@@ -124,14 +128,26 @@ class _Search:
         if found is None:
             reason = f"and no attribute explains it: {self._reason()}"
             raise refusal(self.stage, reason, self.correct_forward, self.best)
+        corrected = any(isinstance(change, Correction) for change in found)
+        if corrected and not self.stage.holds_for_another_batch([*self.declared, *found]):
+            numbers = "; ".join(str(change) for change in found if isinstance(change, Correction))
+            reason = f"and what would correct it ({numbers}) holds for a batch of this size only"
+            raise refusal(self.stage, reason, self.correct_forward, self.best)
         return self._follow_names(found)
 
     def _reason(self) -> str:
         assert self.best is not None
-        if self.refuted is None or self.best.reason:
+        if self.best.reason:
             return self.best.reason
+        if self.refuted is None and self.best.counted:
+            return (
+                f"{self.best.counted[0][1].function} would take other numbers, and there are no values to "
+                "tell whether they are part of what is computed"
+            )
+        if self.refuted is None:
+            return "there are no values to tell whether it still means the same slices"
         if self.refuted == float("inf"):
-            return "the pruned forward fails with values, such as an index outside its axis"
+            return f"the pruned forward fails with values ({self.stage.failed_with_values})"
         return (
             f"the pruned forward computes something else: its outputs are off by {self.refuted:.2g}"
         )
@@ -156,9 +172,9 @@ class _Search:
             return None
         seen.add(key)
         taken = {(c.module, c.path) for c in changes if isinstance(c, AttributeChange)}
-        placed = self._placed(changes)
-        if placed is not None:
-            return placed
+        settled = self._kept(changes, now) or self._anew(changes, now) or self._placed(changes)
+        if settled is not None:
+            return settled
         tiers: list[Iterable[Change]] = [self._listed(), *self._candidates(now)]
         if self.correct_forward:
             tiers.append(self._corrections(now))
@@ -200,6 +216,28 @@ class _Search:
             found = self._search(grown, seen)
             if found is not None:
                 return found
+        return None
+
+    def _kept(self, changes: list[Change], now: Outcome) -> list[Change] | None:
+        """Return ``changes`` with corrections that keep numbers which may have been read off a size."""
+        fresh: list[Change] = [
+            kept for old, call in now.counted for kept in self._kept_numbers(old, call)
+        ]
+        for more in [fresh, *([each] for each in fresh[:KEPT_ALONE] if len(fresh) > 1)]:
+            grown = [*changes, *more]
+            if more and self._try(grown).good and self._is_certain(grown):
+                return grown
+        return None
+
+    def _anew(self, changes: list[Change], now: Outcome) -> list[Change] | None:
+        """Return ``changes`` with one that takes away what the forward keeps in the sizes of before."""
+        known = self.stage.cut.shapes
+        for name in self._around(now.module) if not changes else ():
+            for change in emptied(name, self.modules[name], known):
+                outcome = self._try([*changes, change])
+                certain = outcome.good and self._is_certain([*changes, change])
+                if certain or (outcome.diverged and self._proven([*changes, change])):
+                    return [*changes, change]
         return None
 
     def _placed(self, changes: list[Change]) -> list[Change] | None:
@@ -266,14 +304,14 @@ class _Search:
 
         The masked network and the pruned ONNX model compute with that number.
         """
-        if kind_of(call.function) != kind_of(old.function) or old.scalars == call.scalars:
+        if kind_of(call.function) != kind_of(old.function):
             return
         place = (call.module, call.function, call.nth)
-        if call.function == "scaled_dot_product_attention":
+        if call.function == "scaled_dot_product_attention" and old.scalars != call.scalars:
             yield Correction(*place, ("kwargs", "scale"), None, old.scalars[0])
         for path, value in call.numbers:
             for other, before in old.numbers:
-                if path == other and value != before:
+                if path == other and value != before and path[0] != "values":
                     yield Correction(*place, path, value, before)
 
     def _without_doubt(self, changes: list[Change], candidates: list[Change]) -> list[Change]:
@@ -413,12 +451,15 @@ class _Search:
         """
         plan, outcome = self.stage.plan, self._try(changes)
         guessed = any(isinstance(c, Correction) and c.guessed for c in changes)
-        if not (changes or plan.untaken or plan.stale or outcome.suspects or outcome.moved):
+        looked_at = self.stage.device == "cpu"  # so numbers may have been made out of sight
+        open_ = outcome.suspects or outcome.moved or outcome.counted or looked_at
+        if not (changes or plan.untaken or plan.stale or open_):
             return True
         difference = self._difference(changes)
         if difference is None:
             places = any(POSITIONS & change.keys() for change in plan.untaken.values())
-            return not guessed and not (places and not changes and not outcome.moved)
+            stays = places and not changes and not outcome.moved
+            return not (guessed or stays or outcome.counted)
         if difference > TOLERANCE and outcome.good:
             self.refuted = difference
         return difference <= TOLERANCE

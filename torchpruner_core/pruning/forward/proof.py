@@ -23,9 +23,12 @@ from torchpruner_core.pruning.forward.boundaries import (
     less_cut_outputs,
 )
 from torchpruner_core.pruning.forward.corrections import Correction
+from torchpruner_core.pruning.forward.lazily import empties
 from torchpruner_core.pruning.forward.rehearsal import Stage, has_values, named_tensors
 from torchpruner_core.pruning.tensors import slices
-from torchpruner_core.pruning.tensors.journal import AttributeChange
+from torchpruner_core.pruning.tensors.journal import AttributeChange, put_attribute
+from torchpruner_core.pruning.tensors.targets import module_path
+from torchpruner_core.untouched import tables_untouched
 
 TOLERANCE = 1e-4
 """Relative difference from the masked model below which values prove a cut."""
@@ -65,7 +68,7 @@ def difference(stage: Stage, attributes: Sequence[AttributeChange | Correction])
         return None
     device, stage.device = stage.device, "cpu"
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), tables_untouched(stage.root):
             return _Comparison(stage, attributes).run()
     except Exception:
         return None
@@ -77,6 +80,10 @@ class _Comparison:
     def __init__(self, stage: Stage, attributes: Sequence[AttributeChange | Correction]) -> None:
         self.stage, self.cut = stage, stage.cut
         self.attributes = attributes
+        self._emptied: dict[str, list[AttributeChange]] = {}
+        for change in attributes:
+            if isinstance(change, AttributeChange) and empties(change):
+                self._emptied.setdefault(change.module, []).append(change)
         self.args, self.kwargs = stage.call_with_values()
 
     def run(self) -> float | None:
@@ -108,6 +115,11 @@ class _Comparison:
         self, held: frozenset[int] = frozenset(), nudge: float = 1.0
     ) -> tuple[list[torch.Tensor], list[tuple[str, int]]]:
         model = self.stage.shadow({})
+        modules = {name: model.get_submodule(module_path(name)) for name in self._emptied}
+        for name, changes in self._emptied.items():
+            for change in changes:
+                new = change.new
+                put_attribute(modules[name], change.path[0], type(new)() if new == {} else new)
         names = dict(named_tensors(model))
         for name, axes in self.cut.terminal.items():
             if name in names and name not in self.cut.renumbers:
@@ -122,7 +134,10 @@ class _Comparison:
         args, kwargs = cut_inputs(self.cut, self.args, self.kwargs)
         try:
             return _run(model, args, kwargs, held)
-        except Exception:
+        except Exception as error:
+            self.stage.failed_with_values = (
+                f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            )
             return None, []
 
 

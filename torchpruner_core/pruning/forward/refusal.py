@@ -9,8 +9,9 @@ from torch import nn
 
 from torchpruner_core.cut_dict import operator_owner
 from torchpruner_core.errors import LiteralInForwardError
+from torchpruner_core.pruning.forward.arithmetic import SHAPING
 from torchpruner_core.pruning.forward.rehearsal import Outcome, Stage, sizes_after
-from torchpruner_core.pruning.forward.trace import SHAPING, Call
+from torchpruner_core.pruning.forward.trace import Call
 
 Change = tuple[list[int], list[int]]
 """What a constant was, and what it becomes."""

@@ -30,16 +30,19 @@ from torch.utils._pytree import tree_map
 from torchpruner_core.cut_dict import operator_owner
 from torchpruner_core.cut_result import AxisCuts, CutResult, TensorSpec
 from torchpruner_core.pruning.change_list import Plan, has_own_rule
+from torchpruner_core.pruning.forward.arithmetic import SHAPING, SIZED
 from torchpruner_core.pruning.forward.boundaries import (
     cut_inputs,
 )
 from torchpruner_core.pruning.forward.corrections import SPLITTING, Correction, correct, kind_of
+from torchpruner_core.pruning.forward.lazily import held_by, made_since
 from torchpruner_core.pruning.forward.origin import Origin
-from torchpruner_core.pruning.forward.trace import SHAPING, Call, Trace, record
+from torchpruner_core.pruning.forward.trace import Call, Trace, record
 from torchpruner_core.pruning.tensors import slices
 from torchpruner_core.pruning.tensors.journal import AttributeChange, put_attribute
 from torchpruner_core.pruning.tensors.positions import Positions
 from torchpruner_core.pruning.tensors.targets import own_tensors
+from torchpruner_core.untouched import held_tensors, tables_untouched
 
 DEVICES = ("meta", "fake", "cpu")
 """Where to rehearse, the first on which the model runs: shapes alone; shapes that say they are on a
@@ -47,9 +50,6 @@ CPU and know small constants, as when a model is compiled; real values."""
 
 MOST_PARTS = 8
 """A split into more parts than this is not guessed at."""
-
-COUNTING = frozenset({"arange", "range", "linspace", "logspace", "eye"})
-"""Functions that make numbers from a length: other numbers stand at the slices that are left."""
 
 Vector = tuple[int, ...]
 """How much each axis of a tensor shrinks."""
@@ -66,7 +66,8 @@ class Outcome:
     ``computes_otherwise`` that a number in a computation is another one. ``suspects`` are
     earlier calls, before and now, whose shape stayed though the cut shortens tensors of that shape.
     ``places`` are calls, before and now, that mean a part of a tensor which the cut shortens.
-    ``moved`` tells that one of them means another part by itself, or that numbers are counted anew.
+    ``moved`` tells that one of them means another part by itself. ``counted`` are calls, before and
+    now, with other numbers that may be part of what is computed.
     ``calls`` are all that a good rehearsal made, and ``origin`` is the line of the model that made the
     call at which a bad one stopped.
     """
@@ -83,6 +84,7 @@ class Outcome:
     suspects: tuple[tuple[Call, Call], ...] = ()
     places: tuple[tuple[Call, Call], ...] = ()
     moved: bool = False
+    counted: tuple[tuple[Call, Call], ...] = ()
     calls: tuple[Call, ...] = ()
     origin: Origin | None = None
 
@@ -99,6 +101,8 @@ class Stage:
             name for name, module in plan.local.modules.items() if has_own_rule(type(module))
         }
         self.failure = ""
+        self.failed_with_values = ""
+        """What the last pruned forward on values raised, if it did."""
         self.device = DEVICES[0]
         self._fake = FakeTensorMode()
         self.attempts = 0
@@ -106,6 +110,9 @@ class Stage:
         self.before: Trace = Trace()
         self.everything: list[Call] = []
         self._doubles: dict[Any, torch.Tensor] = {}
+        self._computed = [tensor for tensor in held_tensors(root) if not tensor.is_leaf]
+        self.made: list[AttributeChange] = []
+        """Attributes that the forward makes when it first runs."""
         if inputs is None and not plan.cut.inputs:
             self.failure = "the cut does not say what inputs the model takes, and set_cut got none"
             return
@@ -114,8 +121,11 @@ class Stage:
             if device == "cpu" and not has_values(root):
                 continue
             for args, kwargs in self.ways_to_call():
-                trace = self._record(self.shadow({}), args, kwargs)
+                shadow = self.shadow({})
+                held = held_by(shadow)
+                trace = self._record(shadow, args, kwargs)
                 if trace.error is None:
+                    self.made = made_since(held, shadow)
                     self.everything = trace.calls
                     trace.calls = self._outside(trace)
                     self.before, self._call = trace, (args, kwargs)
@@ -135,8 +145,9 @@ class Stage:
         kwargs: dict[str, Any],
         watch: Callable[[Call], None] | None = None,
     ) -> Trace:
-        with self._pretending():
-            return record(shadow, args, kwargs, "meta" if self.device == "meta" else "cpu", watch)
+        with tables_untouched(self.root), self._pretending():
+            device = "meta" if self.device == "meta" else "cpu"
+            return record(shadow, args, kwargs, device, watch, self.device != "cpu")
 
     def _pretending(self) -> AbstractContextManager[Any]:
         return self._fake if self.device == "fake" else nullcontext()
@@ -166,10 +177,37 @@ class Stage:
     def rehearse(self, shadow: nn.Module) -> Outcome:
         """Run a candidate up to its first disagreement with the run before the cut."""
         self.attempts += 1
-        args, kwargs = cut_inputs(self.cut, *self._call)
+        with self._pretending():
+            args, kwargs = cut_inputs(self.cut, *self._call)
         comparison = _Comparison(self)
         trace = self._record(shadow, args, kwargs, comparison.see)
         return comparison.conclude(trace)
+
+    def holds_for_another_batch(self, attributes: Sequence[AttributeChange | Correction]) -> bool:
+        """Tell whether a candidate that is right still runs, and as well, on one more example.
+
+        A number in the code may have the batch in it. True where the model itself takes no other batch.
+        """
+        args, kwargs = self._call
+        batches = {x.shape[:1] for x in _tensors_of(args, kwargs)}
+        if len(batches) != 1 or batches == {()}:
+            return True
+        with self._pretending():
+            args, kwargs = tree_map(_one_more, (args, kwargs))
+            cut_args, cut_kwargs = cut_inputs(self.cut, args, kwargs)
+        before = self._record(self.shadow({}), args, kwargs)
+        if before.error is not None or len(before.outputs) != len(self.cut.outputs):
+            return True
+        after = self._record(self.candidate(attributes), cut_args, cut_kwargs)
+        if after.error is not None or len(after.outputs) != len(before.outputs):
+            return False
+        return all(
+            _shrinkage(old, now) == _shrinkage(first, spec.shape)
+            for old, now, first, spec in zip(
+                before.outputs, after.outputs, self.before.outputs, self.cut.outputs, strict=True
+            )
+            if -1 not in spec.shape
+        )
 
     def _outside(self, trace: Trace) -> list[Call]:
         return [call for call in trace.calls if call.module not in self.inside]
@@ -185,10 +223,13 @@ class Stage:
     def shadow(
         self, targets: Mapping[int, Any], positions: Mapping[int, Positions] | None = None
     ) -> nn.Module:
-        memo: dict[int, Any] = {}
+        # What was computed from the weights is kept by some models, and is copied by its values.
+        memo: dict[int, Any] = {id(x): x.detach().clone() for x in self._computed}
+        seen: set[int] = set()
         for module in self.root.modules():
             for _, tensor in own_tensors(module):
-                if id(tensor) not in memo:
+                if id(tensor) not in seen:
+                    seen.add(id(tensor))
                     double = self._double(tensor, targets.get(id(tensor)))
                     if positions and self.device == "cpu" and id(tensor) in positions:
                         double = positions[id(tensor)].after(double)
@@ -218,7 +259,7 @@ class Stage:
             return value
         if self.device == "cpu":
             return value.detach().to("cpu")
-        with self._pretending():
+        with tables_untouched(self.root), self._pretending():
             device = "meta" if self.device == "meta" else "cpu"
             return torch.empty(value.shape, dtype=value.dtype, device=device)
 
@@ -255,7 +296,7 @@ class _Comparison:
         self.outcome: Outcome | None = None
         self.suspects: list[tuple[Call, Call]] = []
         self.places: list[tuple[Call, Call]] = []
-        self.counts_otherwise = False
+        self.counted: list[tuple[Call, Call]] = []
 
     def see(self, call: Call) -> None:
         """Take the next call into account; stops the run at the first disagreement."""
@@ -280,7 +321,8 @@ class _Comparison:
                 f"{_only(old.scalars)}"
             )
             return Outcome(False, i, call.module, old, call, reason, computes_otherwise=True)
-        self.counts_otherwise |= call.function in COUNTING and old.numbers != call.numbers
+        if call.function not in SIZED and old.numbers != call.numbers:
+            self.counted.append((old, call))
         if old.place and call.place and old.place.shape != call.place.shape:
             self.places.append((old, call))
         shaping = call.function in SHAPING and call.module in self.stage.owners
@@ -318,8 +360,8 @@ class _Comparison:
             suspects=tuple(reversed(self.suspects)),
             places=tuple(self.places),
             origin=trace.origin,
-            moved=self.counts_otherwise
-            or any(old.place.value != now.place.value for old, now in self.places),  # type: ignore[union-attr]
+            moved=any(old.place.value != now.place.value for old, now in self.places),  # type: ignore[union-attr]
+            counted=tuple(self.counted),
         )
 
     def _outcome(self, trace: Trace) -> Outcome:
@@ -476,6 +518,10 @@ def named_tensors(model: nn.Module) -> Iterable[tuple[str, torch.Tensor]]:
     for path, module in model.named_modules(remove_duplicate=False):
         for attribute, tensor in own_tensors(module):
             yield f"self.{path}.{attribute}" if path else f"self.{attribute}", tensor
+
+
+def _one_more(value: Any) -> Any:
+    return torch.cat([value, value[:1]]) if isinstance(value, torch.Tensor) else value
 
 
 def _tensors_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:

@@ -6,109 +6,29 @@ literals live; what a function does inside PyTorch is not seen.
 
 from __future__ import annotations
 
-import math
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 from torch.overrides import TorchFunctionMode
 
+from torchpruner_core.pruning.forward.arithmetic import numbers, scalars
 from torchpruner_core.pruning.forward.boundaries import flatten_outputs
-from torchpruner_core.pruning.forward.corrections import kind_of, numbers
+from torchpruner_core.pruning.forward.corrections import kind_of
 from torchpruner_core.pruning.forward.origin import Origin, origin_of
 from torchpruner_core.pruning.forward.places import ArgumentPath, Place, place_of
-
-SHAPING = frozenset(
-    [
-        "view",
-        "reshape",
-        "unflatten",
-        "flatten",
-        "expand",
-        "expand_as",
-        "repeat",
-        "tile",
-        "split",
-        "split_with_sizes",
-        "chunk",
-        "tensor_split",
-        "unbind",
-        "narrow",
-        "__getitem__",
-        "__setitem__",
-        "slice_scatter",
-        "unfold",
-        "as_strided",
-        "repeat_interleave",
-        "view_as",
-        "pixel_shuffle",
-        "pixel_unshuffle",
-        "channel_shuffle",
-    ]
-)
-"""Functions that say a shape; a literal in ``forward()`` ends up in one of these."""
 
 WRITE = "__setitem__"
 """A call that returns nothing; the shape it is known by is that of what it writes into."""
 
-ARITHMETIC = frozenset(
-    [
-        "add",
-        "sub",
-        "mul",
-        "div",
-        "true_divide",
-        "multiply",
-        "divide",
-        "subtract",
-        "rsub",
-        "pow",
-        "float_power",
-        "floor_divide",
-        "remainder",
-        "add_",
-        "sub_",
-        "mul_",
-        "div_",
-        "pow_",
-        "__rsub__",
-        "__rdiv__",
-        "__rpow__",
-        "__rtruediv__",
-        "__rmul__",
-        "__radd__",
-        "floor_divide_",
-        "remainder_",
-        "fmod",
-        "__rfloordiv__",
-        "__rmod__",
-        "addmm",
-        "baddbmm",
-        "clamp",
-        "clamp_",
-        "clamp_min",
-        "clamp_max",
-        "clip",
-        "fill_",
-        "masked_fill",
-        "masked_fill_",
-        "eq",
-        "ne",
-        "lt",
-        "le",
-        "gt",
-        "ge",
-    ]
-)
-"""Functions whose integers are part of what is computed, and must not change with a size.
-
-The fractions among the arguments of any function are; no shape is one.
-"""
+FEW = 64
+"""A tensor of more numbers than this is data, which no size was written into."""
 
 
 @dataclass(frozen=True)
@@ -138,12 +58,16 @@ class Trace(TorchFunctionMode):
 
     ``origin`` is where in the model's own code that was.
 
-    ``watch`` is told of each call, and may stop the run by raising.
+    ``watch`` is told of each call, and may stop the run by raising. ``without_values`` tells that the
+    model and its inputs have none.
     """
 
-    def __init__(self, watch: Callable[[Call], None] | None = None) -> None:
+    def __init__(
+        self, watch: Callable[[Call], None] | None = None, without_values: bool = False
+    ) -> None:
         super().__init__()
         self.watch = watch
+        self.without_values = without_values
         self.calls: list[Call] = []
         self.stack: list[tuple[str, Counter[str]]] = [("self", Counter())]
         self.pending: Call | None = None
@@ -167,8 +91,8 @@ class Trace(TorchFunctionMode):
             module,
             name,
             seen[kind],
-            tuple(numbers(args, kwargs)),
-            _scalars(name, args, kwargs),
+            (*numbers(args, kwargs), *(_values(args) if self.without_values else ())),
+            scalars(name, args, kwargs),
             place_of(name, args, kwargs),
         )
         for _, counter in self.stack:
@@ -197,21 +121,14 @@ def _tensors(value: Any) -> list[torch.Tensor]:
     return []
 
 
-def _scalars(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[float, ...]:
-    if name == "scaled_dot_product_attention":
-        scale = kwargs.get("scale", args[6] if len(args) > 6 else None)
-        # Without a scale PyTorch takes the query's present size: a hidden number.
-        query = kwargs.get("query", args[0] if args else None)
-        return (float(scale) if scale is not None else 1 / math.sqrt(query.shape[-1]),)
-    if name in ("full", "full_like"):
-        args = (kwargs.get("fill_value", args[1] if len(args) > 1 else None),)
-    elif name in ("tensor", "scalar_tensor", "as_tensor"):
-        args = args[:1]
-    elif name in ARITHMETIC:
-        args = (*args, *kwargs.values())
-    else:
-        return tuple(x for x in (*args, *kwargs.values()) if type(x) is float)
-    return tuple(float(x) for x in args if type(x) in (int, float))
+def _values(args: Sequence[Any]) -> Iterator[tuple[ArgumentPath, float]]:
+    """Yield the few numbers of tensors with values, where the others have none: made out of sight."""
+    for i, tensor in enumerate(args):
+        value = tensor.constant if isinstance(tensor, FakeTensor) else tensor
+        if isinstance(value, torch.Tensor) and not value.is_meta and value.numel() <= FEW:
+            with unset_fake_temporarily():
+                entries = value.detach().flatten().tolist()
+            yield from ((("values", i, k), entry) for k, entry in enumerate(entries))
 
 
 @contextmanager
@@ -246,9 +163,10 @@ def record(
     kwargs: Mapping[str, Any],
     device: str,
     watch: Callable[[Call], None] | None = None,
+    without_values: bool = False,
 ) -> Trace:
     """Run ``model`` without gradients and return what it did; an exception ends up in ``error``."""
-    trace = Trace(watch)
+    trace = Trace(watch, without_values)
     with torch.no_grad(), _module_stack(model, trace), torch.device(device):
         try:
             with trace:
