@@ -120,7 +120,7 @@ class PartsTimesBatch(Sandwich):
         self.kernels = nn.Parameter(torch.randn(3, 16, 16, 3, 3))
 
     def between(self, h: torch.Tensor) -> torch.Tensor:
-        batch, channels, height, width = h.shape
+        batch, _, height, width = h.shape
         share = self.choose(h.mean((2, 3))).softmax(-1)
         mixed = torch.einsum("bk,koihw->boihw", share, self.kernels).reshape(batch * 16, 16, 3, 3)
         joined = F.conv2d(h.reshape(1, -1, height, width), mixed, padding=1, groups=batch)

@@ -57,9 +57,16 @@ class CorrectionNote:
     corrections: tuple[Correction, ...]
 
 
+def _is(value: Any, old: Any) -> bool:
+    """Tell whether an argument is the number that it was; while a model is traced, sizes are tensors."""
+    if isinstance(value, torch.Tensor) and torch.jit.is_tracing():
+        return type(old) is int and value.dim() == 0 and not value.is_meta and value.item() == old
+    return type(value) is type(old) and bool(value == old)
+
+
 def _replaced(value: Any, path: ArgumentPath, old: Any, new: Any) -> Any:
     if not path:
-        return new if type(value) is type(old) and value == old else value
+        return new if _is(value, old) else value
     step = path[0]
     if isinstance(value, slice):
         edges = {"start": value.start, "stop": value.stop}
@@ -107,7 +114,8 @@ class _Corrector(TorchFunctionMode):
                     continue
                 if correction.argument[0] == "rest":
                     first = correction.argument[1]
-                    if tuple(args[first:]) == correction.old:
+                    rest = args[first:]
+                    if len(rest) == len(correction.old) and all(map(_is, rest, correction.old)):
                         arguments["args"] = (*args[:first], *correction.new)
                     continue
                 arguments = _replaced(
