@@ -428,7 +428,8 @@ class _Importer:
         if found is None:
             raise InvalidModelError(
                 f"the operator {user.name or user.op_type!r} reads {value!r}, which nothing before "
-                "it computes; the file is not in topological order, or holds a cycle"
+                "it computes: it is missing from the file, or the operators cannot be put in order, "
+                "since they read each other (a cycle)"
             )
         return found
 

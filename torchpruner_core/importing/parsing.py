@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from torchpruner_core.errors import InvalidModelError, UnsupportedModelError
 from torchpruner_core.graph.origin import METADATA_KEY
 from torchpruner_core.importing.bodies import all_graphs, has_graphs, settle
+from torchpruner_core.importing.plain_form import plain_form
 
 if TYPE_CHECKING:
     import onnx
@@ -49,10 +50,8 @@ def parse(data: bytes) -> onnx.ModelProto:
             )
     if not model.graph.output:
         raise InvalidModelError("the ONNX model has no outputs")
-    for node in model.graph.node:
-        for text in (node.op_type, node.domain, node.name, *node.input, *node.output):
-            if not isinstance(text, str):
-                raise InvalidModelError(f"the file holds a name that is not UTF-8 text: {text!r}")
+    _check_names_and_types(model)
+    model = plain_form(model)
     if model.functions:
         import onnx.inliner
 
@@ -69,6 +68,27 @@ def parse(data: bytes) -> onnx.ModelProto:
     if has_graphs(model):
         settle(model)
     return model
+
+
+def _check_names_and_types(model: onnx.ModelProto) -> None:
+    import onnx
+
+    for node in model.graph.node:
+        for text in (node.op_type, node.domain, node.name, *node.input, *node.output):
+            if not isinstance(text, str):
+                raise InvalidModelError(f"the file holds a name that is not UTF-8 text: {text!r}")
+        if not node.op_type:
+            raise InvalidModelError(
+                f"the operator that computes {', '.join(node.output) or 'nothing'!r} has no type; the "
+                "file is damaged: export the model again"
+            )
+    known = set(onnx.TensorProto.DataType.values())
+    for tensor in model.graph.initializer:
+        if tensor.data_type not in known:
+            raise InvalidModelError(
+                f"the stored tensor {tensor.name!r} has the element type {tensor.data_type}, which "
+                f"onnx {onnx.__version__} does not know; upgrade onnx, or export the model again"
+            )
 
 
 def _one_opset(model: onnx.ModelProto) -> None:

@@ -15,6 +15,7 @@ from torchpruner_core.analysis.solved_graph import SolvedGraph
 from torchpruner_core.importing.importer import read_graph
 from torchpruner_core.importing.parsing import parse
 from torchpruner_core.importing.wire import strip_weights
+from torchpruner_core.onnx_pruning.sliced import stored_array
 
 
 def onnx_magnitudes(
@@ -25,8 +26,6 @@ def onnx_magnitudes(
     ``data`` is the file that ``graph`` was solved from. Arrays have the shape ``(size of that dim,)``.
     Weights of fewer than two axes are left out; quantised ones are taken as they are stored.
     """
-    import onnx
-
     specs = {name: graph.spec(name) for name in graph.inputs}
     imported = read_graph(strip_weights(data), specs)
     stored = {tensor.name: tensor for tensor in parse(data).graph.initializer}
@@ -35,7 +34,7 @@ def onnx_magnitudes(
         node = imported.nodes[name]
         tensor = stored.get(node.value_name)
         if node.kind == "parameter" and tensor is not None and node.rank > 1:
-            value: NDArray[Any] = onnx.numpy_helper.to_array(tensor).astype(np.float64)
+            value: NDArray[Any] = stored_array(tensor).astype(np.float64)
             others = tuple(k for k in range(node.rank) if k != dim)
             found[name, dim] = np.sqrt(np.square(value).sum(axis=others))
     return found

@@ -25,6 +25,7 @@ from torchpruner_core.onnx_pruning.sliced import (
     computed_after,
     open_model,
     separate_equals,
+    stored_array,
     zero_array,
 )
 from torchpruner_core.operators.base import OperatorNode
@@ -86,9 +87,7 @@ class _Masker:
         by_value = {node.value_name: node for node in self.opened.graph.nodes.values()}
         for tensor in model.graph.initializer:
             if tensor.name in self.masked:
-                value = zero_array(
-                    onnx.numpy_helper.to_array(tensor), self.opened.cuts[tensor.name]
-                )
+                value = zero_array(stored_array(tensor), self.opened.cuts[tensor.name])
                 tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
         self._count_kept_slices()
         self._mask_graph(model.graph, by_value)

@@ -30,6 +30,7 @@ from torchpruner_core.onnx_pruning.sliced import (
     open_model,
     separate_equals,
     set_shapes,
+    stored_array,
 )
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ def _cut_initializers(opened: OpenModel) -> None:
     for tensor in opened.model.graph.initializer:
         changes = tensor.name in opened.cuts or tensor.name in opened.renumbers
         if changes and tensor.name not in done | constants:
-            value = opened.after(tensor.name, onnx.numpy_helper.to_array(tensor))
+            value = opened.after(tensor.name, stored_array(tensor))
             tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
 
 

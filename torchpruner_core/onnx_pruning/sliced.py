@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torchpruner_core.cut_result import AxisCuts, CutResult, Renumbering, TensorSpec
-from torchpruner_core.errors import CutError, GraphError
+from torchpruner_core.errors import CutError, GraphError, InvalidModelError
 from torchpruner_core.graph.dtypes import element_type
 from torchpruner_core.graph.nodes import DataNode
 from torchpruner_core.importing.bodies import all_graphs, flatten
@@ -197,6 +197,19 @@ def cut_array(value: Array, axes: AxisCuts) -> Array:
         if indices is not None and len(indices):
             value = np.delete(value, indices, axis=dim)
     return np.asarray(value, order="C")
+
+
+def stored_array(tensor: onnx.TensorProto) -> Array:
+    """Return a stored tensor's numbers; raises ``InvalidModelError`` where it does not hold them."""
+    import onnx
+
+    try:
+        return onnx.numpy_helper.to_array(tensor)
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidModelError(
+            f"the stored tensor {tensor.name!r} does not hold the numbers of its shape "
+            f"{list(tensor.dims)}: {error}. The file is damaged, or was cut short"
+        ) from error
 
 
 def zero_array(value: Array, axes: AxisCuts) -> Array:

@@ -15,7 +15,15 @@ from torch import nn
 import torchpruner_core as tp
 from benchmarks.zoo.wild import dialects
 from torchpruner_core import TensorSpec, prune_onnx, solve_onnx
-from torchpruner_core.errors import CutMismatchError, InputSpecError, InvalidModelError
+from torchpruner_core.errors import (
+    CutMismatchError,
+    InputSpecError,
+    InvalidModelError,
+    UnsupportedModelError,
+)
+from torchpruner_core.onnx_pruning import masked_onnx
+from torchpruner_core.onnx_pruning.verification import verify_onnx
+from torchpruner_core.running import run
 
 
 def exported(model, x, **options):
@@ -324,3 +332,97 @@ def test_a_graph_that_handles_text_is_built_and_its_text_stays():
     data = made.SerializeToString()
     result = solve_onnx(data).cut_analysis("self.w", [1], 1)
     onnx.checker.check_model(prune_onnx(data, result))
+
+
+def mlp_of(**options):
+    """Return a network of two linears, as a message to be spoiled."""
+    rng = np.random.default_rng(0)
+    stored = {"w": (4, 8), "b": (8,), "v": (8, 3)}
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"]),
+        helper.make_node("Add", ["h", "b"], ["hb"]),
+        helper.make_node("Relu", ["hb"], ["r"]),
+        helper.make_node("MatMul", ["r", "v"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("x", 1, [2, 4])],
+        [helper.make_tensor_value_info("y", 1, [2, 3])],
+        [numpy_helper.from_array(rng.standard_normal(s).astype(np.float32), n)
+         for n, s in stored.items()],
+    )  # fmt: skip
+    return helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", options.get("opset", 17))], ir_version=8
+    )
+
+
+def reverse_nodes(made):
+    nodes = list(made.graph.node)[::-1]
+    del made.graph.node[:]
+    made.graph.node.extend(nodes)
+
+
+def repeat_tensor(made):
+    first = numpy_helper.from_array(np.ones((4, 8), np.float32), "w")
+    made.graph.initializer.insert(0, first)
+
+
+def store_sparsely(made):
+    values = numpy_helper.from_array(np.array([1, -2, 3], np.float32), "values")
+    indices = numpy_helper.from_array(np.array([0, 9, 30]), "indices")
+    sparse = helper.make_sparse_tensor(values, indices, [4, 8])
+    del made.graph.initializer[0]
+    made.graph.node.insert(0, helper.make_node("Constant", [], ["w"], sparse_value=sparse))
+
+
+@pytest.mark.parametrize("spoil", [reverse_nodes, repeat_tensor, store_sparsely])
+def test_what_runtimes_put_up_with_is_pruned(spoil):
+    made = mlp_of()
+    spoil(made)
+    data = made.SerializeToString()
+    cut = solve_onnx(data).cut_analysis("self.v", [1, 5], 0)
+    verify_onnx(data, prune_onnx(data, cut), cut)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "kind", "said"),
+    [
+        (lambda m: m.opset_import.pop(), InvalidModelError, "does not state which operator set"),
+        (lambda m: setattr(m.opset_import[0], "version", 99), UnsupportedModelError, "upgrade onnx"),
+        (lambda m: setattr(m.opset_import[0], "version", 0), InvalidModelError, "the first is 1"),
+        (lambda m: setattr(m.graph.node[0], "op_type", ""), InvalidModelError, "has no type"),
+        (
+            lambda m: setattr(m.graph.initializer[0], "data_type", 99),
+            InvalidModelError,
+            "'w' has the element type 99",
+        ),
+    ],
+)  # fmt: skip
+def test_what_no_runtime_reads_is_named(spoil, kind, said):
+    made = mlp_of()
+    spoil(made)
+    with pytest.raises(kind, match=said):
+        solve_onnx(made.SerializeToString())
+
+
+def test_a_tensor_that_is_cut_short_is_named_when_it_is_pruned():
+    made = mlp_of()
+    cut = solve_onnx(made.SerializeToString()).cut_analysis("self.v", [1, 5], 0)
+    made.graph.initializer[0].raw_data = made.graph.initializer[0].raw_data[:-3]
+    with pytest.raises(InvalidModelError, match="'w' does not hold the numbers of its shape"):
+        prune_onnx(made.SerializeToString(), cut)
+
+
+def test_old_operator_sets_are_converted_or_refused():
+    made = mlp_of(opset=6)
+    data = made.SerializeToString()
+    cut = solve_onnx(data).cut_analysis("self.v", [1, 5], 0)
+    pruned, feeds = prune_onnx(data, cut), {"x": np.ones((2, 4), np.float32)}
+    assert onnx.load_model_from_string(pruned).opset_import[0].version == 7
+    np.testing.assert_allclose(
+        run(pruned, feeds)["y"], run(masked_onnx(data, cut), feeds)["y"], atol=1e-5
+    )
+    made.graph.node[1].attribute.extend(
+        [helper.make_attribute("broadcast", 1), helper.make_attribute("axis", 1)]
+    )
+    with pytest.raises(UnsupportedModelError, match=r"operator set 6.*opset_version=17"):
+        solve_onnx(made.SerializeToString())
