@@ -249,6 +249,29 @@ def test_the_last_part_twice_at_once_ends_the_upload_once(service: RunningServic
     assert service.client.head(f"/v1/blobs/{digest}").status_code == 200
 
 
+def test_parts_that_nobody_lived_to_join_are_joined_when_the_upload_is_used(
+    service: RunningService,
+) -> None:
+    file = small_file(8317)
+    started = service.client.post("/v1/uploads", json={"length": len(file.content)})
+    path, identifier = started.headers["location"], started.json()["id"]
+    first = service.client.patch(path, content=file.content[:100], headers={"Upload-Offset": "0"})
+    assert first.json()["offset"] == 100
+    # As after the death of a process between the last part and the blob.
+    (parts,) = service.store.rglob(f"{identifier}/parts")
+    rest = file.content[100:]
+    (parts / f"{100:020d}-{len(rest):020d}-0123456789abcdef").write_bytes(rest)
+    assert service.client.head(path).headers["upload-offset"] == str(len(file.content))
+    made = service.client.post(
+        "/v1/models",
+        json={"upload": identifier, "inputs": [{"name": "x", "shape": [1, 3, 8, 8]}]},
+    )
+    assert made.status_code == 202, made.text
+    assert made.json()["blob"] == hashlib.sha256(file.content).hexdigest()
+    assert service.client.get(path).json()["complete"]
+    assert not list(parts.glob("*"))
+
+
 def test_a_resumable_upload_with_wrong_bytes_is_refused(service: RunningService) -> None:
     started = service.client.post("/v1/uploads", json={"length": 4, "sha256": "0" * 64})
     path = started.headers["location"]

@@ -120,10 +120,17 @@ async def append(
 
 
 async def finished_upload(state: AppState, who: Principal, identifier: str) -> str:
-    """Return the sha256 of a complete upload. Raises a ``Conflict`` for one that is not."""
+    """Return the sha256 of a complete upload. Raises a ``Conflict`` for one that is not.
+
+    The process that took the last part may have died before it joined them all: then they are joined here.
+    """
     facts = await find_upload(state, who, identifier)
     if facts["blob"] is None:
         shown = await upload_view(state, facts)
+        if shown["offset"] == shown["length"]:
+            await _join(state, who, facts)
+            facts = await find_upload(state, who, identifier)
+    if facts["blob"] is None:
         raise Conflict(
             f"the upload has {shown['offset']} of {shown['length']} bytes; send the rest first",
             slug="upload-incomplete",
