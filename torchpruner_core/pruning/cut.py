@@ -26,6 +26,7 @@ from torchpruner_core.pruning.context import (
     mark,
     remember,
 )
+from torchpruner_core.pruning.forward.candidates import Change
 from torchpruner_core.pruning.forward.corrections import (
     CorrectedForward,
     Correction,
@@ -33,7 +34,7 @@ from torchpruner_core.pruning.forward.corrections import (
     correct,
 )
 from torchpruner_core.pruning.forward.lazily import unmake
-from torchpruner_core.pruning.forward.literals import Change, find_changes
+from torchpruner_core.pruning.forward.literals import find_changes
 from torchpruner_core.pruning.forward.rehearsal import Stage
 from torchpruner_core.pruning.forward.verification import Verification
 from torchpruner_core.pruning.model_config import (

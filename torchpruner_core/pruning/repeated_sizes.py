@@ -20,7 +20,7 @@ from torchpruner_core.cut_dict import operator_owner
 from torchpruner_core.cut_result import CutResult
 from torchpruner_core.errors import ReplayError, StaleStateWarning
 from torchpruner_core.pruning.change_list import Plan, has_own_rule
-from torchpruner_core.pruning.forward.literals import Slot, slots
+from torchpruner_core.pruning.forward.slots import Slot, slots
 from torchpruner_core.pruning.module_pruners.base import layer_change
 from torchpruner_core.pruning.module_pruners.registry import module_pruner_reg
 from torchpruner_core.pruning.tensors.journal import AttributeChange

@@ -4,6 +4,10 @@
 ``set_cut(..., correct_forward=True)`` the module's ``forward`` is wrapped instead: the call is
 recognised by its place among the calls of its function, and its argument replaced. The code itself,
 the class and the parameters stay; ``recovery_cut`` takes the wrapper off.
+
+It may be assumed here that a forward makes its calls in one order, whatever the inputs. Not that they have
+the sizes of the rehearsal: a call whose argument is not the one that was corrected (another batch, a longer
+sequence) goes on as the code wrote it.
 """
 
 from __future__ import annotations

@@ -8,6 +8,10 @@ seven heads' worth of features, as eight thinner heads.
 
 A model that cannot run on ``meta`` runs on the fake tensors of ``torch.compile``, and one that looks at
 values on real ones.
+
+It may be assumed here that the same code makes the same calls in the same order in both runs, up to the
+first call whose shapes or numbers differ in a way the cut does not explain; what comes after that call says
+nothing. It may not be assumed that the model tolerates being run: the copies are run, never the model.
 """
 
 from __future__ import annotations

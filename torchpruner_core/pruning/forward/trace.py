@@ -2,6 +2,9 @@
 
 The calls are those that Python code makes (``Tensor.view``, ``F.linear``), since that is where
 literals live; what a function does inside PyTorch is not seen.
+
+It may be assumed here that a call is known by its module, its function and how many calls of that function
+the module made before, and that shapes and plain numbers say all that a comparison needs: no value is kept.
 """
 
 from __future__ import annotations
