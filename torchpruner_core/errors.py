@@ -72,6 +72,10 @@ class StaleStateWarning(UserWarning):
     """Something of a model is outside what its graph shows, and may be left behind by a cut."""
 
 
+class ChangedStatisticsWarning(UserWarning):
+    """Normalisations compute over fewer slices after a cut: valid, and not equal to the masked model."""
+
+
 class FixedSizesWarning(UserWarning):
     """A pruned ONNX model holds for the input sizes of its analysis, and the original held for others."""
 

@@ -37,10 +37,13 @@ from torchpruner_client.retrying import RetryPolicy
 from torchpruner_client.sources import Source, source_of
 from torchpruner_core.analysis.records import ModuleInfo, record_from_dict
 from torchpruner_core.cut_result import CutResult, TensorSpec
+from torchpruner_core.cut_warnings import warn_of
 from torchpruner_core.planning.budget import Budget
 from torchpruner_core.planning.plan import Plan
 from torchpruner_core.planning.rules import Rules
 from torchpruner_core.planning.scores import Scores
+
+PACKAGE = "torchpruner_client"
 
 
 class AsyncClient:
@@ -109,6 +112,7 @@ class AsyncClient:
             view = await self._driver.run(operations.upload(source, name, shown))
             if wait:
                 view = await self._driver.run(operations.wait_ready(view["id"], timeout, shown))
+        warn_of(view.get("warnings"), PACKAGE)
         return AsyncRemoteModel(self, view, source)
 
     async def model(self, identifier: str) -> AsyncRemoteModel:
@@ -246,6 +250,7 @@ class AsyncRemoteModel:
             self._info = ModelInfo.from_dict(
                 await self._client.run(operations.wait_ready(self.id, timeout, shown))
             )
+        warn_of(self._info.warnings, PACKAGE)
         return self
 
     async def with_shapes(self, inputs: Sequence[TensorSpec]) -> AsyncRemoteModel:
@@ -336,10 +341,10 @@ class AsyncRemoteModel:
         A request is a ``CutRequest``, or ``(node, dim, index)``.
         """
         asked = [request_of(item) for item in requests]
-        result: CutResult = await self._client.run(
-            operations.cut_analysis(self.id, asked, granularity, protect_io)
-        )
-        return result
+        flow = operations.cut_analysis(self.id, asked, granularity, protect_io)
+        answer = await self._client.run(flow)
+        warn_of(answer.get("warnings"), PACKAGE)
+        return CutResult.from_dict(answer)
 
     async def download_pruned(
         self,
@@ -429,7 +434,9 @@ class AsyncRemoteModel:
         body = plan_body(budget, scores, importance, rules, options, name=name)
         with showing(self._client.progress) as shown:
             flow = operations.plan(self.id, body, idempotency_key, self._source, timeout, shown)
-            return plan_of(await self._client.run(flow))
+            made = await self._client.run(flow)
+        warn_of(made.get("warnings"), PACKAGE)
+        return plan_of(made)
 
     async def frontier(
         self,
@@ -562,8 +569,9 @@ class AsyncRemoteModel:
             flow = operations.download(
                 self.id, kind, body, Path(path), self._source, timeout, shown
             )
-            target: Path = await self._client.run(flow)
-        return target
+            artifact = await self._client.run(flow)
+        warn_of(artifact.get("warnings"), PACKAGE)
+        return Path(path)
 
 
 class AsyncRemoteModules(Mapping[str, "AsyncRemoteModule"]):

@@ -224,15 +224,14 @@ def listing_page(
 
 def cut_analysis(
     model: str, requests: Sequence[CutRequest], granularity: str, protect_io: bool
-) -> Flow[CutResult]:
+) -> Flow[dict[str, Any]]:
     """Ask for one joint cut."""
     body = {
         "cuts": [request.to_dict() for request in requests],
         "granularity": granularity,
         "protect_io": protect_io,
     }
-    answer = yield Call("POST", f"/v1/models/{model}/cut-analysis", json=body)
-    return CutResult.from_dict(_json(answer))
+    return _json((yield Call("POST", f"/v1/models/{model}/cut-analysis", json=body)))
 
 
 def flops(model: str, by: Sequence[str]) -> Flow[dict[str, Any]]:
@@ -277,9 +276,9 @@ def download(
     source: Source | None,
     timeout: float | None,
     progress: Progress,
-) -> Flow[Path]:
-    """Have a file made and download it. Weights that the service lacks are sent first, where they
-    are here.
+) -> Flow[dict[str, Any]]:
+    """Have a file made and download it; return its view. Weights that the service lacks are sent
+    first, where they are here.
 
     The file appears under its name when it is whole and its sha256 is right; of two downloads to one
     name the last stays. Raises ``DownloadTargetError`` before anything is made where it could not be
@@ -318,7 +317,7 @@ def download(
         put_in_place(partial, target_file, digest)
     finally:
         partial.unlink(missing_ok=True)
-    return target
+    return artifact
 
 
 def latency(

@@ -40,6 +40,8 @@ class ModelInfo:
     tags: tuple[str, ...] = ()
     revision: str = ""
     """What name, note and tags are at; a change can be made conditional on it."""
+    warnings: tuple[Mapping[str, str], ...] = ()
+    """What a person should know, as ``{"type": slug, "detail": words}``."""
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ModelInfo:
@@ -66,6 +68,7 @@ class ModelInfo:
             note=data.get("note"),
             tags=tuple(data.get("tags") or ()),
             revision=data.get("revision") or "",
+            warnings=tuple(data.get("warnings") or ()),
         )
 
 

@@ -37,10 +37,13 @@ from torchpruner_client.sources import Source, source_of
 from torchpruner_client.sync_driver import SyncDriver
 from torchpruner_core.analysis.records import ModuleInfo, record_from_dict
 from torchpruner_core.cut_result import CutResult, TensorSpec
+from torchpruner_core.cut_warnings import warn_of
 from torchpruner_core.planning.budget import Budget
 from torchpruner_core.planning.plan import Plan
 from torchpruner_core.planning.rules import Rules
 from torchpruner_core.planning.scores import Scores
+
+PACKAGE = "torchpruner_client"
 
 
 class Client:
@@ -109,6 +112,7 @@ class Client:
             view = self._driver.run(operations.upload(source, name, shown))
             if wait:
                 view = self._driver.run(operations.wait_ready(view["id"], timeout, shown))
+        warn_of(view.get("warnings"), PACKAGE)
         return RemoteModel(self, view, source)
 
     def model(self, identifier: str) -> RemoteModel:
@@ -244,6 +248,7 @@ class RemoteModel:
             self._info = ModelInfo.from_dict(
                 self._client.run(operations.wait_ready(self.id, timeout, shown))
             )
+        warn_of(self._info.warnings, PACKAGE)
         return self
 
     def with_shapes(self, inputs: Sequence[TensorSpec]) -> RemoteModel:
@@ -332,10 +337,10 @@ class RemoteModel:
         A request is a ``CutRequest``, or ``(node, dim, index)``.
         """
         asked = [request_of(item) for item in requests]
-        result: CutResult = self._client.run(
-            operations.cut_analysis(self.id, asked, granularity, protect_io)
-        )
-        return result
+        flow = operations.cut_analysis(self.id, asked, granularity, protect_io)
+        answer = self._client.run(flow)
+        warn_of(answer.get("warnings"), PACKAGE)
+        return CutResult.from_dict(answer)
 
     def download_pruned(
         self,
@@ -425,7 +430,9 @@ class RemoteModel:
         body = plan_body(budget, scores, importance, rules, options, name=name)
         with showing(self._client.progress) as shown:
             flow = operations.plan(self.id, body, idempotency_key, self._source, timeout, shown)
-            return plan_of(self._client.run(flow))
+            made = self._client.run(flow)
+        warn_of(made.get("warnings"), PACKAGE)
+        return plan_of(made)
 
     def frontier(
         self,
@@ -558,8 +565,9 @@ class RemoteModel:
             flow = operations.download(
                 self.id, kind, body, Path(path), self._source, timeout, shown
             )
-            target: Path = self._client.run(flow)
-        return target
+            artifact = self._client.run(flow)
+        warn_of(artifact.get("warnings"), PACKAGE)
+        return Path(path)
 
 
 class RemoteModules(Mapping[str, "RemoteModule"]):

@@ -108,6 +108,7 @@ async def artifact_view(state: AppState, artifact: str) -> dict[str, Any]:
             "size": facts["size"],
             "sha256": facts["sha256"],
             "content": f"/v1/artifacts/{artifact}/content",
+            "warnings": facts.get("warnings") or [],
         }
     for kind in ("weights", "onnx"):
         record = await find_job(state, job_of(artifact, kind))

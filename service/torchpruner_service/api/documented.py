@@ -26,12 +26,16 @@ _MEANINGS = {
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the ``responses`` of a route that may answer with these statuses."""
-    common = (400, 401, 403, 404, 405, 422, 429, 503)
+    return problems_of(400, 401, 403, 404, 405, 422, 429, 503, *statuses)
+
+
+def problems_of(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the ``responses`` of a route that answers with these statuses and no other error."""
     return {
         status: {
             "description": _MEANINGS[status],
             "model": Problem,
             "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
         }
-        for status in sorted({*common, *statuses})
+        for status in sorted(set(statuses))
     }

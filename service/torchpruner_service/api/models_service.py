@@ -11,6 +11,7 @@ import anyio
 import anyio.to_thread
 
 from torchpruner_core.cut_result import TensorSpec
+from torchpruner_core.cut_warnings import unread_warnings
 from torchpruner_service.api.app_state import AppState
 from torchpruner_service.api.audit_trail import note
 from torchpruner_service.api.catalog import Entry, unknown_model
@@ -216,6 +217,7 @@ def assemble(
         or None,
         "message": message,
         "notes": facts.get("notes"),
+        "warnings": facts.get("warnings") or [],
     }
 
 
@@ -347,6 +349,7 @@ async def derive(
                 "operators": len(graph.operators),
                 "modules": len(graph.modules),
                 "groups": await anyio.to_thread.run_sync(lambda: len(graph.groups())),
+                "warnings": unread_warnings(graph.unread),
                 "params": graph.params(),
                 "flops": graph.flops(),
                 "weightless": parent_view["weightless"],

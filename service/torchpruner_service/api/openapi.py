@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from fastapi import FastAPI
@@ -41,7 +42,11 @@ def describe(app: FastAPI) -> None:
                 schemas[model.__name__] = schema
             for unused in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(unused, None)
+            document["info"]["license"] = {"name": "Apache 2.0", "identifier": "Apache-2.0"}
+            document["servers"] = [{"url": "/", "description": "The service that shows this"}]
             _only_problem_json(document)
+            _only_this_version(document)
+            _defaults_in_words(document)
             _show_deprecation(document)
             app.openapi_schema = document
         return app.openapi_schema
@@ -61,6 +66,51 @@ def _only_problem_json(document: dict[str, Any]) -> None:
                 if status[0] in "45" and any(ref.endswith("/Problem") for ref in refs):
                     schema = {"$ref": "#/components/schemas/Problem"}
                     response["content"] = {"application/problem+json": {"schema": schema}}
+
+
+def _only_this_version(document: dict[str, Any]) -> None:
+    """FastAPI writes what an event holds as OpenAPI 3.2 does, which generators for 3.1 do not know; and
+    leaves out that a route asks for no key."""
+    for path in document["paths"].values():
+        for operation in path.values():
+            operation.setdefault("security", [])
+            for response in operation["responses"].values():
+                events = response.get("content", {}).get("text/event-stream")
+                if events is not None and events.pop("itemSchema", None):
+                    events["schema"] = {"type": "string"}
+
+
+def _defaults_in_words(document: dict[str, Any]) -> None:
+    """What a request may leave out is optional, and its description tells what is taken then.
+
+    Generators of typed clients read ``default`` as "it is always there", and would ask for all of it.
+    """
+    schemas = document["components"]["schemas"]
+    waiting = [
+        operation["requestBody"]
+        for path in document["paths"].values()
+        for operation in path.values()
+        if "requestBody" in operation
+    ]
+    seen: set[str] = set()
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, list):
+            waiting += part
+        elif isinstance(part, dict):
+            waiting += part.values()
+            name = str(part.get("$ref", "")).rpartition("/")[2]
+            if name in schemas and name not in seen:
+                seen.add(name)
+                waiting.append(schemas[name])
+    for name in seen:
+        for member in schemas[name].get("properties", {}).values():
+            if "default" in member:
+                default = json.dumps(member.pop("default"))
+                said = member.get("description")
+                member["description"] = (
+                    f"{said}; default {default}" if said else f"default {default}"
+                )
 
 
 def _show_deprecation(document: dict[str, Any]) -> None:

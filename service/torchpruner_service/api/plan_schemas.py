@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from torchpruner_service.api.schemas import Body, GivenName, Name, State
+from torchpruner_service.api.schemas import Body, GivenName, Name, State, Warned
 
 Amount = Annotated[
     str | int | float,
@@ -191,3 +191,4 @@ class PlanView(Body):
     )
     result: dict[str, Any] | None = None
     plan: dict[str, Any] | None = None
+    warnings: Warned = Field(default_factory=list)

@@ -10,6 +10,8 @@ from typing import Any
 import anyio.to_thread
 
 from torchpruner_core.analysis.solved_graph import SolvedGraph
+from torchpruner_core.cut_result import CutResult
+from torchpruner_core.cut_warnings import cut_warnings
 from torchpruner_core.planning.aggregation import check_scores
 from torchpruner_core.planning.budget import Budget
 from torchpruner_core.planning.errors import RuleError
@@ -215,7 +217,8 @@ def _parts(plan: dict[str, Any]) -> dict[str, Any]:
         if cut is not None
     ]
     rest = {key: value for key, value in plan.items() if key != "result"}
-    return {"widths": widths, "result": result, "plan": rest}
+    warned = cut_warnings(CutResult.from_dict(result))
+    return {"widths": widths, "result": result, "plan": rest, "warnings": warned}
 
 
 def _length(cut: Any) -> int:

@@ -66,6 +66,18 @@ class Problem(BaseModel):
     detail: str
 
 
+class WarningView(BaseModel):
+    """What a person should know; `type` is a slug that does not change, such as `stale-state`."""
+
+    type: str
+    detail: str
+
+
+Warned = Annotated[
+    list[WarningView], Field(description="What a person should know before relying on this")
+]
+
+
 class InputSpec(Body):
     """One input of a model: its name, shape (no dynamic dimensions) and dtype.
 
@@ -454,6 +466,7 @@ class ModelView(BaseModel):
     notes: list[str] | None = Field(
         default=None, description="What the file has lost (names, norms), and how to keep it"
     )
+    warnings: Warned = Field(default_factory=list)
 
 
 class JobView(BaseModel):
@@ -499,6 +512,7 @@ class ArtifactView(BaseModel):
     content: str | None = None
     problem: dict[str, Any] | None = None
     message: str | None = None
+    warnings: Warned = Field(default_factory=list)
 
 
 class UploadView(BaseModel):
@@ -656,3 +670,4 @@ class CutView(BaseModel):
     terminal: dict[str, list[Any]]
     iner: dict[str, list[Any]]
     operator: dict[str, dict[str, Any]]
+    warnings: Warned = Field(default_factory=list)

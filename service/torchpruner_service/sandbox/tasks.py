@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from torchpruner_core.cut_result import CutResult, TensorSpec
+from torchpruner_core.cut_warnings import caught
 from torchpruner_service.sandbox.frames import FrameWriter
 
 
@@ -51,10 +53,13 @@ def weights(args: dict[str, Any], out: FrameWriter) -> dict[str, Any]:
 
 def onnx(args: dict[str, Any], out: FrameWriter) -> dict[str, Any]:
     """Send a model's ONNX form, cut."""
-    pruned = _pruned_onnx(_onnx_bytes(args, out, 5, 50), _cuts(args))
+    data = _onnx_bytes(args, out, 5, 50)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        pruned = _pruned_onnx(data, _cuts(args))
     out.progress("writing", 80)
     out.data(pruned)
-    return {}
+    return {"warnings": caught(seen)}
 
 
 def attach(args: dict[str, Any], out: FrameWriter) -> dict[str, Any]:

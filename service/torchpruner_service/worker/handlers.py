@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from torchpruner_core.analysis.solved_graph import SolvedGraph
+from torchpruner_core.cut_warnings import unread_warnings
 from torchpruner_core.planning.plan import Plan
 from torchpruner_service.identity import engine_version
 from torchpruner_service.problems import Conflict, InvalidUpload, NotFound, Problem
@@ -241,6 +242,7 @@ def facts_of(graph: SolvedGraph, weightless: bool) -> dict[str, Any]:
         "flops": graph.flops(),
         "weightless": weightless,
         "notes": [str(note) for note in graph.metadata.get("notes", ())],
+        "warnings": unread_warnings(graph.unread),
         "inputs": [graph.spec(name).to_dict() for name in graph.inputs],
         "outputs": [graph.spec(name).to_dict() for name in graph.outputs],
     }
@@ -296,7 +298,19 @@ def _artifact(context: JobContext, task: str, form: str) -> dict[str, Any]:
         task, {**args, "output": form}, inputs, on_data=file.write, span=(5, 90), code=code
     )
     context.stage("storing", 92)
+    if extra.get("warnings"):
+        extra["warnings"] = _told(extra["warnings"])
     return store_artifact(context, identifier, file, form, extra)
+
+
+def _told(warned: Any) -> list[dict[str, str]]:
+    """Warnings as the sandbox sent them, where untrusted code may have had its say: few, and short."""
+    listed = warned if isinstance(warned, list) else []
+    return [
+        {key: str(each.get(key))[:2000] for key in ("type", "detail")}
+        for each in listed[:20]
+        if isinstance(each, dict)
+    ]
 
 
 def _source(context: JobContext) -> tuple[Path, dict[str, Any], list[Path], bool]:

@@ -25,10 +25,20 @@ from torchpruner_client.cli.options import (
     parse_input,
     parse_share,
 )
-from torchpruner_client.cli.output import connected, err, fail, out, print_json, print_result, size
+from torchpruner_client.cli.output import (
+    connected,
+    err,
+    fail,
+    out,
+    print_json,
+    print_result,
+    size,
+    told_warnings,
+)
 from torchpruner_client.local_files import parse_cut, prune_file
 from torchpruner_client.synchronous import RemoteModel
 from torchpruner_core.cut_result import CutRequest, CutResult
+from torchpruner_core.cut_warnings import cut_warnings, warn_of
 from torchpruner_core.errors import TorchPrunerError, UnknownNodeError
 
 ENDINGS = (".safetensors", ".npz", ".onnx")
@@ -162,19 +172,21 @@ def prune(
     budget = {name: amount for name, amount in amounts.items() if amount is not None}
     specs = [parse_input(text) for text in input or []]
     try:
-        done = prune_file(
-            path,
-            output,
-            [parse_cut(text, parse_index) for text in cut or []],
-            inputs=specs,
-            values=value or [],
-            granularity=granularity.value,
-            protect_io=protect_io,
-            budget=budget or None,
-            plan=plan,
-            rules={"round_to": round_to, "protect": tuple(protect or ())},
-            verify=verify,
-        )
+        with told_warnings():
+            done = prune_file(
+                path,
+                output,
+                [parse_cut(text, parse_index) for text in cut or []],
+                inputs=specs,
+                values=value or [],
+                granularity=granularity.value,
+                protect_io=protect_io,
+                budget=budget or None,
+                plan=plan,
+                rules={"round_to": round_to, "protect": tuple(protect or ())},
+                verify=verify,
+            )
+            warn_of(cut_warnings(done.result), "torchpruner_client")
     except ImportError as error:
         fail(
             f"{error}; pruning a file needs the extra onnx: pip install 'torchpruner-service[onnx]'"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -21,6 +22,7 @@ from torchpruner_client.errors import (
 )
 from torchpruner_client.synchronous import Client
 from torchpruner_core.cut_result import CutResult
+from torchpruner_core.cut_warnings import CLASSES
 from torchpruner_core.errors import TorchPrunerError
 
 speaks_json: ContextVar[bool] = ContextVar("speaks_json", default=False)
@@ -31,10 +33,28 @@ out = Console(markup=False)
 err = Console(stderr=True, markup=False)
 
 
+def _tell(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    """Say what Python warns of on standard error: a line for people, or for programs."""
+    if speaks_json.get():
+        typer.echo(json.dumps({"warning": category.__name__, "detail": str(message)}), err=True)
+    else:
+        err.print(f"warning: {message}", style="yellow", soft_wrap=True)
+
+
+@contextmanager
+def told_warnings() -> Iterator[None]:
+    """Have warnings of this package told as :func:`fail` tells errors, each once."""
+    with warnings.catch_warnings():
+        for category in CLASSES.values():
+            warnings.filterwarnings("default", category=category)
+        warnings.showwarning = _tell
+        yield
+
+
 @contextmanager
 def connected(url: str | None, api_key: str | None) -> Iterator[Client]:
     try:
-        with Client(url, api_key=api_key) as client:
+        with told_warnings(), Client(url, api_key=api_key) as client:
             yield client
     except (ServiceUnreachable, NoWorkerError, DownloadDamaged) as error:
         fail(str(error))
@@ -59,8 +79,6 @@ def print_result(result: CutResult) -> None:
         out.print(f"{name}: subtract {change}")
     for choice in result.choices:
         out.print(f"choice at {choice.operator}: {choice.taken}, not {choice.rejected}")
-    if result.renormalises:
-        out.print(f"statistics change in {', '.join(result.renormalises)}")
     out.print(
         f"parameters {difference(result.params_before, result.params_after)}, "
         f"FLOPs {difference(result.flops_before, result.flops_after)}",

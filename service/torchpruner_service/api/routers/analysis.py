@@ -12,6 +12,7 @@ from fastapi import APIRouter, Query, Response
 from torchpruner_core.analysis.records import Record, record_to_dict
 from torchpruner_core.analysis.solved_graph import SolvedGraph
 from torchpruner_core.cut_result import CutResult
+from torchpruner_core.cut_warnings import cut_warnings
 from torchpruner_service.api import graph_views, schemas
 from torchpruner_service.api.access import Reader, State
 from torchpruner_service.api.answers import json_answer
@@ -207,7 +208,7 @@ async def cut_analysis(
     def analyse() -> Response:
         result = analysed(graph, body)
         check_answer(result, state.settings.max_answer_bytes)
-        answer = {"model": model, **result.to_dict()}
+        answer = {"model": model, **result.to_dict(), "warnings": cut_warnings(result)}
         if flops:
             answer["flops_by_module"] = _module_flops(graph, result)
         return json_answer(answer)

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Response
 from torchpruner_service.api import schemas
 from torchpruner_service.api.access import MetricsReader, Reader, State
 from torchpruner_service.api.answers import json_answer
-from torchpruner_service.api.documented import problems
+from torchpruner_service.api.documented import problems, problems_of
 from torchpruner_service.api.jobs_service import living_workers, waiting_message
 from torchpruner_service.identity import engine_version
 from torchpruner_service.observability.metrics import MEDIA_TYPE, render
@@ -18,7 +18,12 @@ from torchpruner_service.problems import Unavailable
 router = APIRouter(tags=["service"])
 
 
-@router.get("/healthz", response_model=schemas.Health, summary="The process answers")
+@router.get(
+    "/healthz",
+    response_model=schemas.Health,
+    responses=problems_of(405),
+    summary="The process answers",
+)
 async def healthz() -> Response:
     """For liveness probes: touches nothing else."""
     return json_answer({"status": "ok"})
@@ -27,7 +32,10 @@ async def healthz() -> Response:
 @router.get(
     "/readyz",
     response_model=schemas.Readiness,
-    responses={503: {"model": schemas.Readiness, "description": "Redis or the store is away"}},
+    responses={
+        **problems_of(405),
+        503: {"model": schemas.Readiness, "description": "Redis or the store is away"},
+    },
     summary="This process can answer: Redis and the object store are there",
 )
 async def readyz(state: State) -> Response:
