@@ -105,6 +105,8 @@ class _Corrector(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
+        if torch.jit.is_tracing() and _on_sizes(args):
+            return func(*args, **(kwargs or {}))
         arguments: dict[str, Any] = {"args": args, "kwargs": kwargs or {}}
         name = kind_of(getattr(func, "__name__", str(func)))
         nth = self._seen[name]
@@ -126,6 +128,17 @@ class _Corrector(TorchFunctionMode):
                     arguments, correction.argument, correction.old, correction.new
                 )
         return func(*arguments["args"], **arguments["kwargs"])
+
+
+def _on_sizes(args: Sequence[Any]) -> bool:
+    """Tell whether a call only computes with whole numbers, which is no call where nothing is traced."""
+    tensors = [value for value in args if isinstance(value, torch.Tensor)]
+    whole = (t.dim() == 0 and not t.is_floating_point() and not t.is_complex() for t in tensors)
+    return bool(tensors) and len(tensors) == len(args) - _plain(args) and all(whole)
+
+
+def _plain(args: Sequence[Any]) -> int:
+    return sum(isinstance(value, (bool, int, float, str, type(None))) for value in args)
 
 
 def _split(args: Sequence[Any], kwargs: Mapping[str, Any], sizes: Sequence[int]) -> Any:
