@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from benchmarks.zoo.adversarial import numbers
-from torchpruner_core import ONNXGraph, recovery_cut, set_cut
+from torchpruner_core import ONNXGraph, recovery_cut, set_cut, verify_cut
 from torchpruner_core.errors import LiteralInForwardError, UnknownNodeError
 
 X = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
@@ -55,3 +56,30 @@ def test_a_parameter_that_the_graph_never_read_is_named_as_such() -> None:
         graph.build_graph((X,), fill_value=False)
     with pytest.raises(UnknownNodeError, match=r"self\.mix has no node.*training=True"):
         graph.solved.cut_analysis("self.mix", index=[0], dim=0)
+
+
+class HeadsOfAWidth(nn.Module):
+    """Heads by an attribute that also divides the width; a table beside them has as many entries."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_heads = 4
+        self.mix = nn.Linear(16, 16)
+        self.level = nn.Linear(3, 4)
+        self.out = nn.Linear(16, 5)
+
+    def forward(self, x: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+        batch, length, width = x.shape
+        heads = self.mix(x).reshape(batch, length, self.num_heads, width // self.num_heads)
+        result: torch.Tensor = self.out((heads * self.level(place)[..., None]).flatten(2))
+        return result
+
+
+def test_an_attribute_beside_a_corrected_call_is_tried_on_the_corrected_copy() -> None:
+    model = HeadsOfAWidth().eval()
+    inputs = (torch.randn(2, 7, 16), torch.randn(2, 7, 3))
+    graph = ONNXGraph(model)
+    graph.build_graph(inputs, fill_value=False)
+    result = graph.nodes["self.level.weight"].cut_analysis([1], 0)
+    report = verify_cut(model, result, inputs, correct_forward=True)
+    assert report.equal and report.restored, report

@@ -12,6 +12,7 @@ sequence) goes on as the code wrote it.
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -160,6 +161,12 @@ class CorrectedForward:
         self.module = module
         self.inner: Any = before
         self.corrections = (*earlier, *corrections)
+
+    def of(self, module: nn.Module) -> CorrectedForward:
+        """Return the same corrections for a copy of the module."""
+        other = copy.copy(self)
+        other.module = module
+        return other
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         with _Corrector(self.corrections):

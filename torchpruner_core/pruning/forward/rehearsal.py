@@ -38,7 +38,13 @@ from torchpruner_core.pruning.forward.arithmetic import SHAPING, SIZED
 from torchpruner_core.pruning.forward.boundaries import (
     cut_inputs,
 )
-from torchpruner_core.pruning.forward.corrections import SPLITTING, Correction, correct, kind_of
+from torchpruner_core.pruning.forward.corrections import (
+    SPLITTING,
+    CorrectedForward,
+    Correction,
+    correct,
+    kind_of,
+)
 from torchpruner_core.pruning.forward.lazily import held_by, made_since
 from torchpruner_core.pruning.forward.origin import Origin
 from torchpruner_core.pruning.forward.trace import Call, Trace, record
@@ -171,7 +177,10 @@ class Stage:
             owner: Any = names[change.module]
             for step in change.path[:-1]:
                 owner = getattr(owner, step)
-            new = dict(change.new) if type(change.new) is dict else self._as_here(change.new)
+            if isinstance(change.new, CorrectedForward):
+                new = change.new.of(owner)  # it would run the model's own module else
+            else:
+                new = dict(change.new) if type(change.new) is dict else self._as_here(change.new)
             put_attribute(owner, change.path[-1], new)
         corrections = [change for change in attributes if isinstance(change, Correction)]
         for name, forward in correct(names, corrections).items():
