@@ -23,6 +23,7 @@ from torchpruner_core.importing.folding import Decision, apply_decisions
 from torchpruner_core.importing.importer import ImportedGraph, graph_of, read_graph
 from torchpruner_core.importing.parsing import parse
 from torchpruner_core.importing.solving import solve_graph
+from torchpruner_core.module_tree import every_path
 
 if TYPE_CHECKING:
     from torchpruner_core.operators.base import OperatorNode
@@ -336,7 +337,7 @@ def _torch_objects(model: Any) -> dict[str, Any]:
     buffers: dict[str, Any] = {}
     modules: dict[str, Any] = {}
     seen: set[int] = set()
-    for path, module in model.named_modules(remove_duplicate=False):
+    for path, module in every_path(model):
         if id(module) not in seen:
             seen.add(id(module))
             modules[path] = module

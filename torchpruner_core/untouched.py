@@ -15,13 +15,15 @@ import random
 import sys
 import types
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+
+from torchpruner_core.module_tree import modules_by_path
 
 _DEPTH = 6
 """So many containers within one another are followed."""
@@ -40,9 +42,10 @@ def untouched(model: nn.Module, values: bool = False) -> Iterator[None]:
     Tensors stay the objects they were. With ``values`` their contents are copied and put back too,
     which a run on real tensors may have changed (batch norm statistics in training mode).
     """
-    tree = _Tree(model)
+    modules = list(modules_by_path(model).values())
+    tree = _Tree(modules)
     tensors = [_Tensor(each, values) for each in tree.tensors]
-    tables = _Tables(model, tree.python_modules)
+    tables = _Tables(modules, tree.python_modules)
     switches = _switches()
     try:
         yield
@@ -73,7 +76,7 @@ def held_tensors(model: nn.Module) -> list[torch.Tensor]:
 class _Tree:
     """What a module, its children, their plain objects and hooks hold."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
         self._contents: list[tuple[Any, Any]] = []
         self._empty: list[dict[Any, Any]] = []
         self._cells: list[tuple[types.CellType, Any]] = []
@@ -81,7 +84,6 @@ class _Tree:
         self.tensors: list[torch.Tensor] = []
         self.python_modules: set[str] = set()
         """Those of the functions found, such as hooks."""
-        modules = list(model.modules())
         self._classes = [(module, type(module)) for module in modules]
         for module in modules:
             attributes = module.__dict__
@@ -168,15 +170,21 @@ def _contents(container: Any) -> Any:
 
 def _refill(container: Any, contents: Any) -> None:
     """Give a container the very objects back that it held, in their order."""
-    same = len(container) == len(contents) and all(map(operator.is_, container, contents))
-    if same and isinstance(container, dict):
-        same = all(map(operator.is_, container.values(), contents.values()))
-    if not same:
+    if not _is_same(container, contents):
         container.clear()
         if isinstance(container, (dict, set)):
             container.update(contents)
         else:
             container.extend(contents)
+
+
+def _is_same(container: Any, contents: Any) -> bool:
+    """Return whether a container holds the very objects of ``contents``, in their order."""
+    if len(container) != len(contents) or not all(map(operator.is_, container, contents)):
+        return False
+    return not isinstance(contents, dict) or all(
+        map(operator.is_, container.values(), contents.values())
+    )
 
 
 def _is_foreign(python_module: str) -> bool:
@@ -222,21 +230,34 @@ _MEMOISED: dict[str, tuple[int, list[Any]]] = {}
 """Memoised functions by Python module or class, and how many names it had when it was looked through."""
 
 
+_LOADED: dict[str, tuple[int, list[str]]] = {}
+"""Python modules by package, and how many were loaded in all when they were looked through."""
+
+
+def _loaded(package: str) -> list[str]:
+    """Return the names of a package's loaded modules."""
+    known = _LOADED.get(package)
+    if known is None or known[0] != len(sys.modules):
+        names = [name for name in list(sys.modules) if name.partition(".")[0] == package]
+        known = _LOADED[package] = len(sys.modules), names
+    return known[1]
+
+
 class _Tables:
     """Tensors kept at classes, in the globals of a model's Python modules and in memoised functions."""
 
-    def __init__(self, model: nn.Module, more: set[str]) -> None:
+    def __init__(self, modules: Sequence[nn.Module], more: set[str]) -> None:
         classes = {
             cls: None
-            for kind in {type(module) for module in model.modules()}
+            for kind in {type(module) for module in modules}
             for cls in kind.__mro__
             if not _is_foreign(cls.__module__)
         }
-        modules = {cls.__module__ for cls in classes} | {
+        names = {cls.__module__ for cls in classes} | {
             name for name in more if not _is_foreign(name)
         }
         self._homes: list[tuple[Any, dict[str, Any], list[tuple[Any, Any]]]] = []
-        for home in [*classes, *(sys.modules.get(name) for name in modules)]:
+        for home in [*classes, *(sys.modules.get(name) for name in names)]:
             if home is not None:
                 before = dict(vars(home))
                 containers = [
@@ -245,11 +266,11 @@ class _Tables:
                     if type(each) in (dict, list, set, deque)
                 ]
                 self._homes.append((home, before, containers))
-        packages = {name.partition(".")[0] for name in modules}
         self._memoised: dict[int, tuple[Any, int]] = {}
-        for name, each in list(sys.modules.items()):
-            if name.partition(".")[0] in packages and isinstance(each, types.ModuleType):
-                self._keep_memoised(name, vars(each))
+        for package in {name.partition(".")[0] for name in names}:
+            for name in _loaded(package):
+                if isinstance(each := sys.modules.get(name), types.ModuleType):
+                    self._keep_memoised(name, vars(each))
         for cls in classes:
             self._keep_memoised(f"{cls.__module__}.{cls.__qualname__}", vars(cls))
 
@@ -271,8 +292,10 @@ class _Tables:
                 function.cache_clear()  # what it keeps cannot be told apart, and is computed again
         for home, before, containers in self._homes:
             for container, contents in containers:
-                if _holds_tensors(container):
+                if not _is_same(container, contents) and _holds_tensors(container):
                     _refill(container, contents)
+            if _is_same(vars(home), before):
+                continue
             for name, value in list(vars(home).items()):
                 if value is before.get(name, _ABSENT) or not _holds_tensors(value):
                     continue

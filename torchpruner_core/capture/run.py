@@ -20,6 +20,7 @@ from torchpruner_core.capture.registry import is_translated
 from torchpruner_core.capture.scopes import followed
 from torchpruner_core.capture.tape import Kind, Tape
 from torchpruner_core.errors import ExportError
+from torchpruner_core.module_tree import modules_by_path
 from torchpruner_core.untouched import untouched
 
 logger = logging.getLogger(__name__)
@@ -95,7 +96,7 @@ class _Run:
     def recorded(self, *, compute: bool) -> Tape:
         model = self.model
         tape = Tape()
-        modules = dict(model.named_modules())
+        modules = modules_by_path(model)
         stored = _tensors_of(modules)
         on_meta = any(tensor.is_meta for tensor in stored.values())
         if compute and on_meta:

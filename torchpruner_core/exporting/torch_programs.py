@@ -36,6 +36,7 @@ from torchpruner_core.exporting.symbolics import registered
 from torchpruner_core.exporting.tidying import tidy
 from torchpruner_core.graph.origin import METADATA_KEY, Origin
 from torchpruner_core.importing.formats import ModelFormat
+from torchpruner_core.module_tree import every_path, modules_by_path
 from torchpruner_core.untouched import untouched
 
 if TYPE_CHECKING:
@@ -488,7 +489,7 @@ def _module_origin(model: torch.nn.Module) -> Origin:
     buffers: dict[str, torch.Tensor] = {}
     types: dict[str, str] = {}
     seen: set[int] = set()
-    for path, module in model.named_modules(remove_duplicate=False):
+    for path, module in every_path(model):
         if id(module) not in seen:
             seen.add(id(module))
             types[path] = _type_name(module)
@@ -575,7 +576,7 @@ def _example_inputs(inputs: Any, device: str) -> tuple[tuple[Any, ...], dict[str
 @contextlib.contextmanager
 def _mode(model: torch.nn.Module, training: bool) -> Iterator[None]:
     """Put every module in one mode, and each back in its own afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
+    modes = [(module, module.training) for module in modules_by_path(model).values()]
     if any(was != training for _, was in modes):
         model.train(training)
     try:
