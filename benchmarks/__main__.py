@@ -15,10 +15,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from benchmarks.engines import engine_figures
 from benchmarks.figures import Figure, report
 from benchmarks.growth import growth_figures
+from benchmarks.large import large_figures
 from benchmarks.loopback import loopback_figures
 from benchmarks.models import CASES
 
-PARTS = ("engines", "growth", "http")
+PARTS = ("engines", "large", "growth", "http")
 
 
 def main(
@@ -31,7 +32,7 @@ def main(
     parts = part or list(PARTS)
     cases = [case.name for case in CASES if not model or case.name in model]
     figures: list[Figure] = []
-    steps = len(cases) * ("engines" in parts) + ("growth" in parts) + ("http" in parts)
+    steps = len(cases) * ("engines" in parts) + sum(part in parts for part in PARTS[1:])
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=steps)
@@ -39,8 +40,12 @@ def main(
             progress.update(task, description=cases[0])
             for position, (_, found) in enumerate(engine_figures(cases), 1):
                 figures += found
-                following = cases[position] if position < len(cases) else "growth"
+                following = cases[position] if position < len(cases) else "large"
                 progress.update(task, advance=1, description=following)
+        if "large" in parts:
+            progress.update(task, description="Llama-70B on meta")
+            figures += large_figures()
+            progress.advance(task)
         if "growth" in parts:
             progress.update(task, description="growth over layers")
             figures += growth_figures()

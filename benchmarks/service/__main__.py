@@ -16,12 +16,14 @@ from benchmarks.service.large_configuration import large_configuration_figures
 from benchmarks.service.listing import listing_figures
 from benchmarks.service.load import load_figures
 from benchmarks.service.memory import memory_figures
+from benchmarks.service.module_upload import module_upload_figures
 from benchmarks.service.transfer import transfer_figures
 
 PARTS: dict[str, Callable[[], Iterator[Figure]]] = {
     "load": load_figures,
     "listing": listing_figures,
     "cold": cold_figures,
+    "module": module_upload_figures,
     "transfer": transfer_figures,
     "memory": memory_figures,
     "large": large_configuration_figures,

@@ -33,7 +33,7 @@ class GraphData:
 
     nodes: dict[str, NodeInfo]
     operators: dict[str, OperatorInfo]
-    modules: dict[str, ModuleInfo]
+    modules: Mapping[str, ModuleInfo]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     coupling: Coupling

@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from math import prod
+from typing import Any
 
 from torchpruner_core.analysis.records import ModuleInfo, NodeInfo, OperatorInfo
 
 
+class DeferredModules(Mapping[str, ModuleInfo]):
+    """Modules that are made when somebody first asks about one: most questions need none."""
+
+    def __init__(self, make: Callable[[], dict[str, ModuleInfo]]) -> None:
+        self._make = make
+
+    @cached_property
+    def _made(self) -> dict[str, ModuleInfo]:
+        return self._make()
+
+    def __getitem__(self, name: str) -> ModuleInfo:
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._made)
+
+    def __len__(self) -> int:
+        return len(self._made)
+
+    def __reduce__(self) -> Any:
+        return dict, (self._made,)
+
+
 def with_costs(
-    modules: dict[str, ModuleInfo],
+    modules: Mapping[str, ModuleInfo],
     nodes: dict[str, NodeInfo],
     operators: dict[str, OperatorInfo],
 ) -> dict[str, ModuleInfo]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -294,9 +295,22 @@ def attributes(node: Any) -> dict[str, Any]:
 
     found = {}
     for attribute in node.attribute:
-        value = get_attribute_value(attribute)
-        found[attribute.name] = value.decode() if isinstance(value, bytes) else value
+        read = _READERS.get(attribute.type)
+        if read is not None and not attribute.ref_attr_name:
+            found[attribute.name] = read(attribute)
+        else:
+            found[attribute.name] = get_attribute_value(attribute)
     return found
+
+
+_READERS: dict[int, Callable[[Any], Any]] = {
+    1: attrgetter("f"),
+    2: attrgetter("i"),
+    3: lambda attribute: attribute.s.decode(),
+    6: lambda attribute: list(attribute.floats),
+    7: lambda attribute: list(attribute.ints),
+}
+"""How an attribute is read, by ``AttributeProto.type``, where it is a number, a text or a list of numbers."""
 
 
 def tensor_value(tensor: Any) -> Array | None:

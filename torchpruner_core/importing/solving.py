@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from torchpruner_core.analysis.modules import with_costs
+from torchpruner_core.analysis.modules import DeferredModules, with_costs
 from torchpruner_core.analysis.records import ModuleInfo, NodeInfo, OperatorInfo
 from torchpruner_core.analysis.solved_graph import SolvedGraph
 from torchpruner_core.coupling.solve import solve
@@ -101,7 +102,9 @@ def solve_graph(graph: ImportedGraph, max_slices: int | None = None) -> SolvedGr
     return SolvedGraph(
         nodes=nodes,
         operators=operators,
-        modules=with_costs(_modules(graph), nodes, operators),
+        modules=DeferredModules(
+            partial(_modules, graph.origin.module_types, graph.module_paths, nodes, operators)
+        ),
         inputs=tuple(node.name for node in graph.inputs),
         outputs=tuple(dict.fromkeys(node.name for node in graph.outputs)),
         coupling=coupling,
@@ -210,45 +213,53 @@ def _freeze_inner_constants(graph: ImportedGraph, ties: Ties) -> None:
                     ties.opaque(node.axis(dim), f"constants are computed from it ({node.name})")
 
 
-def _modules(graph: ImportedGraph) -> dict[str, ModuleInfo]:
-    types = graph.origin.module_types
-    parts: dict[str, tuple[str, str]] = {}
-    for path in _in_order(graph):
-        parts[self_name(path)] = (types.get(path, "Module"), path)
-    for node in graph.nodes.values():
+def _modules(
+    types: Mapping[str, str],
+    paths: Collection[str],
+    nodes: dict[str, NodeInfo],
+    operators: dict[str, OperatorInfo],
+) -> dict[str, ModuleInfo]:
+    """Return every module, parameter and buffer; ``types`` are the classes, ``paths`` all modules."""
+    parts: dict[str, str] = {}
+    for path in _in_order(types, paths, operators):
+        parts[self_name(path)] = types.get(path, "Module")
+    for node in nodes.values():
         if node.kind in ("parameter", "buffer"):
-            parts.setdefault(node.name, ("Parameter" if node.kind == "parameter" else "Buffer", ""))
+            parts.setdefault(node.name, "Parameter" if node.kind == "parameter" else "Buffer")
     children: dict[str, list[str]] = {name: [] for name in parts}
     for name in parts:
         parent = name.rpartition(".")[0]
         if parent in children:
             children[parent].append(name)
-    operators: dict[str, list[str]] = {name: [] for name in parts}
-    for op in graph.operators.values():
-        operators[self_name(op.module)].append(op.name)
-    return {
+    own: dict[str, list[str]] = {name: [] for name in parts}
+    for op in operators.values():
+        own[op.module].append(op.name)
+    modules = {
         name: ModuleInfo(
             name=name,
             type=kind,
             parent=name.rpartition(".")[0] or None,
             children=tuple(children[name]),
-            parameters=tuple(c for c in children[name] if parts[c][0] in ("Parameter", "Buffer")),
-            operators=tuple(operators[name]),
+            parameters=tuple(c for c in children[name] if parts[c] in ("Parameter", "Buffer")),
+            operators=tuple(own[name]),
         )
-        for name, (kind, _) in parts.items()
+        for name, kind in parts.items()
     }
+    return with_costs(modules, nodes, operators)
 
 
-def _in_order(graph: ImportedGraph) -> list[str]:
+def _in_order(
+    types: Mapping[str, str], paths: Collection[str], operators: Mapping[str, OperatorInfo]
+) -> list[str]:
     """Return the paths of all modules, parents before children, siblings as the model has them.
 
     That is the order of registration where the program knows it, else that of the first use.
     """
-    used = (op.module for op in graph.operators.values())
-    seen = (p for p in (*graph.origin.module_types, *used) if p in graph.module_paths)
+    used = (op.module.partition(".")[2] for op in operators.values())
+    seen = (p for p in (*types, *used) if p in paths)
     children: dict[str, list[str]] = {}
     placed: set[str] = set()
-    for path in (*seen, *sorted(graph.module_paths)):
+    for path in (*seen, *sorted(paths)):
         above: list[str] = []
         while path and path not in placed:
             placed.add(path)
@@ -260,7 +271,7 @@ def _in_order(graph: ImportedGraph) -> list[str]:
     pending = [""]
     while pending:
         path = pending.pop()
-        if path in graph.module_paths or not path:
+        if path in paths or not path:
             found.append(path)
         pending.extend(reversed(children.get(path, ())))
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from torchpruner_core.errors import GraphError, InvalidModelError
@@ -45,9 +46,16 @@ def stated_inputs(node: Any, opsets: Iterable[Any]) -> int:
     domain = node.domain if node.domain != "ai.onnx" else ""
     versions = (entry.version for entry in opsets if entry.domain in (domain, node.domain))
     try:
-        schema = onnx.defs.get_schema(node.op_type, next(versions, 1), domain)
+        return _inputs_of_schema(node.op_type, next(versions, 1), domain)
     except onnx.defs.SchemaError:
         return 0
+
+
+@lru_cache(4096)
+def _inputs_of_schema(op_type: str, version: int, domain: str) -> int:
+    import onnx
+
+    schema = onnx.defs.get_schema(op_type, version, domain)
     last = schema.inputs[-1] if schema.inputs else None
     variadic = onnx.defs.OpSchema.FormalParameterOption.Variadic
     return 0 if last is None or last.option == variadic else len(schema.inputs)
