@@ -39,7 +39,7 @@ print(json.dumps({
 
 
 def large_figures() -> Iterator[Figure]:
-    """Yield time (imports of ONNX and SciPy included) and the process's peak memory, PyTorch's own included."""
+    """Yield time, imports of ONNX and SciPy included, and the peak memory of the whole process."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", PROGRAM],
         capture_output=True,
@@ -54,5 +54,7 @@ def large_figures() -> Iterator[Figure]:
         f"{found['params'] / 1e9:.1f} billion parameters, {found['groups']} groups, by "
         f"{found['entrance']}; {found['cpu']:.2f} s of CPU"
     )
-    yield Figure.at_most("Llama-70B on meta: nn.Module to all groups", found["wall"], SECONDS, "s", note)
+    yield Figure.at_most(
+        "Llama-70B on meta: nn.Module to all groups", found["wall"], SECONDS, "s", note
+    )
     yield Figure.at_most("Llama-70B on meta: peak memory", found["peak"] / 1e9, MEMORY_GB, "GB")

@@ -284,6 +284,8 @@ class _Stored:
         """Return a node's contents as a numpy array; ``None`` where they are not to be had (meta)."""
         tensor = self._tensors.get(node.name.partition(".")[2])
         if tensor is not None and hasattr(tensor, "detach"):
+            if tensor.is_complex():
+                tensor = _pairs(tensor)
             fits = not tensor.is_meta and tuple(tensor.shape) == node.shape
             return _array(tensor, node.dtype).copy() if fits else None
         return self._of_file.get(node.value_name)
@@ -319,9 +321,18 @@ def _array(value: Any, dtype: str) -> Any:
     if not hasattr(value, "detach"):
         return np.asarray(value, dtype=None if hasattr(value, "dtype") else np_dtype(dtype))
     tensor = value.detach().cpu()
+    if tensor.is_complex():
+        tensor = _pairs(tensor)
     if str(tensor.dtype) == "torch.bfloat16":  # torch converts no other dtype to ml_dtypes' own
         return tensor.float().numpy().astype(np_dtype("bfloat16"))
     return tensor.numpy()
+
+
+def _pairs(tensor: Any) -> Any:
+    """Return complex numbers as a program has them: pairs of real ones along a last axis."""
+    import torch
+
+    return torch.view_as_real(tensor.detach().resolve_conj())
 
 
 def _takes_shapes(model: Any) -> bool:

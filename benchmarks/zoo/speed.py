@@ -97,7 +97,7 @@ def _child(key: str, path: str) -> None:
     specimen = next(s for s in every() if s.key == key)
     row: dict[str, Any] = {"name": specimen.name, "family": specimen.family}
     model, inputs = specimen.build()
-    example = dict(inputs) if isinstance(inputs, Mapping) else inputs
+    example: Any = dict(inputs) if isinstance(inputs, Mapping) else inputs
 
     def ours() -> object:
         return groups_of_module(model, example)

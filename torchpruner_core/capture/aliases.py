@@ -28,6 +28,14 @@ RESHAPES = frozenset(
 )
 
 
+_SAME_MEMORY = {
+    "aten::view_as_real": "aten::view_as_complex",
+    "aten::view_as_complex": "aten::view_as_real",
+    "aten::_conj": "aten::_conj",
+}
+"""Views of complex numbers, and what undoes them."""
+
+
 class Step:
     """One view on the way from a tensor to one that shares its memory.
 
@@ -67,6 +75,8 @@ def written_through(step: Step, base: Value, new: Value, record: Record) -> Valu
     name, rank = step.name, base.rank
     if name in RESHAPES:
         return record("aten::reshape", (new, list(base.shape)), base)
+    if name in _SAME_MEMORY:
+        return record(_SAME_MEMORY[name], (new,), base)
     if name in ("aten::transpose", "aten::t", "aten::swapaxes", "aten::swapdims"):
         a, b = (0, rank - 1) if name == "aten::t" else (step.args[0], step.args[1])
         return record("aten::transpose", (new, a, b), base) if rank > 1 else new

@@ -16,7 +16,8 @@ from torchpruner_core.capture import translations  # noqa: F401  (imported to re
 from torchpruner_core.capture.errors import CaptureError
 from torchpruner_core.capture.registry import translation
 from torchpruner_core.capture.tape import Call, Frozen, Tape, Value
-from torchpruner_core.capture.writer import ELEMENTS, Type, Writer, raw_bytes
+from torchpruner_core.capture.translations.complex_numbers import complex_translation, is_complex
+from torchpruner_core.capture.writer import Type, Writer, raw_bytes, stored_type
 from torchpruner_core.importing.wire import KEEP_FLOAT_BYTES, KEEP_INTEGER_BYTES
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Captured:
             tensor = self.stored.get(initializer.name)
             if tensor is None:
                 continue
-            if tuple(tensor.shape) != tuple(initializer.dims):
+            if stored_type(tensor.shape, tensor.dtype)[0] != tuple(initializer.dims):
                 raise CaptureError(
                     f"{initializer.name} has the shape {list(tensor.shape)} now, and had "
                     f"{list(initializer.dims)} when the model was captured: build the graph again"
@@ -93,7 +94,8 @@ def assemble(tape: Tape, metadata: Mapping[str, str]) -> Captured:
         writer.bind(value, value.name)
     for name, tensor in tape.stored.items():
         _header(model.graph.initializer.add(), name, tensor)
-        writer.types[name] = tuple(tensor.shape), ELEMENTS[tensor.dtype][1]
+        shape, _, kind = stored_type(tensor.shape, tensor.dtype)
+        writer.types[name] = shape, kind
     for name, value in tape.values.items():
         if name not in tape.stored:  # made in the run: data as it is now
             continue
@@ -112,7 +114,8 @@ def assemble(tape: Tape, metadata: Mapping[str, str]) -> Captured:
             node.op_type = "Identity"
             node.input.append(writer.name(value))
             node.output.append(name)
-            writer.types[name] = value.shape, ELEMENTS[value.dtype][1]
+            shape, _, kind = stored_type(value.shape, value.dtype)
+            writer.types[name] = shape, kind
         _declare(model.graph.output.add(), name, value)
     _drop_unused(model.graph)
     model.opset_import.add(domain="", version=writer.opset)
@@ -140,18 +143,19 @@ def _unique(tape: Tape) -> dict[str, Value]:
 
 def _declare(info: Any, name: str, value: Value) -> None:
     info.name = name
-    info.type.tensor_type.elem_type = ELEMENTS[value.dtype][0]
+    sizes, element, _ = stored_type(value.shape, value.dtype)
+    info.type.tensor_type.elem_type = element
     shape = info.type.tensor_type.shape
     shape.SetInParent()
-    for size in value.shape:
+    for size in sizes:
         shape.dim.add().dim_value = size
 
 
 def _header(initializer: Any, name: str, tensor: torch.Tensor) -> None:
     """Declare a stored tensor; shapes may be computed from small ones, so these keep their data."""
     initializer.name = name
-    initializer.data_type = ELEMENTS[tensor.dtype][0]
-    initializer.dims.extend(tensor.shape)
+    shape, initializer.data_type, _ = stored_type(tensor.shape, tensor.dtype)
+    initializer.dims.extend(shape)
     floats = tensor.dtype.is_floating_point or tensor.dtype.is_complex
     limit = KEEP_FLOAT_BYTES if floats else KEEP_INTEGER_BYTES
     if tensor.nbytes <= limit and not tensor.is_meta:
@@ -186,11 +190,9 @@ def _drop_unused(graph: Any) -> None:
 
 def _translate(writer: Writer, call: Call, wanted: dict[int, str], opaque: dict[str, None]) -> None:
     writer.module = call.module
-    rule = translation(call.name, call.overload)
-    if rule is None:
-        names: Any = _opaque(writer, call)
-        opaque[call.name] = None
-    else:
+    rule = complex_translation(call) if is_complex(call) else translation(call.name, call.overload)
+    names: Any = None
+    if rule is not None:
         try:
             names = rule(writer, call, *call.args, **call.kwargs)
         except CaptureError:
@@ -200,6 +202,9 @@ def _translate(writer: Writer, call: Call, wanted: dict[int, str], opaque: dict[
             raise CaptureError(
                 f"the translation of {call.name}.{call.overload} failed in {where}: {error!r}"
             ) from error
+    if names is None:
+        names = _opaque(writer, call)
+        opaque[call.name] = None
     writer.finish(call, names, wanted)
 
 

@@ -24,7 +24,8 @@ class Operator:
     """One overload, read once.
 
     ``reads_data`` says that it returns numbers; ``writes`` gives the positions it writes to;
-    ``draws`` that it is random; ``open_shape`` that its output's size may depend on data.
+    ``draws`` that it is random; ``open_shape`` that its output's size may depend on data;
+    ``inplace_view`` that it gives the tensor itself another shape, as ``unsqueeze_`` does.
     """
 
     __slots__ = (
@@ -32,6 +33,7 @@ class Operator:
         "draws",
         "function",
         "identity",
+        "inplace_view",
         "name",
         "open_shape",
         "overload",
@@ -61,6 +63,7 @@ class Operator:
         self.tensor_list = len(kinds) == 1 and "[]" in kinds[0]
         tags = function.tags
         self.draws = torch.Tag.nondeterministic_seeded in tags
+        self.inplace_view = torch.Tag.inplace_view in tags
         self.open_shape = torch.Tag.dynamic_output_shape in tags
         self.composite = torch._C._dispatch_has_kernel_for_dispatch_key(
             function.name(), torch._C.DispatchKey.CompositeImplicitAutograd

@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchpruner_core.capture.aliases import Step, written_through
 from torchpruner_core.capture.aten import RUNNING_STATISTICS, Operator, operator
 from torchpruner_core.capture.errors import CaptureError, ValuesNeeded
+from torchpruner_core.capture.held import Held, contents_of, plain, plain_names
 from torchpruner_core.capture.outputs import device_of, empty_outputs
 from torchpruner_core.capture.tape import Call, Frozen, Kind, Tape, Value
 
@@ -34,42 +35,6 @@ _ASK_METADATA = frozenset(
 ) | {"aten::is_contiguous", "aten::storage_offset", "aten::is_same_size", "aten::can_cast"}
 
 _NO_CONTENTS = frozenset({"aten::empty", "aten::empty_like", "aten::new_empty"})
-
-
-class Held:
-    """What is known of one tensor object; see the module's text.
-
-    ``exact`` says of a root that its memory holds what the program would compute; ``shadow`` holds
-    the contents where the tensor itself cannot (``meta``). ``published`` are the fixed values on the
-    tape whose contents are this root's memory; ``borrowed`` that the memory is the model's own.
-    """
-
-    __slots__ = (
-        "borrowed",
-        "exact",
-        "published",
-        "root",
-        "shadow",
-        "steps",
-        "tensor",
-        "value",
-        "version",
-    )
-
-    def __init__(self, tensor: torch.Tensor, value: Value, exact: bool) -> None:
-        self.tensor = tensor
-        self.value = value
-        self.root = self
-        self.steps: tuple[Step, ...] = ()
-        self.version = 0
-        self.exact = exact
-        self.shadow: torch.Tensor | None = None
-        self.published: list[Value] = []
-        self.borrowed = False
-
-    @property
-    def contents(self) -> torch.Tensor:
-        return self.tensor if self.shadow is None else self.shadow
 
 
 class Recorder(TorchDispatchMode):
@@ -201,6 +166,8 @@ class Recorder(TorchDispatchMode):
             result = special(self, op, args, given)
             if result is not NotImplemented:
                 return result
+        if op.inplace_view and self._translated(op):
+            return self._turn(op, args, given)
         if op.writes or op.writes_names:
             return self._write(op, args, given)
         if op.reads_data:
@@ -270,9 +237,7 @@ class Recorder(TorchDispatchMode):
         if not fixed:
             for held in helds:
                 self._publish(held)
-            call = Call(
-                op.name, op.overload, tuple(_plain(values)), _plain_names(named), self.module
-            )
+            call = Call(op.name, op.overload, tuple(plain(values)), plain_names(named), self.module)
             self._record(call, found)
             if op.open_shape and computed and self._needs_values(op, args):
                 self._freeze(op, helds, [tuple(t.shape) for t in outputs])
@@ -283,10 +248,10 @@ class Recorder(TorchDispatchMode):
     ) -> Any:
         """Compute an operator on contents."""
         shadowed = self._has_shadow(values) or self._has_shadow(named.values())
-        given = {k: _contents(v) for k, v in named.items()} if shadowed else dict(kwargs)
+        given = {k: contents_of(v) for k, v in named.items()} if shadowed else dict(kwargs)
         if given.get("device") is not None and torch.device(given["device"]).type == "meta":
             given["device"] = torch.device("cpu")
-        return op.function(*(map(_contents, values) if shadowed else args), **given)
+        return op.function(*(map(contents_of, values) if shadowed else args), **given)
 
     def _has_shadow(self, values: Any) -> bool:
         return any(
@@ -319,14 +284,14 @@ class Recorder(TorchDispatchMode):
         )
         root, fixed = base.root, base.value.fixed
         shapes = [tuple(t.shape) for t in outputs]
-        plain = tuple(_plain(values))
+        rest_of = tuple(plain(values))
         found: list[Value] = []
         if op.identity:
             found = [base.value]
         else:
             found = [self._new(t.shape, t.dtype) for t in outputs]
             if not fixed:
-                call = Call(op.name, op.overload, (base.value, *plain), kwargs, self.module)
+                call = Call(op.name, op.overload, (base.value, *rest_of), kwargs, self.module)
                 self._record(call, found)
         for position, (tensor, shadow, value) in enumerate(
             zip(outputs, shadows, found, strict=True)
@@ -336,11 +301,44 @@ class Recorder(TorchDispatchMode):
             held.steps = (
                 base.steps
                 if op.identity
-                else (*base.steps, Step(op.name, op.overload, plain, kwargs, position, shapes))
+                else (*base.steps, Step(op.name, op.overload, rest_of, kwargs, position, shapes))
             )
             value.fixed = fixed
             self._held[id(tensor)] = held
         return result
+
+    def _turn(self, op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Give a tensor another shape in place: from here on it is a view of what it was."""
+        held = self._get(args[0])
+        if held.root is held:
+            self._set_apart(held)
+        base, target = held.value, held.tensor
+        op.function(*args, **kwargs)
+        if held.shadow is not None:
+            held.shadow = held.shadow.view(held.shadow.shape)  # what the tape has keeps its own
+            op.function(held.shadow, *args[1:], **kwargs)
+        shape = tuple(target.shape)
+        held.steps = (*held.steps, Step(op.name, op.overload, args[1:], kwargs, 0, [shape]))
+        if base.fixed:
+            held.value = self._new(shape, base.dtype)
+            held.value.fixed = True
+        else:
+            held.value = self._view_value(held.steps[-1], base)
+        return args[0]
+
+    def _set_apart(self, held: Held) -> None:
+        """Let another tensor object be the root of what shares memory with a tensor."""
+        same = held.tensor.view(held.tensor.shape)
+        root = Held(same, held.value, held.exact)
+        root.version, root.shadow, root.borrowed = held.version, held.shadow, held.borrowed
+        root.published, held.published = held.published, []
+        for value in root.published:
+            if value.data is held.tensor:
+                value.data = same
+        for each in self._held.values():
+            if each.root is held:
+                each.root = root
+        self._held[id(same)] = root
 
     # Writes in place
 
@@ -384,9 +382,7 @@ class Recorder(TorchDispatchMode):
         value = self._new(target.shape, target.dtype)
         value.fixed = fixed
         if not fixed:
-            call = Call(
-                op.name, op.overload, tuple(_plain(values)), _plain_names(named), self.module
-            )
+            call = Call(op.name, op.overload, tuple(plain(values)), plain_names(named), self.module)
             self._record(call, [value])
         self._assign(held, value)
         return target
@@ -401,7 +397,7 @@ class Recorder(TorchDispatchMode):
         if root.borrowed:
             self._save(root.tensor)
         if self._has_shadow(values):
-            op.function(*map(_contents, values), **kwargs)
+            op.function(*map(contents_of, values), **kwargs)
         if not root.tensor.is_meta:
             op.function(*args, **kwargs)
 
@@ -461,7 +457,7 @@ class Recorder(TorchDispatchMode):
         values = self._values(args, helds)
         if not all(held.root.exact for held in helds):
             raise ValuesNeeded(op.name)
-        result = op.function(*map(_contents, values), **kwargs)
+        result = op.function(*map(contents_of, values), **kwargs)
         if not all(held.value.fixed for held in helds):
             self._freeze(op, helds, result)
         return result
@@ -508,6 +504,18 @@ class Recorder(TorchDispatchMode):
             return args[0]
         with self:
             return torch.ops.aten.clone.default(args[0], memory_format=layout)
+
+    def _strided(self, op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A view by strides is one of the memory, whatever the tensor it is asked of shows of it."""
+        memory = self._get(args[0]).root.tensor
+        order = sorted(range(memory.dim()), key=memory.stride, reverse=True)
+        result = op.function(*args, **kwargs)
+        if memory.storage_offset() or not memory.permute(order).is_contiguous():
+            raise CaptureError("forward views memory with gaps by strides")
+        if order != sorted(order):
+            memory = self._view(operator(torch.ops.aten.permute.default), (memory, order), {})
+        place = (memory, list(result.shape), list(result.stride()), result.storage_offset())
+        return self._view(op, place, {})
 
     def _reshaped(self, op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         x, shape = args
@@ -565,23 +573,6 @@ def _as_meta(result: Any) -> tuple[list[torch.Tensor], Any]:
     return _tensors(made), made
 
 
-def _contents(value: Any) -> Any:
-    if isinstance(value, Held):
-        return value.contents
-    return [_contents(each) for each in value] if type(value) is list else value
-
-
-def _plain(values: Any) -> Any:
-    return [
-        each.value if isinstance(each, Held) else _plain(each) if type(each) is list else each
-        for each in values
-    ]
-
-
-def _plain_names(named: dict[str, Any]) -> dict[str, Any]:
-    return dict(zip(named, _plain(named.values()), strict=True))
-
-
 _SPECIAL: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(
         (
@@ -593,6 +584,7 @@ _SPECIAL: dict[str, Callable[..., Any]] = {
         Recorder._unless,
     ),
     "aten::contiguous": Recorder._contiguous,
+    "aten::as_strided": Recorder._strided,
     "aten::reshape": Recorder._reshaped,
     "aten::lstm": Recorder._projected,
     "aten::resolve_conj": Recorder._seen_by_python,

@@ -48,6 +48,15 @@ ELEMENTS: dict[torch.dtype, tuple[int, str]] = {
 """ONNX's number of an element type, and numpy's name."""
 
 
+def stored_type(shape: Sequence[int], dtype: torch.dtype) -> tuple[tuple[int, ...], int, str]:
+    """Return shape, ONNX's element type and numpy's dtype of a tensor as the program has it.
+
+    Complex numbers are pairs of real ones along a last axis.
+    """
+    element, name = ELEMENTS[dtype.to_real() if dtype.is_complex else dtype]
+    return (*shape, 2) if dtype.is_complex else tuple(shape), element, name
+
+
 class Writer:
     """Writes one graph. ``module`` is where the operators written now belong."""
 
@@ -71,7 +80,11 @@ class Writer:
         """Let ``value`` be known by ``name``."""
         self._names[id(value)] = name
         self._kept.append(value)  # an id stands for a value while the value lives
-        self.types[name] = value.shape, ELEMENTS[value.dtype][1]
+        self._know(name, value.shape, value.dtype)
+
+    def _know(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+        shape, _, kind = stored_type(shape, dtype)
+        self.types[name] = shape, kind
 
     def name(self, value: Any) -> str:
         """Return the name of a value; a constant is stored where it is first read."""
@@ -124,8 +137,7 @@ class Writer:
         if not name or name in self._taken:
             name = self.fresh("val_")
         self._taken.add(name)
-        element, dtype = ELEMENTS[tensor.dtype]
-        self._store(name, tuple(tensor.shape), element, dtype, raw_bytes(tensor))
+        self._store(name, *stored_type(tensor.shape, tensor.dtype), raw_bytes(tensor))
         return name
 
     def _store(
@@ -201,7 +213,7 @@ class Writer:
         entry.value = self.module
         self._nodes.append(node)
         for name, known in zip(made, types or (), strict=False):
-            self.types[name] = known[0], ELEMENTS[known[1]][1]
+            self._know(name, *known)
         return made
 
     def finish(self, call: Call, names: str | Sequence[str | None], wanted: dict[int, str]) -> None:

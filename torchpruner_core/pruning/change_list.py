@@ -170,10 +170,13 @@ def _is_plain_layer(module: nn.Module) -> bool:
 def under_every_name(cut: CutResult, targets: list[Target]) -> CutResult:
     """Return the cut with an entry for each name of a tied tensor."""
     terminal: dict[str, AxisCuts] = {}
+    shapes = dict(cut.shapes)
     for target in targets:
         for name in target.names:
             terminal[name] = list(target.axes)
-    return replace(cut, terminal=terminal)
+            if name in shapes:  # of complex numbers a program has one axis more
+                shapes[name] = target.before
+    return replace(cut, terminal=terminal, shapes=shapes)
 
 
 def _at_every_module_name(cut: CutResult, local: LocalModel) -> CutResult:

@@ -20,7 +20,7 @@ from torchpruner_core.cut_result import AxisCuts, CutResult
 from torchpruner_core.errors import ContextMismatchError
 from torchpruner_core.onnx_pruning.verification import Comparison
 from torchpruner_core.pruning.tensors.journal import AttributeChange, get_attribute
-from torchpruner_core.pruning.tensors.slices import RemovedSlices, read_axes
+from torchpruner_core.pruning.tensors.slices import RemovedSlices, axes_of_record
 from torchpruner_core.pruning.tensors.targets import LocalModel
 
 
@@ -80,7 +80,7 @@ class CutContext:
     def axes(self, cut: CutResult) -> dict[str, list[NDArray[np.int64] | None]]:
         """Return what ``cut`` takes of each tensor's axes, by name, checked against their old sizes."""
         return {
-            name: read_axes(cut.terminal[name], record.before, name)
+            name: axes_of_record(cut.terminal[name], record.before, name)
             for name, record in self.tensors.items()
         }
 

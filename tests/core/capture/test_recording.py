@@ -89,6 +89,26 @@ def _roll_and_flip(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
     return torch.roll((x * w).flip(2), (2, -1), (1, 2))
 
 
+def _turned_in_place(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    y = x * w
+    row = y[:, 0]
+    row.unsqueeze_(1)
+    both = torch.cat([row, y], 1)
+    both.transpose_(1, 2)
+    both += 1
+    first = both[0]
+    both.unsqueeze_(0)
+    first.mul_(3)
+    constant = torch.arange(7.0)
+    constant.unsqueeze_(0)
+    return both[0] * constant
+
+
+def _by_strides(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    y = (x * w).transpose(0, 1)  # (6, 2, 5) in the memory of (2, 6, 5)
+    return y.as_strided((4, 2, 2, 5), (5, 30, 5, 1)) + (x * w).as_strided((5,), (7,), 2)
+
+
 def _statistics(x: torch.Tensor, w: torch.Tensor) -> Any:
     y = x * w
     return {
@@ -117,6 +137,8 @@ CASES = [
     _index_of_several_axes,
     _put_at_indices,
     _roll_and_flip,
+    _turned_in_place,
+    _by_strides,
     _statistics,
     _mixed_dtypes,
 ]

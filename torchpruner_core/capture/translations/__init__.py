@@ -3,6 +3,7 @@
 from torchpruner_core.capture.translations import (  # noqa: F401  (imported to register)
     attention,
     casting,
+    complex_numbers,
     convolution,
     creation,
     detection,

@@ -97,6 +97,13 @@ def read_axes(
     return axes
 
 
+def axes_of_record(
+    cut_dims: Axes, before: Sequence[int], name: str
+) -> list[NDArray[np.int64] | None]:
+    """Return the axes of a tensor that was cut; of complex numbers a cut names one axis more."""
+    return read_axes(list(cut_dims)[: len(before)], before, name)
+
+
 def kept(indices: NDArray[np.int64], size: int) -> NDArray[np.int64]:
     """Return the indices of an axis of ``size`` that are not in ``indices``."""
     return np.delete(np.arange(size), indices)
