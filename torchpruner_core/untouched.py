@@ -15,7 +15,7 @@ import random
 import sys
 import types
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -42,10 +42,9 @@ def untouched(model: nn.Module, values: bool = False) -> Iterator[None]:
     Tensors stay the objects they were. With ``values`` their contents are copied and put back too,
     which a run on real tensors may have changed (batch norm statistics in training mode).
     """
-    modules = list(modules_by_path(model).values())
-    tree = _Tree(modules)
+    tree = _Tree(model)
     tensors = [_Tensor(each, values) for each in tree.tensors]
-    tables = _Tables(modules, tree.python_modules)
+    tables = _Tables(model, tree.python_modules)
     switches = _switches()
     try:
         yield
@@ -76,7 +75,7 @@ def held_tensors(model: nn.Module) -> list[torch.Tensor]:
 class _Tree:
     """What a module, its children, their plain objects and hooks hold."""
 
-    def __init__(self, modules: Sequence[nn.Module]) -> None:
+    def __init__(self, model: nn.Module) -> None:
         self._contents: list[tuple[Any, Any]] = []
         self._empty: list[dict[Any, Any]] = []
         self._cells: list[tuple[types.CellType, Any]] = []
@@ -84,6 +83,7 @@ class _Tree:
         self.tensors: list[torch.Tensor] = []
         self.python_modules: set[str] = set()
         """Those of the functions found, such as hooks."""
+        modules = list(modules_by_path(model).values())
         self._classes = [(module, type(module)) for module in modules]
         for module in modules:
             attributes = module.__dict__
@@ -246,10 +246,10 @@ def _loaded(package: str) -> list[str]:
 class _Tables:
     """Tensors kept at classes, in the globals of a model's Python modules and in memoised functions."""
 
-    def __init__(self, modules: Sequence[nn.Module], more: set[str]) -> None:
+    def __init__(self, model: nn.Module, more: set[str]) -> None:
         classes = {
             cls: None
-            for kind in {type(module) for module in modules}
+            for kind in {type(module) for module in modules_by_path(model).values()}
             for cls in kind.__mro__
             if not _is_foreign(cls.__module__)
         }
