@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 
 import pytest
 import redis
+import torch
+from safetensors.torch import load
 
-from tests.service.models import small_file
+from tests.service.models import Small, onnx_of, small_file
 from tests.service.running import RunningService, running_service
 from torchpruner_service.settings import Settings
 from torchpruner_service.state.graph_keys import drop_orphans
 from torchpruner_service.state.keys import Keys
+from torchpruner_service.storage import layout
 from torchpruner_service.storage.garbage import collect
 from torchpruner_service.storage.objects import Objects
 
@@ -77,3 +81,28 @@ def test_a_graph_that_redis_evicted_is_read_from_the_store(own: RunningService) 
     assert own.cut(first, "self.conv1.weight", [0])["terminal"]
     listed = own.client.get("/v1/models").json()
     assert [item["id"] for item in listed["items"]] == [first]
+
+
+def test_a_damaged_file_gives_no_weights_and_comes_back_with_the_same_upload(
+    own: RunningService,
+) -> None:
+    content = onnx_of(Small(1809), torch.zeros(1, 3, 8, 8))
+    digest = hashlib.sha256(content).hexdigest()
+    model = own.upload(content)["id"]
+    blob = own.store / layout.blob(digest)
+    weights = Small(1809).conv1.weight.detach().numpy().tobytes()
+    blob.chmod(0o600)
+    blob.write_bytes(content.replace(weights, bytes(len(weights))))
+    assert blob.read_bytes() != content
+    made = own.client.post(f"/v1/models/{model}/pruned-weights", json={})
+    ended = own.wait_job(made.headers["location"])
+    assert (ended["state"], ended["problem"]["type"]) == ("failed", "blob-damaged")
+    assert "upload it again" in ended["problem"]["detail"]
+    again = own.client.post("/v1/models", content=content)
+    assert (again.json()["id"], again.json()["state"]) == (model, "ready")
+    assert blob.read_bytes() == content
+    made = own.client.post(f"/v1/models/{model}/pruned-weights", json={})
+    ended = own.wait_job(made.headers["location"])
+    assert ended["state"] == "ready"
+    found = load(own.client.get(f"{made.headers['location']}/content").content)
+    assert found["conv1.weight"].numpy().tobytes() == weights

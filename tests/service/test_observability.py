@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import re
@@ -9,10 +10,13 @@ import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
+import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from starlette.types import Message, Receive, Scope, Send
 
 from tests.service.models import small_file
 from tests.service.running import RunningService, running_service, until
+from torchpruner_service.api.middleware import Observed
 
 
 def json_lines(service: RunningService) -> list[dict[str, Any]]:
@@ -128,3 +132,34 @@ def test_a_trace_goes_from_the_client_through_the_api_to_the_worker() -> None:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def test_who_is_cut_off_by_a_stop_is_told_to_come_again() -> None:
+    async def ask() -> list[Message]:
+        sent: list[Message] = []
+        waiting = asyncio.Event()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            waiting.set()
+            await asyncio.Event().wait()
+
+        async def receive() -> Message:
+            return {"type": "http.request"}
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": "/v1/models", "headers": []}
+        task = asyncio.ensure_future(Observed(app, 10.0)(scope, receive, send))
+        await waiting.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return sent
+
+    start, body = asyncio.run(ask())
+    headers = dict(start["headers"])
+    assert start["status"] == 503
+    assert headers[b"content-type"] == b"application/problem+json"
+    assert int(headers[b"retry-after"]) > 0
+    assert json.loads(body["body"])["type"] == "unavailable"

@@ -10,15 +10,32 @@ import time
 from typing import Any
 
 import structlog
+from pydantic_core import to_json
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from torchpruner_service.observability.metrics import REQUEST_SECONDS, REQUESTS
 from torchpruner_service.observability.tracing import request_span
+from torchpruner_service.problems import MEDIA_TYPE, Unavailable
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_AGAIN = {"retry-after": "5"}
 _QUIET = {"/healthz", "/readyz", "/metrics"}
 
 log = structlog.get_logger("torchpruner_service.access")
+
+
+async def _stopping(send: Send, identifier: str) -> None:
+    problem = Unavailable("the service is stopping; send the request again", headers=_AGAIN)
+    body = to_json({**problem.to_dict(), "request_id": identifier})
+    headers = {"content-type": MEDIA_TYPE, "content-length": str(len(body)), "connection": "close"}
+    await send(
+        {
+            "type": "http.response.start",
+            "status": problem.status,
+            "headers": [(k.lower().encode(), v.encode()) for k, v in (headers | _AGAIN).items()],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})
 
 
 class Observed:
@@ -42,12 +59,12 @@ class Observed:
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=identifier)
         started = time.perf_counter()
-        status = 500
+        status, answered = 500, False
 
         async def tagged(message: Message) -> None:
-            nonlocal status
+            nonlocal status, answered
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, answered = message["status"], True
                 extra = {"x-request-id": identifier, **scope["state"].get("extra_headers", {})}
                 present = {key.lower() for key, _ in message["headers"]}
                 message["headers"] = [
@@ -65,6 +82,11 @@ class Observed:
         with request_span(f"{scope['method']} {scope['path']}", headers) as span:
             try:
                 await self._app(scope, receive, tagged)
+            except asyncio.CancelledError:
+                # The server stops, and its patience with what runs is at an end.
+                if not answered:
+                    await _stopping(tagged, identifier)
+                raise
             finally:
                 self._note(scope, status, time.perf_counter() - started, span)
 

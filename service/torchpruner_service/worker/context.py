@@ -78,7 +78,10 @@ class JobContext:
 
     def blob_file(self, digest: str) -> Path:
         """Return a local file with a blob's bytes: the stored file under another name where that is
-        possible, so that the sandbox never learns a path of the store."""
+        possible, so that the sandbox never learns a path of the store.
+
+        Raises ``NotFound`` where it is gone, or its bytes are not those that were uploaded.
+        """
         key = layout.blob(digest)
         path = self.folder / f"blob-{digest[:16]}"
         if path.exists():
@@ -93,12 +96,30 @@ class JobContext:
         if stored is not None:
             with contextlib.suppress(OSError):
                 os.link(stored, path)
-                return path
         try:
-            self.objects.fetch(key, path)
+            if not path.exists():
+                self.objects.fetch(key, path)
         except KeyError as error:
             raise Unavailable(f"the uploaded file {digest} went while it was read") from error
+        self._check(path, digest, on_this_disk=stored is not None)
         return path
+
+    def _check(self, path: Path, digest: str, *, on_this_disk: bool) -> None:
+        """Compare a blob's bytes with its name: disks and networks damage files without a word."""
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() == digest:
+                return
+        path.unlink()
+        if not on_this_disk:
+            raise Unavailable(f"the uploaded file {digest} arrived damaged from the object store")
+        # Away with it: the same upload again would find a file of this name and size in place.
+        self.objects.delete(layout.blob(digest))
+        raise NotFound(
+            f"the stored file {digest} is damaged: its bytes are not those that were uploaded. It was "
+            "removed; upload it again",
+            slug="blob-damaged",
+            retryable=True,
+        )
 
     def run(
         self,

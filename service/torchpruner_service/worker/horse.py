@@ -33,7 +33,7 @@ from torchpruner_service.worker.totals import count_job
 
 NURSERY = "TORCHPRUNER_NURSERY_SOCKET"
 
-NOT_POISON = frozenset({"blob-missing", "internal-error"})
+NOT_POISON = frozenset({"blob-damaged", "blob-missing", "internal-error"})
 """Failures that another try may not have."""
 
 log = structlog.get_logger(__name__)
