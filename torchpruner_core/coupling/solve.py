@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,14 +66,11 @@ class _Reduced:
 class _Solver:
     def __init__(self, ties: Ties, input_axes: Iterable[int]) -> None:
         self.ties = ties
-        self.class_of = _components(
-            len(ties.lengths),
-            np.array([a for a, _ in ties.same_pairs], dtype=np.int64),
-            np.array([b for _, b in ties.same_pairs], dtype=np.int64),
-        )
+        pairs = np.array(ties.same_pairs, dtype=np.int64).reshape(-1, 2)
+        self.class_of = _components(len(ties.lengths), pairs[:, 0], pairs[:, 1])
         count = int(self.class_of.max()) + 1 if len(self.class_of) else 0
         self.length = np.zeros(count, dtype=np.int64)
-        self.length[self.class_of] = np.array(ties.lengths, dtype=np.int64)
+        self.length[self.class_of] = ties.lengths
         self.frozen: dict[int, str] = {}
         for axis, reason in ties.opaque_axes.items():
             self.frozen.setdefault(int(self.class_of[axis]), reason)
@@ -84,7 +82,8 @@ class _Solver:
             key = (self.of(view.whole), tuple(map(self.of, view.factors)))
             seen.setdefault(key, view.operator)
         self.views = [_Reduced(whole, factors, op) for (whole, factors), op in seen.items()]
-        self.length_all = list(self.length)
+        self.length_all: Int
+        """The lengths of the classes, and of the products that are left of views."""
         self.frozen_slices: list[tuple[int, Int, str]] = [
             (self.of(axis), index, reason) for axis, index, reason in ties.opaque_slices
         ]
@@ -139,10 +138,8 @@ class _Solver:
                 if view.whole in self.soft or not free:
                     free = [f for f in view.factors if f not in self.frozen]
                 if not free:
-                    reasons = [self.frozen.get(f, IN_VIEW) for f in view.factors]
-                    self.frozen[view.whole] = reasons[0]
+                    self.frozen[view.whole] = self.frozen[view.factors[0]]
                     changed = True
-                    continue
                 for factor in view.factors:
                     if factor not in free and factor not in self.frozen:
                         self.frozen[factor] = IN_VIEW
@@ -153,7 +150,7 @@ class _Solver:
 
         A frozen factor leaves its view: every slice along it is tied to one slice of the rest.
         """
-        self.length_all = list(self.length)
+        lengths = self.length.tolist()
         plain: list[tuple[int, Int, int]] = []
         choices: list[_Reduced] = []
         made: dict[tuple[int, tuple[int, ...]], int] = {}
@@ -169,16 +166,22 @@ class _Solver:
             kept_shape = tuple(shape[k] for k in free)
             index = np.ravel_multi_index(tuple(coordinates[k] for k in free), kept_shape)
             if len(free) == 1:
-                plain.append((view.whole, index.astype(np.int64), view.factors[free[0]]))
+                plain.append((view.whole, index, view.factors[free[0]]))
                 continue
             factors = tuple(view.factors[k] for k in free)
             key = (view.whole, factors)
             if key not in made:
-                made[key] = len(self.length_all)
-                self.length_all.append(np.int64(np.prod(kept_shape)))
+                made[key] = len(lengths)
+                lengths.append(prod(kept_shape))
                 choices.append(_Reduced(made[key], factors, view.operator))
-            plain.append((view.whole, index.astype(np.int64), made[key]))
+            plain.append((view.whole, index, made[key]))
+        self.length_all = np.array(lengths, dtype=np.int64)
         return plain, choices
+
+    def _is_frozen(self) -> NDArray[np.bool_]:
+        found = np.zeros(len(self.length_all), dtype=np.bool_)
+        found[list(self.frozen)] = True
+        return found
 
     def _run_table(self) -> Int:
         rows = [(self.of(a), a0, self.of(b), b0, n) for a, a0, b, b0, n in self.ties.runs]
@@ -189,11 +192,9 @@ class _Solver:
 
         A frozen class has one slice for all its indices.
         """
-        length = np.array(self.length_all, dtype=np.int64)
-        is_frozen = np.zeros(len(length), dtype=np.bool_)
-        is_frozen[list(self.frozen)] = True
-        width = np.where(is_frozen, 1, length)
-        starts = np.zeros(len(length), dtype=np.int64)
+        is_frozen = self._is_frozen()
+        width = np.where(is_frozen, 1, self.length_all)
+        starts = np.zeros(len(width), dtype=np.int64)
         np.cumsum(width[:-1], out=starts[1:])
         left: list[Int] = []
         right: list[Int] = []
@@ -233,8 +234,10 @@ class _Solver:
         """Return the components that hold every slice of one axis and a slice of a longer one."""
         if not len(component):
             return []
-        first = np.minimum.reduceat(component, starts)
-        whole = first[(first == np.maximum.reduceat(component, starts)) & ~is_frozen]
+        some = width > 0  # an axis without slices has no component
+        first = np.minimum.reduceat(component, starts[some])
+        one = first == np.maximum.reduceat(component, starts[some])
+        whole = first[one & ~is_frozen[some]]
         long = np.zeros(int(component.max()) + 1, dtype=np.bool_)
         long[component[np.repeat((width > 1) & ~is_frozen, width)]] = True
         found: list[int] = np.unique(whole[long[whole]]).tolist()
@@ -275,15 +278,12 @@ class _Solver:
         component_reason = np.full(count, -1, dtype=np.int32)
         for item, reason in reason_of.items():
             component_reason[item] = number[reason]
-        length = np.array(self.length_all, dtype=np.int64)
-        class_frozen = np.zeros(len(length), dtype=np.bool_)
-        class_frozen[list(self.frozen)] = True
         ties = self.ties
         return Coupling(
             axis_class=self.class_of[:visible_axes].astype(np.int32),
-            class_length=length,
+            class_length=self.length_all,
             class_start=starts,
-            class_frozen=class_frozen,
+            class_frozen=self._is_frozen(),
             component=component.astype(np.int32),
             component_reason=component_reason,
             reasons=tuple(reasons),

@@ -54,6 +54,7 @@ def test_axes_tied_whole_are_one_class():
     assert coupling.class_length.dtype == np.int64
     assert coupling.class_start.tolist() == [0, 3, 5] and coupling.class_start.dtype == np.int64
     assert coupling.class_frozen.tolist() == [False] * 3
+    assert coupling.class_frozen.dtype == np.bool_
     assert coupling.component.tolist() == list(range(9))
     assert coupling.component.dtype == coupling.component_reason.dtype == np.int32
     assert coupling.component_reason.tolist() == [-1] * 9 and coupling.reasons == ()
@@ -136,6 +137,26 @@ def test_an_axis_of_one_slice_beside_a_longer_one_holds_that_slice():
     ties = ties_of(1, 3)
     ties.run(0, 0, 1, 2, 1)
     assert reasons(solved(ties))[1] == [None, None, ALL_OF_AN_AXIS]
+    ties = ties_of(1, 2)
+    ties.run(0, 0, 1, 1, 1)
+    assert reasons(solved(ties))[1] == [None, ALL_OF_AN_AXIS]
+
+
+def test_an_axis_without_slices_holds_nothing_wherever_it_stands():
+    for lengths in ((2, 0, 3), (2, 3, 0), (0, 2, 3)):
+        ties = ties_of(*lengths)
+        ties.opaque_at(lengths.index(2), np.array([1]), "is read by its index")
+        coupling = solved(ties)
+        assert frozen(coupling) == [False] * 3
+        assert reasons(coupling)[lengths.index(3)] == [None] * 3
+        assert reasons(coupling)[lengths.index(0)] == []
+
+
+def test_axes_behind_a_frozen_one_are_frozen_by_their_slices():
+    ties = ties_of(2, 3)
+    ties.opaque(0, "is an input")
+    ties.opaque_at(1, np.array([0, 1, 2]), "is read by its index")
+    assert frozen(solved(ties)) == [True, True]
 
 
 def test_a_view_of_two_free_factors_stays_a_choice_and_is_listed_once():
@@ -212,6 +233,43 @@ def test_freezing_goes_through_views_of_views_in_any_order():
     ties.opaque(0, "is an output")
     coupling = solved(ties)
     assert frozen(coupling) == [True] * 6 and set(coupling.reasons) == {"is an output"}
+
+
+def test_a_whole_frozen_by_a_later_view_freezes_its_own_factors():
+    ties = ties_of(12, 2, 6, 2, 3, 6, 2, 3)
+    ties.view(2, (3, 4))
+    ties.view(0, (1, 2))
+    ties.view(5, (6, 7))
+    ties.opaque(0, "is an output")
+    assert frozen(solved(ties)) == [True] * 5 + [False] * 3
+    # Views that have nothing to add do not end the search.
+    assert frozen(solved(ties, inputs=(5, 6, 7))) == [True] * 5 + [False] * 3
+
+
+def test_a_factor_that_gives_way_in_a_later_view_freezes_what_it_is_made_of():
+    ties = ties_of(12, 4, 3, 2, 2)
+    ties.view(1, (3, 4))
+    ties.view(0, (1, 2))
+    assert frozen(solved(ties, inputs=(1,))) == [False, True, False, True, True]
+
+
+def test_each_view_is_reduced_whatever_became_of_those_before():
+    ties = ties_of(6, 2, 3, 4, 2, 2, 6, 2, 3, 12, 2, 3, 2, 6, 3, 2)
+    ties.opaque(0, "is an output")
+    ties.opaque(7, "is spatial")
+    ties.opaque(11, "is spatial")
+    ties.view(0, (1, 2))
+    ties.view(3, (4, 5))
+    ties.view(6, (7, 8))
+    ties.view(9, (10, 11, 12))
+    ties.view(13, (14, 15))
+    coupling = solved(ties)
+    assert [(view.whole, view.factors) for view in coupling.views] == [
+        (3, (4, 5)),
+        (16, (10, 12)),
+        (13, (14, 15)),
+    ]
+    assert groups(coupling)[6] == groups(coupling)[8] * 2
 
 
 def test_a_factor_that_reaches_an_input_gives_way_to_the_other():
