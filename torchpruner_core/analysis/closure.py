@@ -53,7 +53,8 @@ class Removal:
     decisions: list[Decision] = field(default_factory=list)
 
     def copy(self) -> Removal:
-        return Removal(self.removed.copy(), set(self.classes), list(self.decisions))
+        """Return a removal to go on from; what it decides is its own."""
+        return Removal(self.removed.copy(), set(self.classes))
 
 
 class Closure:

@@ -6,6 +6,9 @@ import pytest
 
 from tests.core.operators.brute_force import ints, model, node
 from torchpruner_core import CutRequest, CutResult, solve_onnx
+from torchpruner_core.analysis.closure import MANY_CLASSES, Closure
+from torchpruner_core.coupling.solve import solve
+from torchpruner_core.coupling.ties import Ties
 from torchpruner_core.errors import (
     AmbiguousCutError,
     CutDimError,
@@ -79,6 +82,27 @@ def test_outer_takes_blocks_and_inner_takes_strides(grouped):
     outer = grouped.cut_analysis("self.w0", [1], 0, granularity="outer")
     inner = grouped.cut_analysis("self.w0", [1], 0, granularity="inner")
     assert cut_of(outer, "self.w0") == [0, 1, 2] and cut_of(inner, "self.w0") == [1, 4]
+
+
+def test_a_granularity_that_was_asked_for_is_a_choice_with_both_costs(grouped):
+    (choice,) = grouped.cut_analysis("self.w0", [1], 0, granularity="outer").choices
+    assert (choice.taken, choice.rejected) == ("outer", "inner")
+    assert (choice.taken_cost, choice.other_cost) == (89, 26)
+
+
+@pytest.mark.parametrize("count", [MANY_CLASSES - 1, MANY_CLASSES, MANY_CLASSES + 5])
+def test_what_is_left_of_many_axes_is_counted_as_that_of_few(count):
+    ties = Ties()
+    ties.new_axes([3 + k % 4 for k in range(count)])
+    for axis in range(1, count):
+        ties.run(0, 0, axis, axis % 2, 2)
+    coupling = solve(ties, (), count)
+    closure = Closure(coupling, [(k,) for k in range(count)])
+    removal = closure.close(coupling.components_of(0)[:1], "auto")
+    left = {k: 2 + k % 4 for k in range(count)}
+    assert len(removal.classes) == count and closure._left(removal) == left
+    assert closure.params_removed(removal) == count
+    assert closure.indices(removal, 1).tolist() == [1]
 
 
 def test_strict_lists_both_completions_with_their_cost(grouped):
