@@ -10,6 +10,7 @@ from torchpruner_service.api.app_state import AppState
 from torchpruner_service.api.audit_trail import note
 from torchpruner_service.api.catalog import Entry, unknown_model
 from torchpruner_service.api.models_service import manifest_of, remove, view
+from torchpruner_service.api.path_ids import is_model_id
 from torchpruner_service.api.schemas import Description
 from torchpruner_service.problems import Problem, problem_of
 from torchpruner_service.state.redis_clients import REDIS_ERRORS, unavailable
@@ -67,6 +68,8 @@ async def remove_many(state: AppState, tenant: str, models: Sequence[str]) -> li
     results: dict[str, dict[str, Any]] = {}
     for model in dict.fromkeys(models):
         try:
+            if not is_model_id(model):
+                raise unknown_model(ascii(model))
             await remove(state, tenant, model)
         except REDIS_ERRORS as error:
             results[model] = _kept(model, unavailable(error))

@@ -18,6 +18,11 @@ _CUT = re.compile(r"cut-m[a-z2-7]{26}-[a-z2-7]{26}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
+def is_model_id(text: str) -> bool:
+    """Whether a text that a body holds has the form of a model's id, so that it may become a key."""
+    return _MODEL.fullmatch(text) is not None
+
+
 def _checked(pattern: re.Pattern[str], text: str, kind: str, where: str) -> str:
     if not pattern.fullmatch(text):
         raise NotFound(

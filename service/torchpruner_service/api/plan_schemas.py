@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 from torchpruner_service.api.schemas import Body, GivenName, Name, State, Warned
 
 Amount = Annotated[
-    str | int | float,
+    str | Annotated[int, Field(strict=True)] | Annotated[float, Field(strict=True)],
     Field(
         description="A share of what the model costs (`'50%'`, `0.5`), a number, or one with a unit",
         examples=["50%", "2 GFLOPs"],
@@ -105,7 +105,7 @@ class PlanRequest(Body):
     order: bool = Field(
         default=False, description="Also give the slices of each axis in the order in which they go"
     )
-    name: str | None = Field(default=None, max_length=200)
+    name: GivenName | None = None
 
 
 class PlanName(Body):
@@ -119,7 +119,7 @@ class PlanDerive(Body):
     """A name to list the derived model under."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"name": "half"}]})
-    name: str | None = Field(default=None, max_length=200)
+    name: GivenName | None = None
 
 
 class PlanWeights(Body):

@@ -35,6 +35,9 @@ from torchpruner_service.storage import layout
 MOST_PLANS = 1000
 """Plans that a tenant may keep of one model."""
 
+MOST_KEYS = 10_000
+"""Idempotency keys that are remembered of a tenant's model."""
+
 
 async def request_plan(
     state: AppState,
@@ -157,11 +160,20 @@ async def _take_key(
     if not key:
         return
     item = hashlib.sha256(key.encode()).hexdigest()
-    known = await state.catalog.held(tenant, model, layout.KEYS_SEEN, item)
-    if known is None:
-        facts = {"plan": identifier, "at": time.time()}
-        await state.catalog.hold(tenant, model, layout.KEYS_SEEN, facts, item)
-    elif known["plan"] != identifier:
+    async with state.catalog.changing(tenant, model):
+        known = await state.catalog.held(tenant, model, layout.KEYS_SEEN, item)
+        if known is None:
+            held = await state.catalog.held_items(tenant, model, layout.KEYS_SEEN)
+            if len(held) >= MOST_KEYS:
+                raise RateLimited(
+                    f"{len(held)} idempotency keys were used for plans of this model; ask without a key "
+                    "(the same request is the same plan), or delete the model",
+                    slug="too-many-keys",
+                    limit=MOST_KEYS,
+                )
+            facts = {"plan": identifier, "at": time.time()}
+            await state.catalog.hold(tenant, model, layout.KEYS_SEEN, facts, item)
+    if known is not None and known["plan"] != identifier:
         raise InvalidRequest(
             "this Idempotency-Key came with another request before; use a new one",
             slug="idempotency-key-reused",

@@ -234,7 +234,7 @@ class Derive(Body):
         json_schema_extra={"examples": [{"result": _RESULT_EXAMPLE, "name": "after 10 %"}]},
     )
     result: Result
-    name: str | None = Field(default=None, max_length=200)
+    name: GivenName | None = None
 
 
 class Description(Body):
