@@ -175,3 +175,38 @@ def test_timm_models_are_reparameterized_after_a_cut(name: str) -> None:
     tp.set_cut(model, result)
     fused = timm.utils.reparameterize_model(model)
     torch.testing.assert_close(fused(x), model(x), rtol=1e-3, atol=1e-4)
+
+
+class PositionedHeads(nn.Module):
+    """Heads whose width is divided in the code, beside a table made for the length that it meets."""
+
+    table: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = 4
+        self.read, self.qk, self.v = nn.Linear(8, 64), nn.Linear(64, 128), nn.Linear(64, 64)
+        self.distance, self.proj = nn.Linear(3, 4), nn.Linear(64, 5)
+        self.register_buffer("table", torch.zeros(1, 1, 1, 3), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.read(x)
+        b, n, c = x.shape
+        if self.table.shape[1] != n:
+            self.table = torch.arange(3.0 * n * n).view(1, n, n, 3) / n**2
+        qk = self.qk(x).reshape(b, n, 2, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
+        near = self.distance(self.table.expand(b, -1, -1, -1)).permute(0, 3, 1, 2)
+        weights = (qk[0] @ qk[1].transpose(-2, -1)).softmax(-1) + near.softmax(-1)
+        v = self.v(x).reshape(b, n, self.heads, c // self.heads).permute(0, 2, 1, 3)
+        return self.proj((weights @ v).transpose(1, 2).reshape(b, n, c))
+
+
+def test_a_number_that_a_corrected_call_divides_by_stays() -> None:
+    model, x = PositionedHeads().eval(), torch.randn(1, 7, 8)
+    graph = tp.ONNXGraph(model).build_graph((x,), fill_value=False)
+    result = graph.nodes["self.qk.weight"].cut_analysis([20], 0, granularity="outer")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", StaleStateWarning)
+        _, context = tp.set_cut(model, result, inputs=(x,), correct_forward=True, verify=True)
+    assert model.heads == 4
+    tp.recovery_cut(model, result, context)
