@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -128,3 +129,57 @@ def test_the_id_of_a_model_is_copied(visit: Visit, resnet_id: str) -> None:
     page.get_by_text("Copy the id").click()
     expect(page.get_by_text("The model's id is copied")).to_be_visible()
     assert page.evaluate("navigator.clipboard.readText()") == resnet_id
+
+
+def test_name_note_and_tags_are_changed_where_they_stand(
+    visit: Visit, many: list[str], client: Client
+) -> None:
+    window = visit()
+    page = window.go(f"/models/{many[0]}", ".tp-table")
+    page.get_by_role("button", name="Edit the description").click()
+    form = page.get_by_role("form", name="Description")
+    form.get_by_label("Name").fill("the smallest cut")
+    form.get_by_label("Tags").fill("sweep, may")
+    form.get_by_label("Note").fill("one channel")
+    # Somebody else is faster: nothing of theirs is lost.
+    client.model(many[0]).describe(note="theirs")
+    form.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("Somebody else was faster")).to_be_visible()
+    expect(page.get_by_text("theirs")).to_be_visible()
+    page.get_by_role("button", name="Edit the description").click()
+    form.get_by_label("Name").fill("the smallest cut")
+    form.get_by_label("Tags").fill("sweep, may")
+    form.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("heading", name="the smallest cut")).to_be_visible()
+    info = client.model(many[0]).info
+    assert (info.name, info.note, info.tags) == ("the smallest cut", "theirs", ("sweep", "may"))
+    page.get_by_role("link", name="sweep").click()
+    expect(page.locator(ROWS)).to_have_count(1)
+    expect(page.locator(ROWS)).to_contain_text("the smallest cut")
+    expect(page.get_by_text(re.compile("^1 of "))).to_be_visible()
+    window.screenshot("models-tag")
+    client.model(many[0]).describe(name="cut-00", note=None, tags=[])
+
+
+def test_models_are_saved_as_csv_and_deleted_together(
+    visit: Visit, client: Client, resnet_id: str
+) -> None:
+    model = client.model(resnet_id)
+    for number in range(2):
+        made = model.derive(model.cut_analysis(NODE, [500 + number]), name=f"goes-{number}")
+    page = visit().go("/", ROWS)
+    found(page, "goes-")
+    expect(page.locator(ROWS)).to_have_count(2)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save as CSV").click()
+    lines = download.value.path().read_text().splitlines()
+    assert lines[0].startswith("Name,State") and len(lines) == 3
+    for box in page.locator(f"{ROWS} .q-checkbox").all():
+        box.click()
+    page.get_by_role("button", name="Delete the selected models").click()
+    expect(page.get_by_text("Delete 2 models?")).to_be_visible()
+    page.get_by_role("button", name="Delete them").click()
+    expect(page.get_by_text("2 models deleted")).to_be_visible()
+    expect(page.locator(ROWS)).to_have_count(0)
+    with pytest.raises(NotFoundError):
+        client.model(made.id)

@@ -122,3 +122,33 @@ def test_kept_plans_stand_side_by_side(visit: Visit, resnet_id: str) -> None:
     window.screenshot("kept-plans", whole=True)
     page.get_by_role("link", name="60 % of the FLOPs").click()
     page.wait_for_url(re.compile("plan.flops=60"))
+
+
+def test_a_cut_is_kept_opened_and_written_down(visit: Visit, resnet_id: str) -> None:
+    node = "self.layer2.0.conv3.weight"
+    window = visit()
+    for indices, name in (("0-31", "a first cut"), ("0-63", "twice that")):
+        page = window.go(
+            f"/models/{resnet_id}/cut?node={node}&dim=0&index={indices}", ".tp-picture"
+        )
+        page.get_by_role("button", name="Keep", exact=True).click()
+        page.get_by_label("Name of the cut").fill(name)
+        page.get_by_role("button", name="Keep it").click()
+        expect(page.get_by_text(f"Kept: {name}")).to_be_visible()
+    page = window.go(f"/models/{resnet_id}/kept", "section[aria-label='Kept cuts'] tbody tr")
+    for box in page.locator("section[aria-label='Kept cuts'] tbody .q-checkbox").all():
+        box.click()
+    axes = page.get_by_role("region", name="Axes side by side")
+    expect(axes.locator("tbody tr").first).to_contain_text("448 of 512")
+    expect(axes.locator("tbody tr").first).to_contain_text("480 of 512")
+    row = page.locator("section[aria-label='Kept cuts'] tbody tr", has_text="a first cut")
+    row.get_by_role("button", name="Open").click()
+    page.wait_for_url(re.compile(r"index=0-31"))
+    page = window.go(f"/audit?model={resnet_id}", ".tp-table tbody tr")
+    event = page.locator(".tp-table tbody tr", has_text="Kept a cut").first
+    expect(event).to_contain_text("twice that")
+    expect(event).to_contain_text("64 slices of layer2.0.conv3.weight, axis 0")
+    window.screenshot("audit")
+    narrow = visit(narrow=True)
+    narrow.go(f"/audit?model={resnet_id}", ".tp-table tbody tr")
+    assert narrow.overflow() == 0

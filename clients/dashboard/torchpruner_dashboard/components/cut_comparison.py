@@ -17,7 +17,11 @@ Kept = tuple[SavedCut, CutResult]
 
 def cut_comparison(cuts: Sequence[Kept]) -> None:
     """A card a cut, then a row an axis with a bar for each cut."""
-    with ui.element("section").classes("tp-cards").props('aria-label="Savings side by side"'):
+    with (
+        ui.element("section")
+        .classes("tp-cards tp-wide-cards")
+        .props('aria-label="Savings side by side"')
+    ):
         for cut, _ in cuts:
             with ui.column().classes("tp-card").style("gap: 6px"):
                 ui.label(cut.name).classes("tp-h2 tp-wrap")

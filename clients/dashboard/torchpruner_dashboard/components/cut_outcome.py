@@ -10,7 +10,7 @@ from nicegui import ui
 from torchpruner_client import CutResult
 from torchpruner_dashboard.components.affected_table import AffectedTable
 from torchpruner_dashboard.components.cut_notes import cut_notes
-from torchpruner_dashboard.components.notices import empty_state, error_panel
+from torchpruner_dashboard.components.notices import empty_state, passing_panel
 from torchpruner_dashboard.components.savings import Savings
 from torchpruner_dashboard.cuts.cut_address import CutAddress
 from torchpruner_dashboard.cuts.picture import ROLES, picture, roles_in, summary
@@ -58,7 +58,7 @@ class CutOutcome:
     def show_failure(self, failure: Failure, retry: Callable[[], Any]) -> None:
         self._switch(problem=True)
         with self._problem:
-            error_panel(failure, retry if failure.passing else None)
+            passing_panel(failure, retry)
 
     def show(self, result: CutResult, address: CutAddress) -> None:
         self._switch(content=True)

@@ -37,8 +37,10 @@ ACTIONS = {
     "upload.start": "Began an upload",
     "upload.cancel": "Gave up an upload",
 }
+HIDDEN = {"fingerprint"}
+
 COLUMNS = (
-    Column("at", "When", "number"),
+    Column("at", "When", "line"),
     Column("action", "What", "name"),
     Column("model", "Model", "text"),
     Column("key", "Key", "text"),
@@ -69,17 +71,27 @@ def _row(event: AuditEvent, names: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _details(details: Mapping[str, Any]) -> str:
-    parts = []
-    for name, value in details.items():
-        if value is None or value == []:
-            continue
-        if isinstance(value, Mapping):
-            told = ", ".join(f"{key} {item}" for key, item in value.items())
-        elif isinstance(value, list):
-            told = formatting.listed(map(str, value))
-        elif isinstance(value, int) and not isinstance(value, bool) and value > 9999:
-            told = formatting.count(value)
-        else:
-            told = str(value)
+    """What was asked and what it saves, in words; fingerprints tell people nothing."""
+    rest = {key: value for key, value in details.items() if key not in HIDDEN and value}
+    parts = [_asked(each) for each in rest.pop("asked", ())]
+    for name, text in (("params", formatting.count), ("flops", formatting.flops)):
+        before, after = rest.pop(f"{name}_before", None), rest.pop(f"{name}_after", None)
+        if before is not None and after is not None:
+            word = "parameters " if name == "params" else ""
+            parts.append(f"{word}{text(before)} → {text(after)}")
+    for name, value in (rest.pop("budget", None) or {}).items():
+        share = isinstance(value, float) and value <= 1
+        parts.append(f"{name} {f'{value:.0%}' if share else value}")
+    questions = rest.pop("questions", 1)
+    if questions > 1:
+        parts.append(f"{questions} questions in a row")
+    for name, value in rest.items():
+        told = formatting.listed(map(str, value)) if isinstance(value, list) else str(value)
         parts.append(f"{name.replace('_', ' ')}: {told}")
     return "; ".join(parts)
+
+
+def _asked(cut: Mapping[str, Any]) -> str:
+    slices = formatting.plural(int(cut.get("slices", 0)), "slice")
+    node = str(cut.get("node", "")).removeprefix("self.")
+    return f"{slices} of {node}, axis {cut.get('dim')}"

@@ -27,7 +27,7 @@ KINDS = {
 COLUMNS = (
     Column("kind", "Job", "name"),
     Column("state", "State", "state", signs=palette.STATES),
-    Column("reason", "Reason", "text"),
+    Column("reason", "Reason", "line"),
     Column("queued_at", "Queued", "number"),
     Column("took", "Took", "number"),
     Column("action", "", "action"),

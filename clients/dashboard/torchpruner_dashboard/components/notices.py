@@ -46,6 +46,13 @@ def error_panel(failure: Failure, retry: Callable[[], Any] | None = None) -> ui.
     return column
 
 
+def passing_panel(failure: Failure, retry: Callable[[], Any]) -> None:
+    """What went wrong; where that passes, ``retry`` is called after a while, and by a button at once."""
+    error_panel(failure, retry if failure.passing else None)
+    if failure.passing:
+        ui.timer(AGAIN, retry, once=True, immediate=False)
+
+
 def _sentence(text: str) -> str:
     """The service's details begin in lower case, as an exception's text does."""
     return text if text.startswith("http") else f"{text[:1].upper()}{text[1:]}"

@@ -20,7 +20,11 @@ Named = tuple[PlanRecord, Plan]
 
 def plan_comparison(plans: Sequence[Named]) -> None:
     """A card a plan, then a row a group with a bar for each plan."""
-    with ui.element("section").classes("tp-cards").props('aria-label="Costs side by side"'):
+    with (
+        ui.element("section")
+        .classes("tp-cards tp-wide-cards")
+        .props('aria-label="Costs side by side"')
+    ):
         for record, plan in plans:
             sight = PlanSight.of_plan(plan)
             with ui.column().classes("tp-card").style("gap: 6px"):

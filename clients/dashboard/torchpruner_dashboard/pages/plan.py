@@ -8,7 +8,7 @@ from typing import Any
 
 from nicegui import ui
 
-from torchpruner_client import AsyncRemoteModel, UnauthorizedError, WeightsRequired
+from torchpruner_client import AsyncRemoteModel, UnauthorizedError
 from torchpruner_core.planning.plan import Plan
 from torchpruner_dashboard.components.build_progress import build_progress
 from torchpruner_dashboard.components.frame import frame
@@ -17,7 +17,7 @@ from torchpruner_dashboard.components.notices import (
     Early,
     Region,
     ask_for_key,
-    error_panel,
+    passing_panel,
     promptly,
 )
 from torchpruner_dashboard.components.plan_actions import PlanActions
@@ -26,7 +26,7 @@ from torchpruner_dashboard.components.plan_measuring import PlanMeasuring
 from torchpruner_dashboard.components.plan_outcome import PlanOutcome
 from torchpruner_dashboard.failures import failure_of
 from torchpruner_dashboard.latest_question import LatestQuestion
-from torchpruner_dashboard.plans.plan_choice import FRACTIONS, PlanChoice
+from torchpruner_dashboard.plans.plan_choice import FRACTIONS, STEPS, PlanChoice
 from torchpruner_dashboard.visit import Desk, Visit
 
 
@@ -122,7 +122,7 @@ class PlanPage:
         try:
             if choice.single is not None:
                 plan, frontier = await self._model.plan_with_frontier(
-                    {choice.single[0]: FRACTIONS[0]}, FRACTIONS, **choice.options
+                    {choice.single[0]: f"{STEPS[0]}%"}, FRACTIONS, **choice.options
                 )
             else:
                 plan, frontier = await self._model.plan(choice.budget, **choice.options), []
@@ -134,9 +134,7 @@ class PlanPage:
             self._outcome.hide()
             self._problem.clear()
             with self._problem:
-                error_panel(
-                    failure_of(error), None if isinstance(error, WeightsRequired) else self._ask
-                )
+                passing_panel(failure_of(error), self._ask)
             return
         if choice.question != self._choice.question:
             return  # Another question waits: its answer is shown.
