@@ -63,14 +63,16 @@ def verify_onnx(
     found: list[Comparison] = []
     for name, feeds in batches.items():
         try:
-            original, masked = running.run(data, feeds), running.run(masked_model, feeds)
+            original = _arrays(running.run(data, feeds), cut)
+            masked = _arrays(running.run(masked_model, feeds), cut)
         except GraphError as error:
             if found:
                 continue  # values that only the caller can know
             raise VerificationError(
                 f"nothing can be verified: the model itself does not run on {name} ({error})"
             ) from error
-        received = running.run(pruned, {k: _less(cut, k, np.asarray(v)) for k, v in feeds.items()})
+        kept = {k: _less(cut, k, np.asarray(v)) for k, v in feeds.items()}
+        received = _arrays(running.run(pruned, kept), cut)
         expected = {k: _less(cut, k, v) for k, v in masked.items()}
         for output, value in expected.items():
             if received[output].shape != value.shape:
@@ -93,6 +95,19 @@ def verify_onnx(
                 effect=each.effect,
             )
     return tuple(found)
+
+
+def _arrays(outputs: Mapping[str, Any], cut: CutResult) -> Arrays:
+    """Return outputs under the names that the cut calls them by, the parts of a sequence one by one."""
+    called = [spec.name for spec in cut.outputs]
+    names = called if len(called) == len(outputs) else list(outputs)
+    found: Arrays = {}
+    for name, value in zip(names, outputs.values(), strict=True):
+        parts = value if isinstance(value, list) else [value]
+        for position, part in enumerate(parts):
+            if isinstance(part, np.ndarray):
+                found[f"{name}[{position}]" if part is not value else name] = part
+    return found
 
 
 def _random(cut: CutResult, seed: int) -> Arrays:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx.parser
 import pytest
 import torch
 from torch import nn
@@ -52,3 +53,25 @@ def test_a_model_that_does_not_run_is_said_to_be_unverifiable(model: bytes) -> N
     name = cut.inputs[0].name
     with pytest.raises(VerificationError, match="does not run on the inputs given"):
         verify_onnx(model, tp.prune_onnx(model, cut), cut, {name: np.ones((2, 5), np.float32)})
+
+
+OUTPUTS = """
+<ir_version: 8, opset_import: ["" : 17]>
+shown (float[2,2] x) => (float[2,2] y, float[2,4] w, seq(float[2,2]) parts)
+<float[2,4] w = {1, -2, 3, 1, 2, 1, -1, 2}, float[4,2] v = {1, 2, -1, 1, 2, 1, 1, -2}>
+{
+  h = MatMul (x, w)
+  r = Relu (h)
+  y = MatMul (r, v)
+  parts = SequenceConstruct (y, y)
+}
+"""
+"""A stored tensor and a sequence among the outputs."""
+
+
+def test_outputs_that_are_stored_or_sequences_are_compared_too() -> None:
+    data = onnx.parser.parse_model(OUTPUTS).SerializeToString()
+    cut = tp.solve_onnx(data).cut_analysis_many([CutRequest("self.v", 0, (1, 2))])
+    assert cut.touches_outputs == ("self.w",)
+    compared = verify_onnx(data, tp.prune_onnx(data, cut), cut)
+    assert all(each.difference < 1e-5 < each.effect for each in compared)
