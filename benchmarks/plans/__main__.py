@@ -13,6 +13,9 @@ from rich.console import Console
 
 from benchmarks.figures import Figure, report
 
+KEPT = Path("build/bench-plan")
+"""What was measured, model by model: a run that was stopped goes on; delete it to measure anew."""
+
 PARTS = ("speed", "exactness", "latency", "accuracy", "trained")
 
 
@@ -42,7 +45,7 @@ def main(
         from benchmarks.plans import exactness
 
         chosen = [s for s in exactness.specimens() if wanted(s.name)]
-        rows = exactness.measure(chosen, output.with_suffix(".rows.jsonl"), console.print)
+        rows = exactness.measure(chosen, KEPT / "exactness", console.print)
         figures += exactness.figures(rows)
     if "latency" in parts:
         from benchmarks.plans.latency import MODELS, latency_figures

@@ -37,7 +37,7 @@ TOO_LARGE = frozenset(
 )  # fmt: skip
 """Left out for their size, each with a smaller sister in the table."""
 
-SECONDS = 300.0
+SECONDS = 900.0
 """For one model; a model that takes longer is a row of its own."""
 
 SHARES = (0.75, 0.5, 0.25)
@@ -75,25 +75,32 @@ def specimens() -> list[Specimen]:
     return [s for s in every() if s.family in FAMILIES and s.name not in TOO_LARGE]
 
 
-def measure(wanted: Sequence[Specimen], path: Path, told: Callable[[str], None]) -> list[Row]:
-    """Return the rows of ``wanted``, each in a process of its own; ``path`` gets them as JSON lines."""
+def measure(wanted: Sequence[Specimen], folder: Path, told: Callable[[str], None]) -> list[Row]:
+    """Return the rows of ``wanted``, each in a process of its own.
+
+    What was measured is kept in ``folder``, one file a model, so a run that was stopped goes on where it
+    was; models that failed are measured again.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["benchmarks.plans.exactness", "torchvision", "onnxruntime"])
+    folder.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as file:
-        for number, specimen in enumerate(wanted, 1):
-            told(f"{number}/{len(wanted)} {specimen.name}")
-            with context.Pool(1, maxtasksperchild=1) as pool:
-                task = pool.apply_async(_rows, (specimen.key,))
-                try:
-                    found = task.get(SECONDS)
-                except Exception as error:
-                    name = f"{specimen.family}/{specimen.name}"
-                    found = [Row(name, 0, 0, "failed", error=f"{type(error).__name__}: {error}")]
-            rows += found
-            file.writelines(json.dumps(row.to_dict()) + "\n" for row in found)
-            file.flush()
+    for number, specimen in enumerate(wanted, 1):
+        path = folder / f"{specimen.key.replace('/', '-')}.json"
+        if path.exists():
+            rows += [Row(**row) for row in json.loads(path.read_text())]
+            continue
+        told(f"{number}/{len(wanted)} {specimen.name}")
+        with context.Pool(1, maxtasksperchild=1) as pool:
+            task = pool.apply_async(_rows, (specimen.key,))
+            try:
+                found = task.get(SECONDS)
+            except Exception as error:
+                name = f"{specimen.family}/{specimen.name}"
+                found = [Row(name, 0, 0, "failed", error=f"{type(error).__name__}: {error}")]
+        rows += found
+        if all(row.state != "failed" for row in found):
+            path.write_text(json.dumps([row.to_dict() for row in found], indent=1))
     return rows
 
 

@@ -72,6 +72,7 @@ class Batches:
         self.progress = progress
         self.passes = 1
         self._done = 0
+        self._total: int | None = None
         self.device = device_of(model)
         if self.device.type == "meta":
             raise BatchError(
@@ -98,15 +99,17 @@ class Batches:
             yield moved
             empty = False
             self._done += 1
-            self._report(total)
+            self._total = total
+            self.ask()
         if empty:
             raise BatchError(
                 "there was no batch: an empty list, or an iterator that was read before; give a list, a "
                 "DataLoader, or a function that returns a new iterator each time"
             )
 
-    def _report(self, total: int | None) -> None:
-        total = None if total is None else total * self.passes
+    def ask(self) -> None:
+        """Tell ``progress`` where it stands; raises ``CalibrationCancelledError`` where that says stop."""
+        total = None if self._total is None else self._total * self.passes
         if self.progress is not None and self.progress(self._done, total) is False:
             of = "" if total is None else f" of {total}"
             raise CalibrationCancelledError(f"stopped by progress after {self._done}{of} batches")

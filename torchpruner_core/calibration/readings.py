@@ -21,6 +21,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
+from torchpruner_core.calibration.windows import Window
 from torchpruner_core.pruning.tensors.targets import LocalModel
 
 aten = torch.ops.aten
@@ -74,13 +75,15 @@ class Block:
 class Reading:
     """One way in which a parameter is multiplied with a tensor of ``features`` features.
 
-    ``bias`` is the name of the parameter that is added to the product, if there is one.
+    ``bias`` is the name of the parameter that is added to the product, if there is one. A convolution
+    with more than one tap has the ``window`` that it sees at once.
     """
 
     weight: str
     blocks: tuple[Block, ...]
     features: int
     bias: str | None = None
+    window: Window | None = None
 
 
 OnRead = Callable[[Reading, torch.Tensor], None]
@@ -219,16 +222,24 @@ def _stacked(watch: Watch, x: torch.Tensor, stack: torch.Tensor) -> Sequence[str
 
 
 def _convolution(watch: Watch, args: tuple[Any, ...], kwargs: Any) -> Sequence[str]:
-    x, weight, added, stride, padding, _, transposed, _, groups = args[:9]
+    x, weight, added, stride, padding, dilation, transposed, more, groups = args[:9]
     found = watch.find(weight)
     if found is None or weight.numel() != found[1].numel():
         return ()
     name, parameter = found
     batched = x.dim() == weight.dim()
     x = x.movedim(1 if batched else 0, -1)
+    window = None
     if not transposed and prod(weight.shape[2:]) == 1 and not any(padding):
         spatial = [slice(None, None, step) for step in stride]
         x = x[(slice(None), *spatial)] if batched else x[tuple(spatial)]
+    else:
+        axes = weight.dim() - 2
+        window = Window(
+            tuple(weight.shape[2:]),
+            *(tuple(each) * (axes // len(each)) for each in (stride, padding, dilation)),
+            tuple(more) * (axes // len(more)) if transposed else None,
+        )
     summed = 0 if transposed else 1
     shape, strides = list(weight.shape), list(weight.stride())
     shape[0] //= groups
@@ -241,7 +252,7 @@ def _convolution(watch: Watch, args: tuple[Any, ...], kwargs: Any) -> Sequence[s
         for group in range(groups)
     )
     bias = watch.bias_of(name, added) if added is not None else None
-    watch.on_read(Reading(name, blocks, x.shape[-1], bias), x)
+    watch.on_read(Reading(name, blocks, x.shape[-1], bias, window), x)
     return (name,) if bias is None else (name, bias)
 
 

@@ -36,6 +36,7 @@ class Pair:
         self.root, self.cut, self.run = root, cut, run
         self.whole = recovery_cut(copied(root), cut, context)
         self.local = LocalModel(self.whole)
+        self.pruned_tensors = LocalModel(root).tensors
         self.axes = context.axes(cut)
         for names in self.local.names.values():
             known = next((self.axes[name] for name in names if name in self.axes), None)

@@ -46,6 +46,19 @@ def lost_features(reading: Reading, parameter: torch.Tensor, axes: Axes) -> list
     return found
 
 
+def kept_outputs(reading: Reading, parameter: torch.Tensor, axes: Axes | None) -> torch.Tensor:
+    """Return which outputs a cut leaves, block after block, shape ``(blocks x outputs,)``."""
+    found = []
+    for block in reading.blocks:
+        gone = np.zeros(block.sizes[1], dtype=np.bool_)
+        for axis, index in block.coordinates(parameter, 1) if axes is not None else ():
+            cut = axes[axis] if axes is not None else None
+            if cut is not None:
+                gone |= np.isin(index, cut)
+        found.append(~gone)
+    return torch.from_numpy(np.concatenate(found)).to(parameter.device)
+
+
 @dataclass(frozen=True)
 class Fit:
     """What is missing of some features, ``sources``, in terms of the kept ones: ``change`` x kept +
@@ -83,6 +96,33 @@ def mean_only(gram: Gram, lost: Lost) -> Fit:
     return Fit(lost.removed, None, mean[torch.from_numpy(lost.removed).to(mean.device)])
 
 
+def regression(
+    rows: torch.Tensor, gap: torch.Tensor, strength: float, centred: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what to add to a weight and to its bias so that ``gap`` closes.
+
+    ``rows`` is what the weight reads, shape ``(n, features)``, and ``gap`` what its outputs lack, shape
+    ``(n, outputs)``; the results have the shapes ``(features, outputs)`` and ``(outputs,)``, the latter
+    zeros without ``centred``. The penalty draws towards the weight as it is.
+    """
+    dtype = exact_dtype(rows.device)
+    mean, mean_gap = rows.mean(0), gap.mean(0)
+    if centred:
+        rows, gap = rows - mean, gap - mean_gap
+    count, features = rows.shape
+    if features <= count:
+        among = (rows.T @ rows).to(dtype) / count
+        change = solved(among, (rows.T @ gap).to(dtype) / count, strength)
+    else:  # fewer rows than features: the same by way of the rows' products with one another
+        among = (rows @ rows.T).to(dtype) / count
+        weights = solved(among, gap.to(dtype) / count, strength * count / features)
+        change = rows.T.to(dtype) @ weights
+    offset = torch.zeros_like(mean_gap, dtype=dtype)
+    if centred:
+        offset = mean_gap.to(dtype) - mean.to(dtype) @ change
+    return change, offset
+
+
 def solved(among: torch.Tensor, across: torch.Tensor, strength: float) -> torch.Tensor:
     """Return ``(among + penalty)^-1 across``; zeros where the features do not vary at all."""
     size = among.diagonal().mean()
@@ -95,35 +135,6 @@ def solved(among: torch.Tensor, across: torch.Tensor, strength: float) -> torch.
         found: torch.Tensor = torch.linalg.lstsq(penalised, across).solution
         return found
     return torch.cholesky_solve(across, factor)
-
-
-def beside(
-    whole: torch.Tensor,
-    pruned: torch.Tensor,
-    lost: Lost,
-    features: slice,
-    strength: float,
-    centred: bool,
-) -> Fit:
-    """Return what is missing of every feature in terms of what the pruned model has of the kept ones.
-
-    ``whole`` and ``pruned`` hold what a weight reads in both models, row by row: shapes ``(n, features)``
-    and ``(n, kept features)``; ``features`` are the block's in ``pruned``. The penalty draws towards the
-    features as they were.
-    """
-    dtype = exact_dtype(whole.device)
-    x, y = whole[:, lost.block.features].float(), pruned[:, features].float()
-    kept = torch.from_numpy(lost.kept - lost.block.first).to(x.device)
-    gap = x.index_add(1, kept, y, alpha=-1)
-    mean_gap, mean = gap.mean(0), y.mean(0)
-    if centred:
-        gap, y = gap - mean_gap, y - mean
-    change = solved((y.T @ y).to(dtype) / len(y), (y.T @ gap).to(dtype) / len(y), strength)
-    offset = torch.zeros_like(mean_gap, dtype=dtype)
-    if centred:
-        offset = mean_gap.to(dtype) - mean.to(dtype) @ change
-    block = lost.block.features
-    return Fit(np.arange(block.start, block.stop), change, offset)
 
 
 def give_over(

@@ -131,22 +131,20 @@ def _repaired(
     written: dict[str, None] = {}
     taken_back = []
 
-    def keep(step: str, names: Mapping[str, Any], steps: int = 1) -> None:
+    def keep(step: str, names: Mapping[str, Any], steps: int = 1) -> bool:
         nonlocal error
         after = pair.error()
         if after <= error:
             error = after
             written.update(dict.fromkeys(names))
-            return
+            return True
         taken_back.append(step)
         for _ in range(steps):
             repairs.take_back()
+        return False
 
-    if fitting.method != "none":
-        values = pair.shortened(fitting.at_once())
-        repairs.write(values)
-        keep(fitting.method, values)
-    if sequential and fitting.method == "ridge" and fitting.order:
+    left = fitting.method != "none"
+    if sequential and fitting.method == "ridge":
         names: dict[str, None] = {}
         steps = 0
 
@@ -156,8 +154,15 @@ def _repaired(
             names.update(dict.fromkeys(values))
             steps += 1
 
-        fitting.in_turn(write)
-        keep("sequential", names, steps)
+        left = fitting.in_turn(write)
+        if not keep("sequential", names, steps):
+            fitting.forget()
+            left = True
+        pair.run.passes += left
+    if left:
+        values = pair.shortened(fitting.at_once())
+        repairs.write(values)
+        keep(fitting.method, values)
     statistics: dict[str, Any] = {}
     if batchnorm:
         statistics = norms.estimate(pair.root, pair.run_pruned)
