@@ -25,7 +25,8 @@ def as_found(model: nn.Module) -> Iterator[None]:
 
     Modes, buffers, attributes that a forward sets or deletes, which parameters ask for gradients, and the
     random numbers of Python's caller (CPU and the model's device) are the same afterwards, after an exception
-    too. Compiled parts run eagerly meanwhile. Gradients are not touched, since nothing here accumulates any.
+    too. Meanwhile compiled parts run eagerly, and fused layers one operator after another. Gradients are not
+    touched, since nothing here accumulates any.
     """
     modules = list(model.modules())
     attributes = [dict(module.__dict__) for module in modules]
@@ -35,14 +36,19 @@ def as_found(model: nn.Module) -> Iterator[None]:
     device = device_of(model)
     devices = [device] if device.type == "cuda" else []
     fast_path = torch.backends.mha.get_fastpath_enabled()
+    libraries = torch.backends.mkldnn.enabled, torch.backends.cudnn.enabled
+    recurrent = any(isinstance(module, nn.RNNBase) for module in modules)
     try:
         with torch.random.fork_rng(devices=devices), torch.compiler.set_stance("force_eager"):
             # The fused encoder layer is one opaque operator: nobody sees what its weights read.
             torch.backends.mha.set_fastpath_enabled(False)
+            if recurrent:  # one operator for all steps, too
+                torch.backends.mkldnn.enabled = torch.backends.cudnn.enabled = False
             model.eval()
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
+        torch.backends.mkldnn.enabled, torch.backends.cudnn.enabled = libraries
         for module, own, kept in zip(modules, attributes, stores, strict=True):
             _put_back(module, own, kept)
         with torch.no_grad():

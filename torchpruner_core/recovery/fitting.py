@@ -35,41 +35,43 @@ class Fitting:
         self.strength, self.memory = strength, memory
         self.skipped: dict[str, str] = {}
         self.biases: set[str] = set()
-        self._done: set[str] = set()
+        self._turn: set[Reading] = set()
         self._seen: set[Reading] = set()
 
-    def in_turn(self, write: Callable[[Values], None]) -> bool:
-        """Fit weight after weight, each from what it reads in the pruned model by then.
+    def look(self) -> bool:
+        """See which weights can be fitted in turn; return whether some are left for :meth:`at_once`.
 
-        ``write`` gets a weight's new values before it is used, so that whatever comes after it sees what
-        it will see. Returns whether weights are left for :meth:`at_once`: those used more than once, or
-        by none of these batches.
+        Those are used more than once, or by none of the first batches.
         """
-        probe, batch, times = together(self.pair, self.memory)
+        self._joined = probe, _, _ = together(self.pair, self.memory)
         self._seen.update(probe.calls)
         reasons = {reading: self._reason(reading, probe.watch) for reading in probe.calls}
         often = {reading.weight for reading, count in probe.calls.items() if count > 1}
-        wanted = {r for r, why in reasons.items() if why is None and r.weight not in often}
-        turn = InTurn(self.pair, wanted, self.strength, self._bias, write)
-        turn.run(probe, batch, times)
-        for reading in turn.fitted:
-            self._done.add(reading.weight)
-            bias = self._bias(reading)
-            self.biases |= set() if bias is None else {bias}
+        self._turn = {r for r, why in reasons.items() if why is None and r.weight not in often}
         losing = {reading for reading in probe.calls if self._lost(reading)}
         self.skipped.update({r.weight: why for r in losing if (why := reasons[r]) is not None})
-        named = self._done | self.skipped.keys()
-        return any(r.weight not in named for r in losing) or bool(self._unseen(probe.watch))
+        left = {r.weight for r in losing - self._turn} - self.skipped.keys()
+        return bool(left) or bool(self._unseen(probe.watch))
+
+    def in_turn(self, write: Callable[[Values], None]) -> None:
+        """Fit weight after weight, each from what it reads in the pruned model by then.
+
+        ``write`` gets a weight's new values before it is used, so that whatever comes after it sees what
+        it will see.
+        """
+        turn = InTurn(self.pair, self._turn, self.strength, self._bias, write)
+        turn.run(*self._joined)
+        found = (self._bias(reading) for reading in turn.fitted)
+        self.biases |= {bias for bias in found if bias is not None}
 
     def forget(self) -> None:
-        """Note that what was fitted was taken back."""
-        self._done.clear()
-        self.biases.clear()
+        """Leave to :meth:`at_once` what was fitted in turn."""
+        self._turn.clear()
 
     def at_once(self) -> Values:
         """Return new whole weights and biases, every one from what it reads in the whole model.
 
-        Those that are not fitted yet. One pass over the batches, and more where the Gram matrices need
+        Those that are not fitted in turn. One pass over the batches, and more where the Gram matrices need
         more than ``memory``.
         """
         changed: Values = {}
@@ -127,7 +129,7 @@ class Fitting:
         def start(reading: Reading) -> Accumulator | None:
             nonlocal used
             self._seen.add(reading)
-            if reading in done or reading in postponed or reading.weight in self._done:
+            if reading in done or reading in postponed or reading in self._turn:
                 return None
             lost = self._lost(reading)
             if not lost:

@@ -75,14 +75,21 @@ def recover(
     list of arguments, or a dict of keywords, and ``forward(model, batch)`` says otherwise (``lambda
     model, batch: model(batch[0])`` where it holds labels).
 
-    - ``method="ridge"``: every weight that lost inputs is fitted so that it gives what it gave in the
-    original: ``W_kept += W_removed A``, ``b += W_removed c``, ``A`` by ridge regression from one Gram
-    matrix for each tensor that is read; ``strength`` is the penalty as a share of the mean variance.
-    Source: CORP, https://arxiv.org/abs/2602.05243, and Kwon et al. 2022,
-    https://arxiv.org/abs/2204.09656. - ``method="bias"``: the removed features' means go into the bias
-    (FLAP, https://arxiv.org/abs/2312.11983). Meant for ``tp.importance.fluctuation``. At a convolution's
-    padded border it is not exact. - ``method="none"``: neither. ``batchnorm`` estimates running
-    statistics anew after either (EagleEye).
+    - ``method="ridge"``: every weight is fitted, in the order of the forward, so that it gives what it
+      gave in the original from what it reads by now: least squares from the pruned model's inputs to the
+      original's outputs, over the patches that a kernel sees (He et al. 2017,
+      https://arxiv.org/abs/1707.06168), on as many of the first batches as ``memory`` holds at a time.
+      ``strength`` is the penalty as a share of the inputs' mean variance. Weights used more than once, as
+      those of recurrent layers, and all with ``sequential=False``, take over for the features they lost:
+      ``W_kept += W_removed A``, ``b += W_removed c``, ``A`` from one Gram matrix for each tensor that is
+      read in the original (CORP, https://arxiv.org/abs/2602.05243, and Kwon et al. 2022,
+      https://arxiv.org/abs/2204.09656).
+    - ``method="bias"``: the removed features' means go into the bias (FLAP,
+      https://arxiv.org/abs/2312.11983). Meant for ``tp.importance.fluctuation``. At a convolution's
+      padded border it is not exact.
+    - ``method="none"``: neither.
+
+    ``batchnorm`` estimates running statistics anew after either (EagleEye).
 
     A step after which the outputs on the first batches are further from the original's is taken back.
     ``progress(done, total)`` is told after each batch and stops everything by returning ``False``. Runs
@@ -143,8 +150,15 @@ def _repaired(
             repairs.take_back()
         return False
 
-    left = fitting.method != "none"
+    def at_once() -> None:
+        values = pair.shortened(fitting.at_once())
+        repairs.write(values)
+        keep(fitting.method, values)
+
     if sequential and fitting.method == "ridge":
+        if fitting.look():
+            pair.run.passes += 1
+            at_once()
         names: dict[str, None] = {}
         steps = 0
 
@@ -154,15 +168,13 @@ def _repaired(
             names.update(dict.fromkeys(values))
             steps += 1
 
-        left = fitting.in_turn(write)
+        fitting.in_turn(write)
         if not keep("sequential", names, steps):
+            pair.run.passes += 1
             fitting.forget()
-            left = True
-        pair.run.passes += left
-    if left:
-        values = pair.shortened(fitting.at_once())
-        repairs.write(values)
-        keep(fitting.method, values)
+            at_once()
+    elif fitting.method != "none":
+        at_once()
     statistics: dict[str, Any] = {}
     if batchnorm:
         statistics = norms.estimate(pair.root, pair.run_pruned)

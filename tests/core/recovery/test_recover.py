@@ -14,6 +14,9 @@ from torch import nn
 
 import torchpruner_core as tp
 from torchpruner_core.calibration.errors import BatchError, CalibrationCancelledError
+from torchpruner_core.calibration.readings import Reading, Watch
+from torchpruner_core.calibration.windows import Rows, sampled
+from torchpruner_core.recovery import reconstruction
 from torchpruner_core.recovery.errors import RecoveryError
 
 G = torch.Generator().manual_seed(3)
@@ -385,3 +388,109 @@ def test_inputs_that_the_cut_shortens_are_shortened_for_the_pruned_model() -> No
     done = tp.recover(model, cut, IMAGES)
     assert done.error_after < done.error_before
     assert "self.0.weight" in done.repaired
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.Conv2d(6, 4, 3, padding=1), (2, 6, 7, 7)),
+        (nn.Conv2d(6, 4, (3, 2), stride=2, dilation=2, padding=2, groups=2), (2, 6, 9, 8)),
+        (nn.Conv1d(6, 4, 5, padding=1), (6, 11)),
+        (nn.ConvTranspose2d(6, 4, 3, stride=2, padding=1, output_padding=1), (2, 6, 4, 5)),
+        (nn.ConvTranspose1d(6, 4, 2, stride=2, groups=2), (2, 6, 5)),
+    ],
+)
+def test_the_rows_that_a_kernel_sees_times_its_weight_are_the_output(
+    layer: nn.Module, shape: tuple[int, ...]
+) -> None:
+    x = torch.rand(shape, generator=G)
+    read: list[tuple[Reading, torch.Tensor]] = []
+    with torch.no_grad(), Watch(layer, lambda *each: read.append(each)):
+        expected = layer(x)
+    ((reading, tensor),) = read
+    rows = Rows(tensor, reading.window)
+    blocks = [
+        rows.at(torch.arange(rows.count))[:, block.features].flatten(1)
+        @ block.of(layer.weight).movedim(1, -1).flatten(0, -2)
+        for block in reading.blocks
+    ]
+    found = torch.cat(blocks, dim=1) + layer.bias
+    axis = 1 if len(shape) == expected.dim() and len(shape) == layer.weight.dim() else 0
+    wanted = expected.movedim(axis, -1).reshape(-1, 4)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    some = sampled(rows.count, 5, x.device)
+    assert len(some) == 5
+    torch.testing.assert_close(rows.at(some), rows.at(torch.arange(rows.count))[some])
+
+
+@pytest.mark.parametrize("count", [40, 4])
+def test_a_regression_closes_what_can_be_closed_from_many_rows_and_from_few(count: int) -> None:
+    rows = torch.rand(count, 7, generator=G)
+    missing = rows @ torch.rand(7, 3, generator=G) + 2
+    change, offset = reconstruction.regression(rows, missing, 1e-9, centred=True)
+    torch.testing.assert_close(
+        (rows.double() @ change + offset).float(), missing, rtol=1e-3, atol=1e-3
+    )
+
+
+def test_a_convolution_is_fitted_tap_by_tap() -> None:
+    """A removed channel that is a kept one moved by a pixel is replaced by another tap of the kernel."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.Conv2d(4, 5, 3)).eval()
+    with torch.no_grad():
+        model[0].weight.zero_()
+        for channel, (row, column) in enumerate([(1, 1), (1, 1), (1, 1), (1, 2)]):
+            model[0].weight[channel, channel % 3, row, column] = 1
+        model[1].weight[:, 3, :, 2] = 0  # what would need a tap outside the kernel
+    expected = model(IMAGES[0])
+    graph = tp.ONNXGraph(model)
+    graph.build_graph((IMAGES[0][:1],), fill_value=False)
+    cut = graph.solved.cut_analysis("self.0.weight", [3], 0)
+    model, _ = tp.set_cut(model, cut)
+    tp.recover(model, cut, IMAGES, strength=1e-9)
+    torch.testing.assert_close(model(IMAGES[0]), expected, rtol=1e-2, atol=1e-2)
+
+
+class Recurrent(nn.Module):
+    def __init__(self, kind: type[nn.RNNBase]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.rnn = kind(6, 12, num_layers=2, batch_first=True)
+        self.fc = nn.Linear(12, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.fc(self.rnn(x)[0])
+        return out
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_recurrent_layers_are_scored_planned_recovered_and_undone(kind: type[nn.RNNBase]) -> None:
+    model = Recurrent(kind).eval()
+    steps = [torch.rand(8, 5, 6, generator=G) for _ in range(3)]
+    graph = tp.ONNXGraph(model)
+    graph.build_graph((steps[0][:1],), fill_value=False)
+    scores = tp.importance.activation(model, graph, steps)
+    assert ("self.rnn.weight_hh_l1", 1) in scores.values
+    before = state(model)
+    plan = tp.plan(graph, tp.Budget(params="60%"), scores)
+    assert plan.widths["self.rnn.weight_hh_l1", 1][1] < 12
+    model, context = tp.set_cut(model, plan.result)
+    done = tp.recover(model, plan, steps)
+    assert done.error_after < 0.5 * done.error_before
+    assert {"self.rnn.weight_ih_l1", "self.fc.weight"} <= set(done.repaired)
+    assert not done.skipped
+    assert same(state(tp.recovery_cut(model, plan.result, context)), before)
+
+
+def test_a_weight_that_is_computed_before_it_is_used_is_named() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.utils.parametrizations.weight_norm(nn.Linear(8, 5)))
+    graph = tp.ONNXGraph(model)
+    graph.build_graph((ROWS[0][:1],), fill_value=False)
+    cut = graph.solved.cut_analysis("self.0.weight", [0, 1], 0)
+    model, _ = tp.set_cut(model, cut)
+    done = tp.recover(model, cut, ROWS)
+    ((name, reason),) = done.skipped.items()
+    assert name == "self.1.parametrizations.weight.original1"
+    assert "no product" in reason
+    assert name in str(done)
