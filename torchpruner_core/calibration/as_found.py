@@ -43,7 +43,8 @@ def as_found(model: nn.Module) -> Iterator[None]:
             # The fused encoder layer is one opaque operator: nobody sees what its weights read.
             torch.backends.mha.set_fastpath_enabled(False)
             if recurrent:  # one operator for all steps, too
-                torch.backends.mkldnn.enabled = torch.backends.cudnn.enabled = False
+                torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
+                torch.backends.cudnn.enabled = False
             model.eval()
             yield
     finally:

@@ -221,6 +221,11 @@ def _stacked(watch: Watch, x: torch.Tensor, stack: torch.Tensor) -> Sequence[str
     ]
 
 
+def _each(values: Sequence[int], weight: torch.Tensor) -> tuple[int, ...]:
+    """Return one number for each spatial axis of a kernel, where one may stand for all."""
+    return tuple(values) * ((weight.dim() - 2) // len(values))
+
+
 def _convolution(watch: Watch, args: tuple[Any, ...], kwargs: Any) -> Sequence[str]:
     x, weight, added, stride, padding, dilation, transposed, more, groups = args[:9]
     found = watch.find(weight)
@@ -234,11 +239,12 @@ def _convolution(watch: Watch, args: tuple[Any, ...], kwargs: Any) -> Sequence[s
         spatial = [slice(None, None, step) for step in stride]
         x = x[(slice(None), *spatial)] if batched else x[tuple(spatial)]
     else:
-        axes = weight.dim() - 2
         window = Window(
             tuple(weight.shape[2:]),
-            *(tuple(each) * (axes // len(each)) for each in (stride, padding, dilation)),
-            tuple(more) * (axes // len(more)) if transposed else None,
+            _each(stride, weight),
+            _each(padding, weight),
+            _each(dilation, weight),
+            _each(more, weight) if transposed else None,
         )
     summed = 0 if transposed else 1
     shape, strides = list(weight.shape), list(weight.stride())

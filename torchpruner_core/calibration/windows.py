@@ -67,7 +67,11 @@ class Rows:
             (batch, *moves, channel, *taps),
             x.storage_offset(),
         )
-        patches = view[torch.unravel_index(index, self.positions)]
+        where: list[torch.Tensor] = []
+        for size in reversed(self.positions):
+            where.append(index % size)
+            index = index // size
+        patches = view[tuple(where[::-1])]
         if self.window.more is not None:
             patches = patches.flip(tuple(range(2, patches.dim())))
         return patches.flatten(2)

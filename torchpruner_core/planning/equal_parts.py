@@ -1,12 +1,14 @@
-"""Parts of an axis that are split off in equal sizes stay equal.
+"""Parts of an axis that are split off in equal sizes stay equal, and so do a recurrent module's layers.
 
 ``a, b = x.chunk(2, 1)`` and ``x.split((self.c, self.c), 1)`` hold only while both parts are as wide as one
 another, though nothing else couples their slices. So the units of the parts go together, paired by
-rank: the lowest score of one with the lowest of the other.
+rank: the lowest score of one with the lowest of the other. The same holds of the layers and directions of
+one ``nn.LSTM``, ``nn.GRU`` or ``nn.RNN``, which has one hidden size for all.
 """
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 
 import numpy as np
@@ -17,11 +19,14 @@ from torchpruner_core.planning.units import Units, with_pairs
 
 Int = NDArray[np.int64]
 
+HIDDEN = re.compile(r"weight_hh_l\d+(_reverse)?")
+"""What PyTorch's recurrent modules call the weights that read a hidden state."""
+
 
 def with_equal_parts(units: Units, scores: NDArray[np.float64]) -> Units:
     """Return the units in which those of equal parts are paired by ``scores``, shape ``(units,)``."""
     left, right = [], []
-    for parts in _equal_splits(units):
+    for parts in (*_equal_splits(units), *_equal_layers(units)):
         lead = _ranked(units, parts[0], scores)
         for part in parts[1:]:
             other = _ranked(units, part, scores)
@@ -49,9 +54,28 @@ def _equal_splits(units: Units) -> list[list[Int]]:
             continue
         start = int(coupling.class_start[changes[0].owner])
         parts = [units.of_slice[start + c.low : start + c.high] for c in changes]
-        if len(np.unique(np.concatenate(parts))) == sum(len(np.unique(part)) for part in parts):
+        if _apart(parts):
             found.append(parts)
     return found
+
+
+def _equal_layers(units: Units) -> list[list[Int]]:
+    """Return the units of each layer's and direction's hidden state, for every recurrent module."""
+    hidden: dict[str, list[Int]] = defaultdict(list)
+    for name, node in units.graph.nodes.items():
+        module, _, own = name.rpartition(".")
+        if node.kind == "parameter" and HIDDEN.fullmatch(own) and len(node.shape) == 2:
+            hidden[module].append(units.of_axis(name, 1)[0])
+    return [
+        parts
+        for parts in hidden.values()
+        if len(parts) > 1 and len({len(part) for part in parts}) == 1 and _apart(parts)
+    ]
+
+
+def _apart(parts: list[Int]) -> bool:
+    """Whether no unit is of two parts."""
+    return len(np.unique(np.concatenate(parts))) == sum(len(np.unique(part)) for part in parts)
 
 
 def _ranked(units: Units, part: Int, scores: NDArray[np.float64]) -> Int:
