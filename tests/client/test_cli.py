@@ -66,6 +66,17 @@ def test_a_cut_is_shown_saved_and_downloaded(
     model = tmp_path / "pruned.onnx"
     assert run(service, "download", uploaded, str(model), "--cut", str(saved)).returncode == 0
     assert model.stat().st_size > 0
+    # Compared with the original here, and put in place only then.
+    verified = tmp_path / "verified.onnx"
+    arguments = ("download", uploaded, str(verified), "--cut", str(saved), "--verify")
+    done = run(service, *arguments)
+    assert done.returncode == 0 and "verified: " in done.stderr, done.stderr
+    assert verified.read_bytes() == model.read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "cut.json", "pruned.safetensors", "pruned.onnx", "verified.onnx",
+    }  # fmt: skip
+    refused = run(service, "download", uploaded, str(weights), "--cut", str(saved), "--verify")
+    assert refused.returncode == 1 and "path.onnx" in refused.stderr
 
 
 def test_errors_are_one_line_and_exit_1(service: RunningService, uploaded: str) -> None:
