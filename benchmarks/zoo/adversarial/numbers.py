@@ -130,6 +130,8 @@ class PartsTimesBatch(Sandwich):
 class KeptFromTheFirstRun(Sandwich):
     """A table that the first forward makes, in the width of that time."""
 
+    table: torch.Tensor | None
+
     def prepare(self) -> None:
         self.register_buffer("table", None)
 

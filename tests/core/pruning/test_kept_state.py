@@ -8,14 +8,15 @@ from torch import nn
 
 from benchmarks.zoo.adversarial import numbers
 from torchpruner_core import ONNXGraph, recovery_cut, set_cut, verify_cut
+from torchpruner_core.cut_result import CutResult
 from torchpruner_core.errors import LiteralInForwardError, UnknownNodeError
 
 X = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
 
 
-def analysed(model, **options):
+def analysed(model: nn.Module) -> CutResult:
     graph = ONNXGraph(model)
-    graph.build_graph((X,), fill_value=False, **options)
+    graph.build_graph((X,), fill_value=False)
     return graph.nodes["self.stem.weight"].cut_analysis([1, 5], 0)
 
 
@@ -23,7 +24,9 @@ def analysed(model, **options):
     "network", [numbers.KeptFromTheFirstRun, numbers.KeptInADict], ids=lambda n: n.__name__
 )
 @pytest.mark.parametrize("run_before", [False, True], ids=["fresh", "has run"])
-def test_it_is_made_anew_after_a_cut_and_after_its_recovery(network, run_before) -> None:
+def test_it_is_made_anew_after_a_cut_and_after_its_recovery(
+    network: type[nn.Module], run_before: bool
+) -> None:
     model = network().train()
     result = analysed(model)
     if run_before:

@@ -62,9 +62,13 @@ class CorrectionNote:
     corrections: tuple[Correction, ...]
 
 
+def _is_tracing() -> bool:
+    return torch._C._get_tracing_state() is not None
+
+
 def _is(value: Any, old: Any) -> bool:
     """Tell whether an argument is the number that it was; while a model is traced, sizes are tensors."""
-    if isinstance(value, torch.Tensor) and torch.jit.is_tracing():
+    if isinstance(value, torch.Tensor) and _is_tracing():
         return type(old) is int and value.dim() == 0 and not value.is_meta and value.item() == old
     return type(value) is type(old) and bool(value == old)
 
@@ -106,7 +110,7 @@ class _Corrector(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if torch.jit.is_tracing() and _on_sizes(args):
+        if _is_tracing() and _on_sizes(args):
             return func(*args, **(kwargs or {}))
         arguments: dict[str, Any] = {"args": args, "kwargs": kwargs or {}}
         name = kind_of(getattr(func, "__name__", str(func)))

@@ -8,6 +8,7 @@ rest is compared.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from math import prod
 from typing import Any
 
@@ -68,12 +69,23 @@ def difference(stage: Stage, attributes: Sequence[AttributeChange | Correction])
         return None
     device, stage.device = stage.device, "cpu"
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), tables_untouched(stage.root):
+        random = torch.random.fork_rng(devices=[])
+        with torch.no_grad(), random, _exact(stage.home), tables_untouched(stage.root):
             return _Comparison(stage, attributes).run()
     except Exception:
         return None
     finally:
         stage.device = device
+
+
+def _exact(device: torch.device) -> AbstractContextManager[Any]:
+    """Compute convolutions in full precision: the rounding of TF32 would hide, or feign, a difference."""
+    if device.type != "cuda":
+        return nullcontext()
+    cudnn = torch.backends.cudnn
+    return cudnn.flags(
+        cudnn.enabled, cudnn.benchmark, cudnn.benchmark_limit, cudnn.deterministic, allow_tf32=False
+    )
 
 
 class _Comparison:

@@ -56,7 +56,7 @@ from torchpruner_core.untouched import held_tensors, tables_untouched
 
 DEVICES = ("meta", "fake", "cpu")
 """Where to rehearse, the first on which the model runs: shapes alone; shapes that say they are on a
-CPU and know small constants, as when a model is compiled; real values."""
+CPU and know small constants, as when a model is compiled; real values, on whatever device they are."""
 
 MOST_PARTS = 8
 """A split into more parts than this is not guessed at."""
@@ -114,6 +114,9 @@ class Stage:
         self.failed_with_values = ""
         """What the last pruned forward on values raised, if it did."""
         self.device = DEVICES[0]
+        tensors = [tensor for module in root.modules() for _, tensor in own_tensors(module)]
+        self.home = next((t.device for t in tensors if not t.is_meta), torch.device("cpu"))
+        """Where the model's values are, and its code may count on them to be."""
         self._fake = FakeTensorMode()
         self.attempts = 0
         self._given = inputs
@@ -156,7 +159,7 @@ class Stage:
         watch: Callable[[Call], None] | None = None,
     ) -> Trace:
         with tables_untouched(self.root), self._pretending():
-            device = "meta" if self.device == "meta" else "cpu"
+            device = {"meta": "meta", "fake": "cpu", "cpu": str(self.home)}[self.device]
             return record(shadow, args, kwargs, device, watch, self.device != "cpu")
 
     def _pretending(self) -> AbstractContextManager[Any]:
@@ -177,6 +180,7 @@ class Stage:
             owner: Any = names[change.module]
             for step in change.path[:-1]:
                 owner = getattr(owner, step)
+            new: Any
             if isinstance(change.new, CorrectedForward):
                 new = change.new.of(owner)  # it would run the model's own module else
             else:
@@ -271,7 +275,7 @@ class Stage:
         if not isinstance(value, torch.Tensor):
             return value
         if self.device == "cpu":
-            return value.detach().to("cpu")
+            return value.detach().to(self.home)
         with tables_untouched(self.root), self._pretending():
             device = "meta" if self.device == "meta" else "cpu"
             return torch.empty(value.shape, dtype=value.dtype, device=device)
@@ -286,6 +290,8 @@ class Stage:
             return
         with self._pretending():
             tensors = [_example(spec, self.device) for spec in self.cut.inputs]
+        if self.device == "cpu":
+            tensors = [tensor.to(self.home) for tensor in tensors]
         names = [spec.name for spec in self.cut.inputs]
         parameters = inspect.signature(self.root.forward).parameters
         if all(name in parameters for name in names):
