@@ -17,6 +17,13 @@ def service() -> Iterator[RunningService]:
 
 
 @pytest.fixture(scope="session")
+def guarded() -> Iterator[RunningService]:
+    """A service that asks for keys, on which every test makes tenants of its own."""
+    with running_service(TORCHPRUNER_AUTH="on", TORCHPRUNER_MAX_OPEN_UPLOADS="5") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
 def torchscript() -> ModelFile:
     return resnet18_torchscript()
 

@@ -5,21 +5,14 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 
 from tests.service.models import small_file
-from tests.service.running import PATIENCE, RunningService, running_service, until
+from tests.service.running import PATIENCE, RunningService, until
 from torchpruner_client import Client, ForbiddenError, RateLimitedError, UnauthorizedError
-
-
-@pytest.fixture(scope="module")
-def guarded() -> Iterator[RunningService]:
-    with running_service(TORCHPRUNER_AUTH="on") as running:
-        yield running
 
 
 def keys(service: RunningService, *arguments: str) -> str:

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from tests.service.models import Small, onnx_of
-from tests.service.running import PATIENCE, RunningService, running_service
-from tests.service.test_access import caller, keys
+from tests.service.running import PATIENCE, RunningService
+from tests.service.test_access import caller, ended, keys
 from torchpruner_core.importing.wire import strip_weights
 
 DOCUMENT = json.loads((Path(__file__).parents[2] / "service" / "openapi.json").read_text())
@@ -92,44 +92,41 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world() -> Iterator[World]:
-    with running_service(TORCHPRUNER_AUTH="on") as service:
-        owner = caller(service, keys(service, "create", "--tenant", "owner"))
-        reader = caller(service, keys(service, "create", "--tenant", "owner", "--scopes", "read"))
-        foreign = caller(service, keys(service, "create", "--tenant", "foreign"))
-        whole = onnx_of(Small(11, 24).eval(), torch.zeros(1, 3, 8, 8))
-        model = owner.post("/v1/models", content=strip_weights(whole), params={"name": "secret"})
-        shown = owner.get(model.headers["location"], params={"wait": 30}).json()
-        attached = owner.post(f"/v1/models/{shown['id']}/weights", content=whole)
-        assert (
-            owner.get(attached.headers["location"], params={"wait": 30}).json()["state"] == "ready"
-        )
-        cut = owner.post(
-            f"/v1/models/{shown['id']}/cut-analysis",
-            json={"node": "self.conv1.weight", "index": [0]},
-        ).json()
-        cut.pop("model")
-        made = owner.post(f"/v1/models/{shown['id']}/pruned-weights", json={"result": cut}).json()
-        artifact = owner.get(f"/v1/artifacts/{made['id']}", params={"wait": 30}).json()
-        assert artifact["state"] == "ready"
-        asked = owner.post(f"/v1/models/{shown['id']}/plans", json={"budget": {"params": "90%"}})
-        plan = owner.get(asked.headers["location"], params={"wait": 30}).json()
-        assert plan["state"] == "ready", plan
-        saved = owner.post(f"/v1/models/{shown['id']}/cuts", json={"name": "c", "result": cut})
-        assert saved.status_code == 201, saved.text
-        ids = {
-            "model": shown["id"],
-            "digest": shown["blob"],
-            "artifact": artifact["id"],
-            "job": artifact["job"],
-            "plan": plan["id"],
-            "cut": saved.json()["id"],
-            "upload": owner.post("/v1/uploads", json={"length": 10}).json()["id"],
-        }
-        anonymous = httpx.Client(base_url=service.url, timeout=PATIENCE)
-        yield World(service, owner, reader, foreign, anonymous, ids, cut)
-        for client in (owner, reader, foreign, anonymous):
-            client.close()
+def world(guarded: RunningService) -> Iterator[World]:
+    owner = caller(guarded, keys(guarded, "create", "--tenant", "owner"))
+    reader = caller(guarded, keys(guarded, "create", "--tenant", "owner", "--scopes", "read"))
+    foreign = caller(guarded, keys(guarded, "create", "--tenant", "foreign"))
+    whole = onnx_of(Small(11, 24).eval(), torch.zeros(1, 3, 8, 8))
+    model = owner.post("/v1/models", content=strip_weights(whole), params={"name": "secret"})
+    shown = ended(owner, model.headers["location"])
+    attached = owner.post(f"/v1/models/{shown['id']}/weights", content=whole)
+    assert ended(owner, attached.headers["location"])["state"] == "ready"
+    cut = owner.post(
+        f"/v1/models/{shown['id']}/cut-analysis",
+        json={"node": "self.conv1.weight", "index": [0]},
+    ).json()
+    cut.pop("model")
+    made = owner.post(f"/v1/models/{shown['id']}/pruned-weights", json={"result": cut}).json()
+    artifact = ended(owner, f"/v1/artifacts/{made['id']}")
+    assert artifact["state"] == "ready"
+    asked = owner.post(f"/v1/models/{shown['id']}/plans", json={"budget": {"params": "90%"}})
+    plan = ended(owner, asked.headers["location"])
+    assert plan["state"] == "ready", plan
+    saved = owner.post(f"/v1/models/{shown['id']}/cuts", json={"name": "c", "result": cut})
+    assert saved.status_code == 201, saved.text
+    ids = {
+        "model": shown["id"],
+        "digest": shown["blob"],
+        "artifact": artifact["id"],
+        "job": artifact["job"],
+        "plan": plan["id"],
+        "cut": saved.json()["id"],
+        "upload": owner.post("/v1/uploads", json={"length": 10}).json()["id"],
+    }
+    anonymous = httpx.Client(base_url=guarded.url, timeout=PATIENCE)
+    yield World(guarded, owner, reader, foreign, anonymous, ids, cut)
+    for client in (owner, reader, foreign, anonymous):
+        client.close()
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)

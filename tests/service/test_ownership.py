@@ -12,15 +12,9 @@ import pytest
 import torch
 
 from tests.service.models import Small, onnx_of, small_file, torchscript_of
-from tests.service.running import RunningService, running_service
-from tests.service.test_access import caller, keys
+from tests.service.running import RunningService
+from tests.service.test_access import caller, ended, keys
 from torchpruner_core.importing.wire import strip_weights
-
-
-@pytest.fixture(scope="module")
-def guarded() -> Iterator[RunningService]:
-    with running_service(TORCHPRUNER_AUTH="on") as running:
-        yield running
 
 
 @dataclass(frozen=True)
@@ -37,10 +31,7 @@ class Tenant:
         return self.get(answer.headers["location"])
 
     def get(self, path: str) -> dict[str, Any]:
-        answer = self.client.get(path, params={"wait": 30})
-        assert answer.status_code == 200, answer.text
-        found: dict[str, Any] = answer.json()
-        return found
+        return ended(self.client, path)
 
     def made(self, model: str, kind: str, **body: Any) -> dict[str, Any]:
         answer = self.client.post(f"/v1/models/{model}/{kind}", json=body)

@@ -11,17 +11,11 @@ import httpx
 import pytest
 
 from tests.service.models import small_file
-from tests.service.running import RunningService, running_service
+from tests.service.running import RunningService
 from tests.service.test_access import caller, ended, keys
 
 SIZE = len(small_file(8000).content)
 INPUT = {"input": "x:1x3x8x8"}
-
-
-@pytest.fixture(scope="module")
-def guarded() -> Iterator[RunningService]:
-    with running_service(TORCHPRUNER_AUTH="on", TORCHPRUNER_MAX_OPEN_UPLOADS="5") as running:
-        yield running
 
 
 Key = Callable[..., httpx.Client]
