@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from tests.attacks.conftest import Attack
-from tests.service.running import PATIENCE
 from torchpruner_service.sandbox.disk_use import disk_used
 
 PASSWD = "/etc/passwd"
@@ -163,9 +162,7 @@ def load_outside(content: bytes, folder: Path) -> None:
     file = folder / "program.pt"
     file.write_bytes(content)
     code = f"import torch; torch.jit.load({str(file)!r})"
-    subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, timeout=PATIENCE
-    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, timeout=550)
 
 
 def test_reading_a_file_is_refused(attack: Attack) -> None:
