@@ -37,12 +37,14 @@ def caller(service: RunningService, key: str) -> httpx.Client:
 
 
 def ended(client: httpx.Client, path: str) -> dict[str, Any]:
-    """What is shown at ``path`` once its job has ended."""
+    """What is shown at ``path`` once its job, if it has one, has ended."""
     shown: dict[str, Any] = {}
 
     def over() -> bool:
-        shown.update(client.get(path, params={"wait": 5}).json())
-        return shown["state"] in {"ready", "failed", "cancelled"}
+        answer = client.get(path, params={"wait": 5})
+        assert answer.status_code == 200, answer.text
+        shown.update(answer.json())
+        return shown.get("state", "ready") in {"ready", "failed", "cancelled"}
 
     until(over)
     return shown
