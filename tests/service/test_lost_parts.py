@@ -26,7 +26,7 @@ RQ_WORKER = "torchpruner_service.worker.rq_worker"
 NURSERY = "torchpruner_service.sandbox.nursery"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def own() -> Iterator[RunningService]:
     with running_service(TORCHPRUNER_LEASE_SECONDS="3") as running:
         yield running
