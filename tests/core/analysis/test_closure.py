@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from tests.core.operators.brute_force import ints, model, node
@@ -103,6 +104,21 @@ def test_what_is_left_of_many_axes_is_counted_as_that_of_few(count):
     assert len(removal.classes) == count and closure._left(removal) == left
     assert closure.params_removed(removal) == count
     assert closure.indices(removal, 1).tolist() == [1]
+
+
+def test_a_cut_that_reaches_what_stays_says_the_first_reason():
+    ties = Ties()
+    ties.new_axis(4)
+    ties.opaque_at(0, np.array([1]), "is read by its index")
+    ties.opaque_at(0, np.array([2]), "reaches a spatial axis")
+    coupling = solve(ties, (), 1)
+    closure = Closure(coupling, [(0,)])
+    for asked, reason in (([0, 1, 2], "is read by its index"), ([2], "reaches a spatial axis")):
+        with pytest.raises(OpaqueAxisError) as caught:
+            closure.close(coupling.components_of(0)[asked], "auto")
+        assert caught.value.detail == f"the cut reaches an axis that cannot be pruned: {reason}"
+        assert caught.value.fields == {"reason": reason}
+    assert closure.indices(closure.close(coupling.components_of(0)[[0, 3]], "auto"), 0).size == 2
 
 
 def test_strict_lists_both_completions_with_their_cost(grouped):
