@@ -87,7 +87,8 @@ def _padded(x: torch.Tensor, window: Window) -> tuple[torch.Tensor, tuple[int, .
     if window.more is not None:
         sizes = [(n - 1) * s + 1 for n, s in zip(x.shape[2:], window.stride, strict=True)]
         spread = x.new_zeros((*x.shape[:2], *sizes))
-        spread[(..., *(slice(None, None, s) for s in window.stride))] = x
+        places = [slice(None), slice(None), *(slice(None, None, s) for s in window.stride)]
+        spread[tuple(places)] = x
         x, steps = spread, (1,) * len(sizes)
         reach = [d * (k - 1) for k, d in zip(window.kernel, window.dilation, strict=True)]
         sides = [
