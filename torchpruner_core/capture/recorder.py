@@ -240,7 +240,7 @@ class Recorder(TorchDispatchMode):
             call = Call(op.name, op.overload, tuple(plain(values)), plain_names(named), self.module)
             self._record(call, found)
             if op.open_shape and computed and self._needs_values(op, args):
-                self._freeze(op, helds, [tuple(t.shape) for t in outputs])
+                self._freeze(op, helds, [tuple(t.shape) for t in outputs], sizes=True)
         return result
 
     def _executed(
@@ -462,12 +462,12 @@ class Recorder(TorchDispatchMode):
             self._freeze(op, helds, result)
         return result
 
-    def _freeze(self, op: Operator, helds: list[Held], result: Any) -> None:
+    def _freeze(self, op: Operator, helds: list[Held], result: Any, *, sizes: bool = False) -> None:
         source = next((h.value for h in helds if not h.value.fixed), helds[0].value)
         short = op.name.rpartition("::")[2].lstrip("_")
         name = "item" if short == "local_scalar_dense" else short
         module = f"self.{self.module}" if self.module else "self"
-        self.tape.frozen.append(Frozen(module, name, describe(source), result))
+        self.tape.frozen.append(Frozen(module, name, describe(source), result, sizes))
 
     def _seen_by_python(self, op: Operator, args: tuple[Any, ...], kwargs: Any) -> Any:
         """``numpy()`` and ``tolist()`` resolve a tensor before they read its memory."""

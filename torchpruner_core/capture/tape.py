@@ -94,13 +94,14 @@ class Frozen:
     """A value of a tensor that the program's Python code read, so that it is a constant here.
 
     ``module`` is where (``self.encoder``), ``operator`` how (``item``), ``source`` which tensor,
-    ``value`` what was read.
+    ``value`` what was read. With ``sizes`` it is the shapes of a result whose size data decides.
     """
 
     module: str
     operator: str
     source: str
     value: Any
+    sizes: bool = False
 
     @property
     def name(self) -> str:

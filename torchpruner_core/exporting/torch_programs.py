@@ -147,6 +147,7 @@ def _from_module(
     makers = {CAPTURE: by_capture, TORCH_EXPORT: by_torch_export, TORCHSCRIPT: by_torchscript}
     refusals: dict[str, str] = {}
     errors: list[Exception] = []
+    held_fast: Program | None = None
     for name in entrances:
         try:
             program = makers[name]()
@@ -158,9 +159,20 @@ def _from_module(
             errors.append(error)
             logger.info("%s does not take the model: %s", name, refusals[name])
             continue
+        sizes = [each.name for each in program.frozen if each.sizes]
+        if sizes and name != entrances[-1]:
+            # A later entrance may keep them open: with other weights there are others.
+            held_fast = program
+            refusals[name] = f"data decides {len(sizes)} sizes in it, {sizes[0]} first"
+            logger.info("%s would hold sizes fast: %s", name, refusals[name])
+            continue
         program.entrance = Entrance(name, refusals)
         logger.debug("the model entered by %s", name)
         return program
+    if held_fast is not None:
+        del refusals[CAPTURE]
+        held_fast.entrance = Entrance(CAPTURE, refusals)
+        return held_fast
     told = " ".join(f"{name}: {reason}." for name, reason in refusals.items())
     raise ExportError(
         f"the model could not be exported. {told} Check that the model runs on these inputs in eval "

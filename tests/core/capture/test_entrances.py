@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
+import onnxruntime
 import pytest
 import torch
 from torch import nn
@@ -60,6 +61,49 @@ def test_the_next_entrance_says_why_the_first_was_not_taken(
     assert program.entrance.name == "torch.export"
     assert "writes to several tensors" in program.entrance.refusals["capture"]
     assert "writes to several tensors" in caplog.text
+
+
+class Choosing(nn.Module):
+    """Keeps the rows whose first feature is positive, and counts them in its code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.head = nn.Linear(6, 8), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        kept = self.layer(x)[x[:, 0] > 0]
+        result: torch.Tensor = self.head(kept.reshape(2 * kept.shape[0], 4))
+        return result
+
+
+def test_sizes_that_data_decides_stay_open() -> None:
+    model, x = Choosing().eval(), torch.randn(40, 6)
+    other = torch.cat((x[:, :1].abs(), x[:, 1:]), 1)
+    x[:20, 0] = -1
+    program = export(model, (x,))
+    assert program.entrance.name != "capture"
+    assert "data decides 1 sizes" in program.entrance.refusals["capture"]
+    session = onnxruntime.InferenceSession(program.with_weights())
+    (found,) = session.run(None, {session.get_inputs()[0].name: other.numpy()})
+    assert len(found) > len(model(x))
+    torch.testing.assert_close(torch.from_numpy(found), model(other))
+
+
+def test_sizes_that_no_entrance_keeps_open_are_held_fast_and_named() -> None:
+    class Branching(Choosing):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if torch.jit.is_tracing():
+                raise RuntimeError("this model cannot be traced")
+            if len(torch.nonzero(x[:, 0] > 0)) > 30:
+                x = -x
+            return super().forward(x)
+
+    model, x = Branching().eval(), torch.randn(40, 6)
+    program = export(model, (x,))
+    assert program.entrance.name == "capture"
+    assert set(program.entrance.refusals) == {"torch.export", "TorchScript"}
+    assert program.frozen[0].sizes
+    assert difference(program, model, (x,)) < 1e-5
 
 
 def test_a_torch_export_program_and_its_file_take_the_same_way() -> None:
