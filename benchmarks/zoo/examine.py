@@ -55,7 +55,7 @@ class _Examination(Examination):
         with self.stage("running the original"):
             feeds = _feeds(graph.inputs, inputs)
             original = onnx_check.run(data, feeds)
-            local = module_check.outputs_of(model, inputs)
+            local = module_check.outputs_of(model, inputs, len(original))
             base = _base_distance(original, local)
             row["base"] = base
         for target in targets.choose(model, graph, seed=len(self.specimen.name)):
