@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-import torchpruner_core as tp
-from tests.core.exporting.test_dynamic_axes import BATCH, WithSteps
+from tests.core.exporting.test_dynamic_axes import counted
 from tests.service.running import RunningService
 from torchpruner_client import Client
 from torchpruner_core.errors import (
@@ -58,11 +57,9 @@ def test_the_build_and_a_cut_warn_of_what_no_graph_shows(service: RunningService
 def test_a_pruned_file_warns_of_sizes_it_no_longer_follows(
     service: RunningService, tmp_path: Path
 ) -> None:
-    torch.manual_seed(0)
-    data = tp.export_onnx(WithSteps().eval(), (torch.randn(3, 4),), dynamic=BATCH)
     with Client(service.url, progress=False) as client:
-        remote = client.upload(data, [torch.zeros(3, 4)], weights=True)
-        result = remote.cut_analysis("self.up.weight", [1])
+        remote = client.upload(counted(), [torch.zeros(3, 4)], weights=True)
+        result = remote.cut_analysis("self.up", [1])
         with pytest.warns(FixedSizesWarning, match="the input sizes of the analysis only") as seen:
             remote.download_onnx(result, tmp_path / "pruned.onnx")
         assert [each.filename for each in seen if each.category is FixedSizesWarning] == [__file__]

@@ -366,12 +366,17 @@ counted (float[batch,4] x) => (float[batch,2] y)
 """Counts through the batch and the channels that are left: only a stored table does as before."""
 
 
-def test_a_model_whose_constants_become_fixed_declares_the_sizes_it_holds_for() -> None:
+def counted() -> bytes:
     rng = np.random.default_rng(0)
     text = COUNTED
     for name, size in (("UP", 32), ("DOWN", 16)):
         text = text.replace(name, ", ".join(map(str, rng.standard_normal(size).round(3))))
-    data = onnx.parser.parse_model(text).SerializeToString()
+    data: bytes = onnx.parser.parse_model(text).SerializeToString()
+    return data
+
+
+def test_a_model_whose_constants_become_fixed_declares_the_sizes_it_holds_for() -> None:
+    data = counted()
     x = torch.randn(3, 4)
     result = cut(data, x, "self.up", 1)
     with pytest.warns(FixedSizesWarning, match="the input sizes of the analysis only"):
