@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load
 
 from tests.service.models import ModelFile, small_file, torchscript_of
-from tests.service.running import PATIENCE, RunningService
+from tests.service.running import PATIENCE, RunningService, until
 
 
 def digest_header(content: bytes) -> str:
@@ -190,15 +190,20 @@ def test_a_resumable_upload_goes_on_where_it_broke(service: RunningService, part
 
 
 class SlowPatch:
-    """A PATCH whose body comes in two pieces, with time for others in between."""
+    """A PATCH that is let in at its offset, and whose body comes in pieces, with time for others in
+    between."""
 
     def __init__(self, service: RunningService, path: str, offset: int, length: int) -> None:
+        scratch = service.data_dir / "scratch"
+        before = set(scratch.glob("upload-*"))
         address = httpx.URL(service.url)
         self._connection = http.client.HTTPConnection(address.host, address.port, timeout=PATIENCE)
         self._connection.putrequest("PATCH", path)
         self._connection.putheader("Upload-Offset", str(offset))
         self._connection.putheader("Content-Length", str(length))
         self._connection.endheaders()
+        # Its offset is compared before there is a file for its bytes.
+        until(lambda: set(scratch.glob("upload-*")) - before)
 
     def send(self, content: bytes) -> None:
         self._connection.send(content)
