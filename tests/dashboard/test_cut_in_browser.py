@@ -146,7 +146,7 @@ def test_what_a_cut_affects_is_saved_as_csv(visit: Visit, resnet_id: str) -> Non
     with page.expect_download() as download:
         page.get_by_role("button", name="Save as CSV").click()
     lines = download.value.path().read_text().splitlines()
-    assert lines[0] == "Module,Parameters,Axis,Removed,Indices,Elements gone"
+    assert lines[0] == "Module,Parameters,Axis,Removed,Elements gone,Indices"
     assert len(lines) == 13 and lines[1].startswith("layer1.0.conv3,weight,0,4,")
 
 

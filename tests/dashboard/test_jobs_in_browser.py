@@ -78,7 +78,7 @@ def test_failed_jobs_are_shown_with_their_reason(
     expect(rows.first).to_contain_text("Build a graph")
     # The table lives: what it shows is read at one moment, once nothing else is left in it.
     expect(rows.filter(has_not_text="failed")).to_have_count(0)
-    reasons = rows.locator(".tp-cell-text .tp-cell-value").all_inner_texts()
+    reasons = rows.locator(".tp-cell-line .tp-cell-value").all_inner_texts()
     assert reasons and all(len(reason) > 30 for reason in reasons)
     # The model itself is at fault: to try again would not help, and is not offered.
     expect(rows.first.get_by_role("button", name="Try again")).to_have_count(0)
