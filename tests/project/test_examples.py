@@ -117,9 +117,7 @@ def cost(said: str, unit: str) -> float:
 def test_resnet50_at_half_its_flops_becomes_an_onnx_file_that_computes_the_same() -> None:
     said = run(sys.executable, EXAMPLES / "plan_resnet50.py")
     assert 0.47 < cost(said, "FLOPs") <= 0.5
-    before, after = map(
-        float, re.findall(r"relative error of the outputs (\S+) -> (\S+)", said)[0]
-    )
+    before, after = map(float, re.findall(r"relative error of the outputs (\S+) -> (\S+)", said)[0])
     assert after < before
     assert float(re.findall(r"largest difference (\S+)", said)[0]) < 1e-3
 
