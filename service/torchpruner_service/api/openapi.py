@@ -70,14 +70,18 @@ def _only_problem_json(document: dict[str, Any]) -> None:
 
 def _only_this_version(document: dict[str, Any]) -> None:
     """FastAPI writes what an event holds as OpenAPI 3.2 does, which generators for 3.1 do not know; and
-    leaves out that a route asks for no key."""
+    leaves out that a route asks for no key.
+
+    In 3.1 some tools take the schema of a stream for the whole text, and others for each event: one
+    without a type holds for both.
+    """
     for path in document["paths"].values():
         for operation in path.values():
             operation.setdefault("security", [])
             for response in operation["responses"].values():
                 events = response.get("content", {}).get("text/event-stream")
                 if events is not None and events.pop("itemSchema", None):
-                    events["schema"] = {"type": "string"}
+                    events["schema"] = {"description": "Server-sent events, each with JSON data"}
 
 
 def _defaults_in_words(document: dict[str, Any]) -> None:
