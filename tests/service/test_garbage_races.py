@@ -177,7 +177,7 @@ def app_state(objects: Objects) -> AppState:
 
 
 DERIVED = SimpleNamespace(
-    nodes=[], operators=[], modules=[], inputs=[], outputs=[],
+    nodes=[], operators=[], modules=[], inputs=[], outputs=[], unread=[],
     groups=list, params=int, flops=int, to_bytes=lambda: b"a graph",
 )  # fmt: skip
 RESULT = SimpleNamespace(to_dict=lambda: {"terminal": {}, "operator": {}})
