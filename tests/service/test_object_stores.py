@@ -11,7 +11,7 @@ from moto.server import ThreadedMotoServer
 from safetensors.torch import load
 
 from tests.service.models import small_file
-from tests.service.running import RunningService, running_service, unused_port
+from tests.service.running import RunningService, running_service, until, unused_port
 
 BUCKET = "torchpruner"
 
@@ -100,8 +100,9 @@ def test_a_store_that_fails_is_a_503_and_then_works_again() -> None:
         )
         assert refused.status_code == 503, refused.text
         assert refused.headers["retry-after"]
-        unready = service.client.get("/readyz")
-        assert (unready.status_code, unready.json()["storage"]) == (503, False)
+        # The store's answer to the last who asked stands for some seconds.
+        until(lambda: service.client.get("/readyz").status_code == 503)
+        assert service.client.get("/readyz").json()["storage"] is False
         # What is in memory is still answered.
         assert service.cut(kept["id"], "self.conv1.weight", [0])["terminal"]
         again = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
