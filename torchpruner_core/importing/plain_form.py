@@ -6,6 +6,7 @@ reads it), operators stand after what they read, and sparse constants are writte
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from math import prod
@@ -16,6 +17,8 @@ from torchpruner_core.importing.bodies import all_graphs, captured, may_hold_gra
 
 if TYPE_CHECKING:
     import onnx
+
+logger = logging.getLogger(__name__)
 
 OLDEST_OPSET = 7
 """The first operator set whose broadcasting is numpy's, and the first that onnxruntime promises to run."""
@@ -31,7 +34,7 @@ def plain_form(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return ``model`` in the plain form, changed in place where it can be.
 
     Raises ``InvalidModelError`` for what no runtime reads and ``UnsupportedModelError`` for an operator
-    set that cannot be read.
+    set that is newer than what is installed.
     """
     for graph in all_graphs(model.graph):
         _last_of_each_tensor(graph)
@@ -67,21 +70,22 @@ def _known_opset(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _converted(model: onnx.ModelProto, version: int) -> onnx.ModelProto:
+    """Return the model in the oldest operator set that runtimes take, or as it is where that fails.
+
+    The rules read operands that begin at an axis, and slopes for each channel; ONNX's converter
+    puts both at the wrong axis.
+    """
     from onnx import version_converter
 
+    for node in model.graph.node:
+        named = {attribute.name for attribute in node.attribute}
+        if node.op_type == "PRelu" or {"axis", "broadcast"} <= named:
+            return model
     try:
-        for node in model.graph.node:
-            # ONNX's converter puts such an operand at the wrong axis.
-            if {"axis", "broadcast"} <= {attribute.name for attribute in node.attribute}:
-                raise ValueError(f"{node.op_type} is broadcast from an axis that it names")
         return version_converter.convert_version(model, OLDEST_OPSET)
     except Exception as error:
-        reason = (str(error).strip().splitlines() or ["no reason given"])[0][:200]
-        raise UnsupportedModelError(
-            f"the file uses operator set {version}; they are read from {OLDEST_OPSET} on, as by "
-            f"onnxruntime, and this one cannot be converted ({reason}): export the model again with "
-            "opset_version=17"
-        ) from error
+        logger.info("operator set %d is read as it is: %s", version, error)
+        return model
 
 
 def _last_of_each_tensor(graph: Any) -> None:

@@ -69,7 +69,7 @@ CASES = [
     ),
     case(
         "reshape_1",
-        "",
+        "x:01 w0:01 b:0 0:01 y:012",
         [node("Gemm", "x w0 b", "h"), node("Reshape", "h", "y", shape=[2, 3, 4])],
         {"x": (2, 3)},
         "y",
