@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import Annotated
 
 import typer
 
+from torchpruner_core.errors import ChangedStatisticsWarning
 from torchpruner_dashboard.settings import DashboardSettings
 
 app = typer.Typer(add_completion=False)
@@ -34,6 +36,8 @@ def main(
         settings = replace(settings, host=host)
     if port is not None:
         settings = replace(settings, port=port)
+    # The page itself says what a cut renormalises: the log is the operator's.
+    warnings.simplefilter("ignore", ChangedStatisticsWarning)
     run(settings)
 
 
