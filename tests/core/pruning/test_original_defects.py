@@ -374,7 +374,8 @@ class TestGraph:
             pass
 
         torchpruner.operator_register.regist("OfThisTest", One)
-        torchpruner.operator_register.regist("OfThisTest", Two)
+        with caplog.at_level("WARNING", "torchpruner_core"):
+            torchpruner.operator_register.regist("OfThisTest", Two)
         assert torchpruner.operator_register.get("OfThisTest") is Two
         assert "is now described by Two" in caplog.text
 
