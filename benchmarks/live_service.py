@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -100,3 +101,22 @@ def _wait_ready(client: httpx.Client, log: Path) -> None:
             return
         time.sleep(0.1)
     raise RuntimeError(f"the service is not ready:\n{log.read_text(errors='replace')[-2000:]}")
+
+
+def told_by_client(program: str) -> dict[str, Any]:
+    """Run a client's Python ``program`` beside a service of its own; return the JSON of its last line.
+
+    A process by itself, so that what it tells of memory is the client side's alone. The service's
+    address is its first argument. Raises ``RuntimeError`` where it fails.
+    """
+    with live_service() as service:
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", program, service.url],
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+    if done.returncode:
+        raise RuntimeError(f"the client failed:\n{done.stderr[-2000:]}")
+    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return told

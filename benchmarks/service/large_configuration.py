@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Iterator
 
 from benchmarks.figures import Figure
-from benchmarks.live_service import live_service
+from benchmarks.live_service import told_by_client
 
 SECONDS, SENT_MB, MEMORY_GB = 30.0, 5.0, 2.0
 
@@ -46,16 +43,7 @@ print(json.dumps({
 
 def large_configuration_figures() -> Iterator[Figure]:
     """Yield time, bytes sent and the client's peak memory."""
-    with live_service() as service:
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", CLIENT, service.url],
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
-        if done.returncode:
-            raise RuntimeError(f"the client failed:\n{done.stderr[-2000:]}")
-        found = json.loads(done.stdout.splitlines()[-1])
+    found = told_by_client(CLIENT)
     billions = found["params"] / 1e9
     note = f"{billions:.1f} billion parameters, {found['groups']} groups"
     yield Figure.shown("Llama-70B: export and upload until ready", found["upload"], "s")

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Iterator
 
 from benchmarks.figures import Figure
-from benchmarks.live_service import live_service
+from benchmarks.live_service import told_by_client
 
 SECONDS, MEMORY_PERCENT = 0.5, 10.0
 
@@ -52,16 +49,7 @@ print(json.dumps({"first": before, "uploaded": uploaded, "seconds": answered, "s
 
 def module_upload_figures() -> Iterator[Figure]:
     """Yield time, bytes sent and how far the client's memory rises above what the model takes."""
-    with live_service() as service:
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", CLIENT, service.url],
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
-    if done.returncode:
-        raise RuntimeError(f"the client failed:\n{done.stderr[-2000:]}")
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = told_by_client(CLIENT)
     yield Figure.shown("first upload of all, imports included (ResNet-34)", found["first"], "s")
     yield Figure.shown("ResNet-50 module: upload until the graph is built", found["uploaded"], "s")
     yield Figure.at_most(

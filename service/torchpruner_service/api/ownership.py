@@ -69,14 +69,22 @@ async def own_artifact(state: State, who: Reader, artifact: ArtifactId) -> str:
     return artifact
 
 
+async def _held(
+    state: State, who: Reader, kind: str, thing: str
+) -> tuple[str, dict[str, Any] | None]:
+    """The model that an id names, and what is kept under the id where the tenant has both."""
+    model = thing.split("-")[1]
+    if not await state.catalog.owns_model(who.tenant, model):
+        return model, None
+    return model, await state.catalog.held(who.tenant, model, kind, thing)
+
+
 async def own_plan(state: State, who: Reader, plan: PlanId) -> OwnedPlan:
     """A plan that the tenant asked for, of a model that it has."""
-    model = plan.split("-")[1]
-    if await state.catalog.owns_model(who.tenant, model):
-        asked = await state.catalog.held(who.tenant, model, layout.PLANS, plan)
-        if asked is not None:
-            return OwnedPlan(plan, model, asked)
-    raise unknown_plan(plan)
+    model, asked = await _held(state, who, layout.PLANS, plan)
+    if asked is None:
+        raise unknown_plan(plan)
+    return OwnedPlan(plan, model, asked)
 
 
 def unknown_plan(plan: str) -> NotFound:
@@ -89,12 +97,10 @@ def unknown_plan(plan: str) -> NotFound:
 
 async def own_cut(state: State, who: Reader, cut: CutId) -> OwnedCut:
     """A cut that the tenant saved, of a model that it has."""
-    model = cut.split("-")[1]
-    if await state.catalog.owns_model(who.tenant, model):
-        facts = await state.catalog.held(who.tenant, model, layout.CUTS, cut)
-        if facts is not None:
-            return OwnedCut(cut, model, facts)
-    raise unknown_cut(cut)
+    model, facts = await _held(state, who, layout.CUTS, cut)
+    if facts is None:
+        raise unknown_cut(cut)
+    return OwnedCut(cut, model, facts)
 
 
 def unknown_cut(cut: str) -> NotFound:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Query
@@ -30,6 +30,14 @@ def page(
         "total": len(items),
         "next": _encode(end) if end < len(items) else None,
     }
+
+
+async def page_of_views(
+    items: Sequence[T], limit: int, cursor: str | None, show: Callable[[T], Awaitable[Any]]
+) -> dict[str, Any]:
+    """Return the same where an item is shown by asking for more."""
+    answer = page(items, limit, cursor, lambda item: item)
+    return {**answer, "items": [await show(item) for item in answer["items"]]}
 
 
 def unknown_cursor() -> InvalidRequest:

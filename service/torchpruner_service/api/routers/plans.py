@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Response
@@ -19,7 +20,7 @@ from torchpruner_service.api.jobs_service import find_job
 from torchpruner_service.api.jobs_view import job_view
 from torchpruner_service.api.latency_service import request_latency
 from torchpruner_service.api.ownership import OwnModel, OwnPlan
-from torchpruner_service.api.paging import Cursor, Limit, page
+from torchpruner_service.api.paging import Cursor, Limit, page_of_views
 from torchpruner_service.api.path_ids import ModelId
 from torchpruner_service.api.plan_schemas import (
     PlanDerive,
@@ -88,9 +89,8 @@ async def list_model_plans(
     state: State, who: Reader, model: OwnModel, limit: Limit = 50, cursor: Cursor = None
 ) -> Response:
     found = await plans_of(state, who.tenant, model)
-    answer = page(found, limit, cursor, lambda plan: plan)
-    shown = [await plan_view(state, who.tenant, plan, whole=False) for plan in answer["items"]]
-    return json_answer({**answer, "items": shown})
+    brief = partial(plan_view, state, who.tenant, whole=False)
+    return json_answer(await page_of_views(found, limit, cursor, brief))
 
 
 @router.get(
@@ -105,9 +105,8 @@ async def list_plans(
     models = await state.catalog.models(who.tenant)
     found = [plan for each in models for plan in await plans_of(state, who.tenant, each.model)]
     found.sort(key=lambda plan: -float(plan.asked["created_at"]))
-    answer = page(found, limit, cursor, lambda plan: plan)
-    shown = [await plan_view(state, who.tenant, plan, whole=False) for plan in answer["items"]]
-    return json_answer({**answer, "items": shown})
+    brief = partial(plan_view, state, who.tenant, whole=False)
+    return json_answer(await page_of_views(found, limit, cursor, brief))
 
 
 @router.get(

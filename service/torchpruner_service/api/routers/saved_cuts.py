@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from fastapi import APIRouter, Response
 
 from torchpruner_service.api import schemas
@@ -11,7 +13,7 @@ from torchpruner_service.api.audit_trail import Recorded
 from torchpruner_service.api.cut_schemas import CutSave, SavedCutView
 from torchpruner_service.api.documented import problems
 from torchpruner_service.api.ownership import OwnCut, OwnModel
-from torchpruner_service.api.paging import Cursor, Limit, page
+from torchpruner_service.api.paging import Cursor, Limit, page_of_views
 from torchpruner_service.api.path_ids import ModelId
 from torchpruner_service.api.saved_cuts_service import (
     cuts_of,
@@ -48,9 +50,8 @@ async def list_model_cuts(
     state: State, who: Reader, model: OwnModel, limit: Limit = 50, cursor: Cursor = None
 ) -> Response:
     found = await cuts_of(state, who.tenant, model)
-    answer = page(found, limit, cursor, lambda cut: cut)
-    shown = [await saved_cut_view(state, who.tenant, cut, whole=False) for cut in answer["items"]]
-    return json_answer({**answer, "items": shown})
+    brief = partial(saved_cut_view, state, who.tenant, whole=False)
+    return json_answer(await page_of_views(found, limit, cursor, brief))
 
 
 @router.get(
