@@ -31,6 +31,7 @@ _PUBLIC = {
     "export_onnx": "exporting",
     "strip_weights": "importing.wire",
     "prune_onnx": "onnx_pruning",
+    "prune_onnx_file": "onnx_pruning",
     "masked_onnx": "onnx_pruning",
     "set_cut": "pruning.cut",
     "recovery_cut": "pruning.cut",
@@ -129,7 +130,7 @@ if TYPE_CHECKING:
     )
     from torchpruner_core.module_pruner import module_pruner_reg
     from torchpruner_core.onnx_graph import ONNXGraph
-    from torchpruner_core.onnx_pruning import masked_onnx, prune_onnx
+    from torchpruner_core.onnx_pruning import masked_onnx, prune_onnx, prune_onnx_file
     from torchpruner_core.operators.base import OperatorNode
     from torchpruner_core.operators.registry import operator_reg, operator_register
     from torchpruner_core.planning.budget import Budget

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from math import prod
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
@@ -45,47 +48,72 @@ def unpacked(source: bytes | Path, *, weights: bool = True) -> bytes:
     Raises ``InvalidModelError`` where parts are missing or lead elsewhere, ``UnsupportedModelError`` where
     the whole is larger than one message.
     """
+    with opened_parts(source) as parts:
+        if parts is None:
+            return source.read_bytes() if isinstance(source, Path) else source
+        data, opener = parts
+        return _joined(data, opener, weights) if has_external_data(data) else data
+
+
+@contextmanager
+def opened_parts(source: bytes | Path) -> Iterator[tuple[bytes, Opener] | None]:
+    """Open a model in several files: its program, and what opens the files that hold its tensors.
+
+    ``None`` where ``source`` is a whole model, or an archive of something else. Raises
+    ``InvalidModelError`` as :func:`unpacked` does.
+    """
     if isinstance(source, Path):
         with source.open("rb") as file:
             if is_archive(file.read(4)):
                 file.seek(0)
-                return _from_archive(file, weights) or source.read_bytes()
-        data = source.read_bytes()
-        if not has_external_data(data):
-            return data
-        return _joined(data, _beside(source.parent), weights)
-    if not is_archive(source):
-        return source
-    return _from_archive(io.BytesIO(source), weights) or source
+                with _archive(file) as parts:
+                    yield parts
+                return
+        yield source.read_bytes(), _beside(source.parent)
+    elif is_archive(source):
+        with _archive(io.BytesIO(source)) as parts:
+            yield parts
+    else:
+        yield None
 
 
-def _from_archive(file: IO[bytes], weights: bool) -> bytes | None:
-    """Return the model in an archive; ``None`` where it holds no ONNX file, or several."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            name = model_in(archive.namelist())
-            if name is None:
-                return None
-            folder = PurePosixPath(name).parent
-            members = {info.filename: info for info in archive.infolist()}
+@contextmanager
+def _archive(file: IO[bytes]) -> Iterator[tuple[bytes, Opener] | None]:
+    """Open the model in an archive; ``None`` where it holds no ONNX file, or several."""
+    with _reading("the archive"), zipfile.ZipFile(file) as archive:
+        name = model_in(archive.namelist())
+        members = {info.filename: info for info in archive.infolist()}
+        if name is not None:
             if any(info.flag_bits & 1 for info in members.values()):
                 raise InvalidModelError("the archive is encrypted; pack it without a password")
-
-            def opener(location: str) -> IO[bytes]:
-                member = str(folder / location)
-                if member not in members:
-                    raise InvalidModelError(
-                        f"the model keeps tensors in {location!r}, which is not in the archive; it "
-                        f"holds {', '.join(sorted(members)[:10])}"
-                    )
-                return archive.open(member)
-
             if members[name].file_size > ONE_FILE:
                 raise UnsupportedModelError(f"{name} is larger than one ONNX message can be")
             data = archive.read(name)
-            return _joined(data, opener, weights) if has_external_data(data) else data
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, OSError) as error:
-        raise InvalidModelError(f"the archive is damaged or truncated: {error}") from error
+    if name is None:
+        yield None
+        return
+    folder = PurePosixPath(name).parent
+
+    def opener(location: str) -> IO[bytes]:
+        member = str(folder / location)
+        if member not in members:
+            raise InvalidModelError(
+                f"the model keeps tensors in {location!r}, which is not in the archive; it "
+                f"holds {', '.join(sorted(members)[:10])}"
+            )
+        return archive.open(member)
+
+    with zipfile.ZipFile(file) as archive:
+        yield data, opener
+
+
+@contextmanager
+def _reading(what: str) -> Iterator[None]:
+    """Say of what goes wrong while a file is read that the file is at fault."""
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError) as error:
+        raise InvalidModelError(f"{what} is damaged or truncated: {error}") from error
 
 
 def _beside(folder: Path) -> Opener:
@@ -107,39 +135,61 @@ def _beside(folder: Path) -> Opener:
 def _joined(data: bytes, opener: Opener, weights: bool) -> bytes:
     import onnx
 
-    try:
-        model = onnx.load_model_from_string(data)
-    except Exception as error:
-        raise InvalidModelError(f"the file is not a valid ONNX model: {error}") from error
+    model = program_of(data)
     total = len(data)
-    for tensor in _tensors(model):
+    for _, tensor in _named_tensors(model):
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             continue
-        entries = {entry.key: entry.value for entry in tensor.external_data}
-        location = _checked_location(entries.get("location", ""), tensor.name)
-        expected = _size(tensor)
-        limit = KEEP_INTEGER_BYTES if tensor.data_type in _INTEGERS else KEEP_FLOAT_BYTES
-        if weights or expected <= limit:
-            total += expected
+        if weights or not is_large(tensor):
+            total += size_of(tensor)
             if total > ONE_FILE:
                 raise UnsupportedModelError(
                     "the model and its weights are larger than the 2 GB of one ONNX file; its graph can "
                     "be analysed, and a cut replayed on the module, without them"
                 )
-            tensor.raw_data = _read(opener, location, entries, expected, tensor.name)
+            tensor.raw_data = read_tensor(tensor, opener)
         del tensor.external_data[:]
         tensor.ClearField("data_location")
     whole: bytes = model.SerializeToString()
     return whole
 
 
-def _tensors(model: onnx.ModelProto) -> Iterator[Any]:
+def program_of(data: bytes) -> onnx.ModelProto:
+    """Return a program whose data files stay closed; raises ``InvalidModelError``."""
+    import onnx
+
+    try:
+        return onnx.load_model_from_string(data)
+    except Exception as error:
+        raise InvalidModelError(f"the file is not a valid ONNX model: {error}") from error
+
+
+def is_large(tensor: Any) -> bool:
+    """Return whether a stored tensor is larger than those that shapes are computed from."""
+    limit = KEEP_INTEGER_BYTES if tensor.data_type in _INTEGERS else KEEP_FLOAT_BYTES
+    return size_of(tensor) > limit
+
+
+def fits_one_file(source: bytes | Path) -> bool:
+    """Return whether a model with all of its weights is small enough to be one ONNX message."""
+    with opened_parts(source) as parts:
+        if parts is None:
+            return True
+        data = parts[0]
+        if not has_external_data(data):
+            return True
+        outside = (t for _, t in _named_tensors(program_of(data)) if t.external_data)
+        return len(data) + sum(map(size_of, outside)) <= ONE_FILE
+
+
+def _named_tensors(model: onnx.ModelProto) -> Iterator[tuple[str, Any]]:
+    """Yield every tensor that a model stores, under the name of the value that it gives."""
     for graph in all_graphs(model.graph):
-        yield from graph.initializer
+        yield from ((tensor.name, tensor) for tensor in graph.initializer)
         for node in graph.node:
             for attribute in node.attribute:
                 if attribute.HasField("t"):
-                    yield attribute.t
+                    yield node.output[0], attribute.t
 
 
 def _checked_location(location: str, tensor: str) -> str:
@@ -152,7 +202,7 @@ def _checked_location(location: str, tensor: str) -> str:
     return location
 
 
-def _size(tensor: Any) -> int:
+def size_of(tensor: Any) -> int:
     """Return how many bytes a tensor takes; raises where its shape makes no sense."""
     import onnx
 
@@ -169,9 +219,11 @@ def _size(tensor: Any) -> int:
     return int(count * width)
 
 
-def _read(
-    opener: Opener, location: str, entries: dict[str, str], expected: int, name: str
-) -> bytes:
+def read_tensor(tensor: Any, opener: Opener) -> bytes:
+    """Return the contents of a tensor that is stored in another file."""
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    name, expected = tensor.name, size_of(tensor)
+    location = _checked_location(entries.get("location", ""), name)
     try:
         offset, length = int(entries.get("offset", 0)), int(entries.get("length", expected))
     except ValueError as error:
@@ -181,7 +233,7 @@ def _read(
             f"the tensor {name!r} takes {expected} bytes by its shape, and {length} at {offset} of "
             f"{location!r} by its entry"
         )
-    with opener(location) as file:
+    with _reading(f"the data file {location!r}"), opener(location) as file:
         file.seek(offset)
         data = file.read(expected)
     if len(data) != expected:
@@ -191,27 +243,54 @@ def _read(
     return data
 
 
+def large_tensors(program: bytes, opener: Opener) -> dict[str, Callable[[], Any]]:
+    """Return what reads each tensor that :func:`unpacked` leaves out, by the name of its value."""
+    return {
+        name: partial(_with_contents, tensor, opener)
+        for name, tensor in _named_tensors(program_of(program))
+        if tensor.external_data and is_large(tensor)
+    }
+
+
+def _with_contents(tensor: onnx.TensorProto, opener: Opener) -> onnx.TensorProto:
+    import onnx
+
+    return onnx.TensorProto(
+        name=tensor.name,
+        dims=tensor.dims,
+        data_type=tensor.data_type,
+        raw_data=read_tensor(tensor, opener),
+    )
+
+
+def data_files(path: Path) -> list[str]:
+    """Return the names of the files beside an ONNX file that hold its tensors, sorted."""
+    data = path.read_bytes()
+    if is_archive(data) or not has_external_data(data):
+        return []
+    return sorted(
+        {
+            _checked_location(entry.value, tensor.name)
+            for _, tensor in _named_tensors(program_of(data))
+            for entry in tensor.external_data
+            if entry.key == "location"
+        }
+    )
+
+
 def packed(path: Path) -> bytes | None:
     """Return a zip archive of an ONNX file and its data files, ``None`` where there are none beside it.
 
     What it holds are the model and the files that its tensors name, stored without compression.
     """
-    import onnx
-
-    data = path.read_bytes()
-    if is_archive(data) or not has_external_data(data):
+    names = data_files(path)
+    if not names:
         return None
-    locations = {
-        entry.value
-        for tensor in _tensors(onnx.load_model_from_string(data))
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
     opener = _beside(path.parent)
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr("model.onnx", data)
-        for location in sorted(locations):
-            with opener(_checked_location(location, path.name)) as file:
-                archive.writestr(location, file.read())
+        archive.write(path, "model.onnx")
+        for name in names:
+            with opener(name) as file:
+                archive.writestr(name, file.read())
     return stream.getvalue()

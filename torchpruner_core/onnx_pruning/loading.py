@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from pathlib import Path
 
 from torchpruner_core.errors import GraphError
 
 
-def check_loads(pruned: bytes, original: bytes) -> None:
+def check_loads(pruned: bytes | Path, original: bytes | Path) -> None:
     """Load a pruned model in onnxruntime, where it is installed.
 
     Raises ``GraphError`` where it does not load, unless the model that it was cut from does not
@@ -23,7 +24,7 @@ def check_loads(pruned: bytes, original: bytes) -> None:
         )
 
 
-def _refusal(data: bytes) -> str | None:
+def _refusal(model: bytes | Path) -> str | None:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -31,7 +32,7 @@ def _refusal(data: bytes) -> str | None:
     options.intra_op_num_threads = 1
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         return str(error).strip().splitlines()[0][:300]
     return None

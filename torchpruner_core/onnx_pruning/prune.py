@@ -62,6 +62,22 @@ def prune_onnx(data: bytes, result: Cut) -> bytes:
 
     result = read_cut(result)
     opened = open_model(data, result)
+    pruned = edited(opened, data, result)
+    try:
+        onnx.checker.check_model(pruned)
+    except onnx.checker.ValidationError as error:
+        raise GraphError(
+            f"the pruned model is not valid ONNX: {str(error).splitlines()[0]}"
+        ) from error
+    check_loads(pruned, data)
+    return pruned
+
+
+def edited(opened: OpenModel, data: bytes, result: CutResult) -> bytes:
+    """Return ``opened``, which was ``data``, as it is after the cut, with every shape verified.
+
+    Weights that lie outside it have their new dims, and no contents.
+    """
     opened.computed = computed_after(opened)
     _cut_constants(opened)
     _cut_initializers(opened)
@@ -70,17 +86,8 @@ def prune_onnx(data: bytes, result: Cut) -> bytes:
     _drop_unused(opened.model)
     set_shapes(opened.model, opened)
     pruned: bytes = opened.model.SerializeToString()
-    try:
-        onnx.checker.check_model(pruned)
-    except onnx.checker.ValidationError as error:
-        raise GraphError(
-            f"the pruned model is not valid ONNX: {str(error).splitlines()[0]}"
-        ) from error
     _verify_shapes(opened, pruned, result)
-    if opened.is_open:
-        pruned = declare_fixed_sizes(opened, data, pruned, result)
-    check_loads(pruned, data)
-    return pruned
+    return declare_fixed_sizes(opened, data, pruned, result) if opened.is_open else pruned
 
 
 def _cut_constants(opened: OpenModel) -> None:
@@ -165,9 +172,13 @@ def _cut_initializers(opened: OpenModel) -> None:
     }
     for tensor in opened.model.graph.initializer:
         changes = tensor.name in opened.cuts or tensor.name in opened.renumbers
-        if changes and tensor.name not in done | constants:
-            value = opened.after(tensor.name, stored_array(tensor))
-            tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
+        if not changes or tensor.name in done | constants:
+            continue
+        if tensor.name in opened.outside:
+            tensor.dims[:] = opened.dims_after(tensor)
+            continue
+        value = opened.after(tensor.name, stored_array(tensor))
+        tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
 
 
 def _rewrite_operators(opened: OpenModel, result: CutResult) -> None:

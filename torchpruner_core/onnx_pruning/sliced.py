@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from torchpruner_core.graph.values import Values
 
 Array = NDArray[Any]
+ReadTensor = Callable[[], Any]
 
 
 @dataclass(slots=True)
@@ -41,6 +43,8 @@ class OpenModel:
     """The constants as they come out in the edited model, whose shapes may be others."""
     replaced: dict[str, Array] = field(default_factory=dict)
     """Values that the edited model stores instead of computing them."""
+    outside: dict[str, ReadTensor] = field(default_factory=dict)
+    """Reads, as they were before the cut, the weights that lie in other files, by value name."""
     is_open: bool = False
     """Whether the file leaves sizes of its inputs open."""
     _taken: set[str] = field(default_factory=set)
@@ -66,6 +70,11 @@ class OpenModel:
         renumbering = self.renumbers.get(name)
         return left if renumbering is None else renumbering.apply(left)
 
+    def dims_after(self, tensor: onnx.TensorProto) -> list[int]:
+        """Return a stored tensor's dims after the cut."""
+        cuts = self.cuts.get(tensor.name) or [None] * len(tensor.dims)
+        return [n - (0 if c is None else len(c)) for n, c in zip(tensor.dims, cuts, strict=True)]
+
     def fresh(self, name: str) -> str:
         """Return ``name``, or one like it that the model does not use yet.
 
@@ -84,9 +93,19 @@ class OpenModel:
         """Return the model's initializers by name."""
         return {tensor.name: tensor for tensor in self.model.graph.initializer}
 
+    def read(self, tensor: onnx.TensorProto) -> onnx.TensorProto:
+        """Return an initializer with its contents, wherever those lie."""
+        reader = self.outside.get(tensor.name)
+        return tensor if reader is None else reader()
 
-def open_model(data: bytes, result: CutResult) -> OpenModel:
-    """Return ``data`` opened for ``result``; raises ``CutError`` where they do not belong together."""
+
+def open_model(
+    data: bytes, result: CutResult, outside: Mapping[str, ReadTensor] | None = None
+) -> OpenModel:
+    """Return ``data`` opened for ``result``; raises ``CutError`` where they do not belong together.
+
+    ``outside`` reads the weights that ``data`` comes without.
+    """
     data = unpacked(data)
     # By order: the result may come from another export of the model, with other names.
     inputs = [TensorSpec("", spec.shape, spec.dtype, spec.value) for spec in result.inputs]
@@ -110,7 +129,9 @@ def open_model(data: bytes, result: CutResult) -> OpenModel:
         if name in graph.nodes
     }
     is_open = any(open_axes_of(model).values())
-    return OpenModel(model, graph, cuts, renumbers, graph.values, is_open=is_open)
+    return OpenModel(
+        model, graph, cuts, renumbers, graph.values, outside=dict(outside or {}), is_open=is_open
+    )
 
 
 def open_axes_of(model: onnx.ModelProto) -> dict[str, list[int]]:
@@ -166,6 +187,8 @@ def separate_equals(opened: OpenModel) -> None:
             copy = onnx.TensorProto()
             copy.CopyFrom(stored[origin])
             copy.name = name
+            if origin in opened.outside:
+                opened.outside[name] = opened.outside[origin]
             opened.model.graph.initializer.append(copy)
             node.output[0] = f"{name}#unused"
 
@@ -241,7 +264,7 @@ def constant_values(opened: OpenModel, names: list[str]) -> dict[str, Array]:
         name = pending.pop()
         node = producers.get(name)
         if name in stored:
-            weights[name] = stored[name]
+            weights[name] = opened.read(stored[name])
         elif node is not None and node.op_type in ("Shape", "Size"):
             value = opened.graph.values.known(name) if opened.graph.values else None
             if value is None:

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torchpruner_core.cut_result import CutRequest, CutResult, TensorSpec
-from torchpruner_core.errors import CutError, InputSpecError
+from torchpruner_core.errors import CutError, InputSpecError, VerificationError
 
 _CUT = re.compile(r"(?P<node>.+)\[(?P<dim>-?\d+)\]=(?P<index>[\d,\s-]+)")
 
 
 @dataclass(frozen=True, slots=True)
 class PrunedFile:
-    """What was done: the cut, the sizes in bytes of the file before and after, how it compared."""
+    """What was done: the cut, the bytes of its files before and after, how it compared, what is written."""
 
     result: CutResult
     notes: tuple[str, ...]
     before: int
     after: int
     verified: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
 
 
 def parse_cut(text: str, parse_index: Any) -> CutRequest:
@@ -107,29 +106,41 @@ def prune_file(
     compared with the masked one in onnxruntime before it is written. Raises ``TorchPrunerError``'s subclasses
     and ``OSError``.
     """
+    from torchpruner_core.importing.external_data import data_files, fits_one_file
     from torchpruner_core.importing.formats import read_model
     from torchpruner_core.importing.solving import solve_onnx
-    from torchpruner_core.onnx_pruning import prune_onnx
+    from torchpruner_core.onnx_pruning import prune_onnx_file
     from torchpruner_core.onnx_pruning.verification import verify_onnx
 
     if sum((bool(requests), budget is not None, plan is not None)) != 1:
         raise CutError("say what goes: --cut, a budget such as --flops 50%, or --plan, one of them")
-    data = read_model(path)
+    data = read_model(path, weights=False)
+    if verify and not fits_one_file(path):
+        raise VerificationError(
+            f"{path} is larger than the 2 GB of one ONNX file: it is pruned in parts, and not run beside "
+            "its masked form; leave --verify out"
+        )
     specs = specs_of(data, inputs, values)
     graph = solve_onnx(data, specs)
     if requests:
         result = graph.cut_analysis_many(requests, granularity=granularity, protect_io=protect_io)
     else:
-        result = _planned(data, graph, budget, plan, rules or {})
-    pruned = prune_onnx(data, result)
-    verified = tuple(map(str, verify_onnx(data, pruned, result))) if verify else ()
-    _write_whole(output, pruned)
+        result = _planned(path, graph, budget, plan, rules or {})
+    before = sum(part.stat().st_size for part in (path, *map(path.with_name, data_files(path))))
+    verified: list[str] = []
+
+    def compare(pruned: Path) -> None:
+        found = verify_onnx(read_model(path), pruned.read_bytes(), result)
+        verified.extend(map(str, found))
+
+    files = prune_onnx_file(path, result, output, compare if verify else None)
+    after = sum(part.stat().st_size for part in files)
     notes = tuple(graph.metadata.get("notes", ()))
-    return PrunedFile(result, notes, len(data), len(pruned), verified)
+    return PrunedFile(result, notes, before, after, tuple(verified), tuple(files))
 
 
 def _planned(
-    data: bytes,
+    path: Path,
     graph: Any,
     budget: dict[str, str] | None,
     plan: Path | None,
@@ -142,21 +153,4 @@ def _planned(
 
     if plan is not None:
         return Plan.load(plan, graph).result
-    return make_plan(graph, Budget(**(budget or {})), onnx_magnitudes(data, graph), **rules).result
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    """Write ``data`` beside ``path`` first and put it in place at once."""
-    if not (path.parent or Path()).is_dir() or path.is_dir():
-        raise FileNotFoundError(f"{path} cannot be written: its folder is not there, or it is one")
-    handle, name = tempfile.mkstemp(dir=path.parent or Path(), prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(name).chmod(0o666 & ~mask)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    return make_plan(graph, Budget(**(budget or {})), onnx_magnitudes(path, graph), **rules).result
