@@ -44,6 +44,10 @@ def work_horses(service: RunningService) -> list[psutil.Process]:
     return found
 
 
+def sandboxed(service: RunningService) -> list[psutil.Process]:
+    return [child for each in service.processes(NURSERY) for child in each.children()]
+
+
 def start_measuring(service: RunningService, file: ModelFile, batch: int = 1) -> str:
     """Start a job that takes some seconds for each of the batch; return where it is."""
     model = service.upload(file.content, f"x:{batch}x3x64x64:float32")["id"]
@@ -93,6 +97,33 @@ def test_a_killed_nursery_is_replaced_and_its_job_done(
     kill(nursery)
     job = own.wait_job(location)
     assert job["state"] == "ready" and job["attempt"] >= 2
+
+
+def test_a_killed_sandboxed_process_is_followed_by_another(
+    own: RunningService, torchscript: ModelFile
+) -> None:
+    location = start_measuring(own, torchscript)
+    (child,) = sandboxed(own)
+    kill(child)
+    job = own.wait_job(location)
+    assert job["state"] == "ready" and job["attempt"] == 2
+
+
+def test_a_model_whose_process_is_killed_each_time_fails(
+    own: RunningService, torchscript: ModelFile
+) -> None:
+    location = start_measuring(own, torchscript)
+
+    def failed() -> bool:
+        for child in sandboxed(own):
+            kill(child)
+        return bool(own.client.get(location).json()["state"] == "failed")
+
+    until(failed)
+    shown = own.client.get(location).json()
+    assert shown["attempt"] == 3
+    assert shown["problem"]["type"] == "model-crashed"
+    assert shown["problem"]["signal"] == "SIGKILL"
 
 
 def test_a_job_whose_worker_is_lost_again_and_again_fails(

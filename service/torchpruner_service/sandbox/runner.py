@@ -56,6 +56,13 @@ class SandboxGone(Exception):
     """The nursery does not answer. Not the model's fault: the job may be tried again."""
 
 
+class TaskKilled(TaskFailed):
+    """The sandboxed process was killed from outside, as the kernel does where memory runs out.
+
+    The model may be at fault or a neighbour: the job may be tried again, but not for ever.
+    """
+
+
 class SandboxUnavailable(Problem):
     """This worker's kernel cannot confine code. The model is not at fault."""
 
@@ -96,7 +103,8 @@ class Task:
 def run_task(nursery: Path, task: Task) -> dict[str, Any]:
     """Run a task and return its result.
 
-    Raises :class:`TaskFailed` where the model is at fault (its error, a crash, a limit),
+    Raises :class:`TaskFailed` where the model is at fault (its error, a crash, a limit), its subclass
+    :class:`TaskKilled` where somebody else may be,
     :class:`TaskCancelled` when ``task.stop()`` turns true, :class:`SandboxGone` where there is no
     nursery.
     """
@@ -237,7 +245,8 @@ class _Follower:
             heard |= self._hear(timeout=5.0)
         if "exit" not in heard:
             raise SandboxGone("the sandbox's nursery went away during the task")
-        raise TaskFailed(_crashed(int(heard["exit"])))
+        code = int(heard["exit"])
+        raise (TaskKilled if code == -signal.SIGKILL else TaskFailed)(_crashed(code))
 
 
 def _crashed(code: int) -> dict[str, Any]:

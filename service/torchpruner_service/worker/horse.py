@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from torchpruner_service.identity import engine_version
 from torchpruner_service.observability.tracing import flush_traces, job_span
 from torchpruner_service.problems import Problem, StorageFull, Unavailable, problem_of
-from torchpruner_service.sandbox.runner import SandboxGone, TaskCancelled
+from torchpruner_service.sandbox.runner import SandboxGone, TaskCancelled, TaskKilled
 from torchpruner_service.settings import Settings
 from torchpruner_service.state.job_board import JobBoard, rq_id
 from torchpruner_service.state.job_record import JobRecord
@@ -99,6 +99,11 @@ def _attempt(
         log.info("job stopped")
     except (Unavailable, StorageFull, SandboxGone, *REDIS_ERRORS) as error:
         _again(board, record, error)
+    except TaskKilled as error:
+        if record.attempt < settings.job_attempts:
+            _again(board, record, error, "queued again: its process was killed")
+        else:
+            _failed(board, record, error)
     except Exception as error:
         _failed(board, record, error)
     seconds = time.monotonic() - started
@@ -121,13 +126,18 @@ def _failed(board: JobBoard, record: JobRecord, error: Exception) -> None:
     board.fail(record, problem)
 
 
-def _again(board: JobBoard, record: JobRecord, error: Exception) -> None:
+def _again(
+    board: JobBoard,
+    record: JobRecord,
+    error: Exception,
+    stage: str = "queued again: a part of the service was away",
+) -> None:
     log.warning("job interrupted", error=f"{type(error).__name__}: {error}")
     if record.attempt >= board.settings.job_attempts:
         board.fail(record, {**problem_of(_named(board, error)), "retryable": True})
         return
     time.sleep(min(2.0, 0.5 * record.attempt))
-    board.again(record, "queued again: a part of the service was away")
+    board.again(record, stage)
 
 
 def _named(board: JobBoard, error: Exception) -> Problem:
