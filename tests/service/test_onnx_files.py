@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,12 @@ from tests.core.graph.test_foreign_files import external, packed
 from tests.core.operators.test_control_flow import spoken
 from tests.service.running import RunningService
 from torchpruner_client import Client
+from torchpruner_core import prune_onnx, solve_onnx
+from torchpruner_core.importing import external_data
+from torchpruner_core.importing.external_data import unpacked
+from torchpruner_service.sandbox import tasks
+from torchpruner_service.sandbox.frames import FrameWriter
+from torchpruner_service.worker.context import STAGES
 
 
 def test_a_zip_of_a_model_and_its_data_files_is_one_upload(
@@ -147,3 +154,55 @@ def test_parts_that_make_no_model_are_refused(service: RunningService, parts: li
     answer = service.client.post("/v1/models", files=parts)
     assert answer.status_code in (400, 422), answer.text
     assert "part" in answer.json()["detail"] or "filename" in answer.json()["detail"]
+
+
+class Said(FrameWriter):
+    """What a task says, kept."""
+
+    def __init__(self) -> None:
+        self.chunks: list[bytes] = []
+
+    def data(self, chunk: bytes | memoryview) -> None:
+        self.chunks.append(bytes(chunk))
+
+    def progress(self, stage: str, percent: float) -> None:
+        assert stage in STAGES and 0 <= percent <= 100
+
+
+def test_what_is_larger_than_one_file_is_made_in_several(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One file holds 1 kB here, where it holds 2 GB elsewhere."""
+    path = external(tmp_path)
+    whole = unpacked(path)
+    upload = tmp_path / "upload"
+    upload.write_bytes(packed(path))
+    graph = solve_onnx(whole)
+    first = graph.cut_analysis("self.a", [0, 7], 1)
+    second = graph.derive(first).cut_analysis("self.b", [3], 0)
+    monkeypatch.setattr(external_data, "ONE_FILE", 1000)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.chdir(scratch)
+    (tmp_path / "cuts").write_text(json.dumps([first.to_dict(), second.to_dict()]))
+    args = {"path": str(upload), "format": "onnx", "inputs": [], "cuts": str(tmp_path / "cuts")}
+
+    said = Said()
+    outcome = tasks.onnx(args, said)
+    assert [each["type"] for each in outcome["warnings"]] == ["several-files"]
+    with zipfile.ZipFile(io.BytesIO(b"".join(said.chunks))) as archive:
+        archive.extractall(tmp_path / "made")
+    made = onnx.load(tmp_path / "made" / "model.onnx")
+    expected = onnx.load_model_from_string(prune_onnx(prune_onnx(whole, first), second))
+    assert made.graph.node == expected.graph.node
+    for tensor, right in zip(made.graph.initializer, expected.graph.initializer, strict=True):
+        np.testing.assert_array_equal(
+            numpy_helper.to_array(tensor), numpy_helper.to_array(right), tensor.name
+        )
+
+    written = Said()
+    assert tasks.weights({**args, "output": "safetensors"}, written) == {"tensors": 2}
+    shapes = {name: value.shape for name, value in load(b"".join(written.chunks)).items()}
+    assert shapes == {t.name: tuple(t.dims) for t in expected.graph.initializer}
+    without = Said()
+    assert tasks.attach(args, without)["size"] < 1000

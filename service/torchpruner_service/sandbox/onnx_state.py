@@ -22,13 +22,22 @@ ROOT = "self."
 def named_initializers(path: Path, inputs: list[TensorSpec]) -> Iterator[tuple[str, Any, int]]:
     """Yield ``(name, TensorProto, storage)``; ``storage`` is equal for names that are tied, else
     0."""
+    from torchpruner_core.importing.external_data import large_tensors, opened_parts, unpacked
+
+    with opened_parts(path) as parts:
+        outside = {} if parts is None else large_tensors(*parts)
+        for name, tensor, storage in _named(unpacked(path, weights=False), inputs):
+            # Names that the client stated stand for small tensors: none of them lies outside.
+            read = outside.get(tensor.name)
+            yield name, tensor if read is None else read(), storage
+
+
+def _named(data: bytes, inputs: list[TensorSpec]) -> Iterator[tuple[str, Any, int]]:
     from torchpruner_core import strip_weights
-    from torchpruner_core.importing.external_data import unpacked
     from torchpruner_core.importing.folding import apply_decisions
     from torchpruner_core.importing.importer import read_graph
     from torchpruner_core.importing.parsing import parse
 
-    data = unpacked(path)
     graph = read_graph(strip_weights(data), inputs or None)
     model = parse(data)
     apply_decisions(model, graph.decided)

@@ -11,8 +11,9 @@ import io
 import json
 import struct
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,13 @@ def write_npz(tensors: Mapping[str, StoredTensor], write: Write) -> None:
             array = np.asanyarray(_widened(tensor))
             with archive.open(entry, "w", force_zip64=True) as file:
                 npy.write_array(file, array, allow_pickle=False)
+
+
+def write_archive(files: Iterable[Path], write: Write) -> None:
+    """Write a zip of files, without compression."""
+    with zipfile.ZipFile(_Sink(write), "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        for path in files:
+            archive.write(path, path.name)
 
 
 WRITERS: dict[str, Callable[[Mapping[str, StoredTensor], Write], None]] = {

@@ -16,6 +16,8 @@ from torchpruner_core.cut_result import CutResult, TensorSpec
 from torchpruner_core.cut_warnings import caught
 from torchpruner_service.sandbox.frames import FrameWriter
 
+CHUNK = 8 << 20
+
 
 def build(args: dict[str, Any], out: FrameWriter) -> dict[str, Any]:
     """Read a model and send its solved graph; return whether it came without its weights."""
@@ -52,7 +54,12 @@ def weights(args: dict[str, Any], out: FrameWriter) -> dict[str, Any]:
 
 
 def onnx(args: dict[str, Any], out: FrameWriter) -> dict[str, Any]:
-    """Send a model's ONNX form, cut."""
+    """Send a model's ONNX form, cut: one file, or a zip of several where it is larger than one can be."""
+    from torchpruner_core.importing.external_data import fits_one_file
+
+    path = Path(args["path"])
+    if args["format"] == "onnx" and not fits_one_file(path):
+        return _onnx_in_files(path, _cuts(args), out)
     data = _onnx_bytes(args, out, 5, 50)
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
@@ -62,13 +69,43 @@ def onnx(args: dict[str, Any], out: FrameWriter) -> dict[str, Any]:
     return {"warnings": caught(seen)}
 
 
+def _onnx_in_files(path: Path, cuts: list[CutResult], out: FrameWriter) -> dict[str, Any]:
+    from torchpruner_core import prune_onnx_file
+    from torchpruner_service.sandbox.state_writing import write_archive
+
+    files = [path]
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        for number, cut in enumerate(cuts):
+            out.progress("cutting", 5 + 70 * number / len(cuts))
+            folder = Path(f"cut-{number}")
+            folder.mkdir()
+            before, files = files, prune_onnx_file(files[-1], cut, folder / "model.onnx")
+            for part in before if number else ():
+                part.unlink()
+    out.progress("writing", 80)
+    if len(files) == 1:
+        with files[0].open("rb") as file:
+            while chunk := file.read(CHUNK):
+                out.data(chunk)
+        return {"warnings": caught(seen)}
+    write_archive(files, out.data)
+    names = " and ".join(sorted(part.name for part in files))
+    told = {
+        "type": "several-files",
+        "detail": f"the pruned model is larger than the 2 GB of one ONNX file: this is a zip of {names}, "
+        "which belong together; unpack it before a runtime loads it",
+    }
+    return {"warnings": [*caught(seen), told]}
+
+
 def attach(args: dict[str, Any], out: FrameWriter) -> dict[str, Any]:
     """Return the sha256 of an ONNX file without its weights."""
     from torchpruner_core import strip_weights
     from torchpruner_core.importing.external_data import unpacked
 
     out.progress("comparing", 20)
-    stripped = strip_weights(unpacked(Path(args["path"])))
+    stripped = strip_weights(unpacked(Path(args["path"]), weights=False))
     return {"sha256": hashlib.sha256(stripped).hexdigest(), "size": len(stripped)}
 
 

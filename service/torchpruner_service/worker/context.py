@@ -27,6 +27,7 @@ STAGES = frozenset(
     {
         "comparing",
         "coupling",
+        "cutting",
         "done",
         "exported",
         "exporting",
