@@ -1,7 +1,8 @@
 """ONNX models larger than one file can be: pruned from files to files, one tensor at a time.
 
-The program is pruned without its large tensors; each of them is then read, cut and written, so that a
-model of any size takes the memory of its program and its largest tensor.
+The program is pruned without its large tensors; each of them is then read, cut and written, so that the
+cutting of a model takes the memory of its program and its largest tensor. What onnxruntime takes to load
+the result comes on top, where it is installed.
 Source: https://onnx.ai/onnx/repo-docs/ExternalData.html
 """
 
