@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -91,20 +92,41 @@ def test_iterating_through_a_service_and_here_ends_with_the_same_parameters(
     assert int(re.findall(r"(\d+) parameters here", said)[0]) == lineage[-1]
 
 
-def test_the_curl_example_answers_with_a_cut(service: LiveService, tmp_path: Path) -> None:
-    import torch
-    from torch import nn
+def pasted(page: str, number: int, service: LiveService, folder: Path) -> str:
+    """Paste a block of a page into a shell that has this interpreter first, as an active `.venv`."""
+    block = re.findall(
+        r"^```bash\n(.*?)\n```$", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE
+    )
+    done = subprocess.run(
+        ["bash", "-e"],
+        input=block[number],
+        cwd=folder,
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "TORCHPRUNER_URL": service.url,
+        },
+        capture_output=True,
+        text=True,
+        timeout=550,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return done.stdout
 
-    import torchpruner_core
 
-    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3)).eval()
-    file = tmp_path / "model.onnx"
-    file.write_bytes(torchpruner_core.export_onnx(model, (torch.zeros(1, 3, 8, 8),)))
-    said = run(EXAMPLES / "cut.sh", service.url, file, "self.0.weight")
-    state, groups, cut = [json.loads(line) for line in said.splitlines()]
-    assert state["state"] == "ready"
-    assert groups["items"]
-    assert set(cut["terminal"]) == {"self.0.weight", "self.0.bias", "self.2.weight"}
+def test_the_readmes_shell_blocks_run_as_they_stand(service: LiveService, tmp_path: Path) -> None:
+    state, groups, cut, costs = pasted("README.md", 1, service, tmp_path).splitlines()
+    assert json.loads(state)["state"] == "ready"
+    assert json.loads(groups)["items"]
+    assert "self.bn1.weight" in json.loads(cut)["terminal"]
+    flops = ast.literal_eval(costs)["flops"]
+    assert 0.45 < flops["after"] / flops["before"] <= 0.5
+    said = pasted("README.md", 0, service, tmp_path)
+    assert "half.onnx" in said and "self.layer1.0.conv1" in said
+    assert (tmp_path / "half.onnx").stat().st_size < (tmp_path / "resnet18.onnx").stat().st_size
+    made = json.loads((tmp_path / "plan.json").read_text())
+    assert made["budget"] == {"flops": "50%"}
 
 
 def cost(said: str, unit: str) -> float:

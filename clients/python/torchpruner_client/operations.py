@@ -475,15 +475,27 @@ def _json(response: httpx.Response) -> dict[str, Any]:
     try:
         value = response.json()
     except ValueError as error:
-        raise ServiceError(
-            {
-                "type": "not-json",
-                "status": response.status_code,
-                "detail": "the answer is not JSON; is this a torchpruner service?",
-            }
-        ) from error
-    found: dict[str, Any] = value
-    return found
+        raise _foreign(response.url, response.status_code, "not-json", "is not JSON") from error
+    if not isinstance(value, dict):
+        raise _foreign(response.url, response.status_code, "not-understood", "is no JSON object")
+    return Answer(value, response.url, response.status_code)
+
+
+class Answer(dict[str, Any]):
+    """An answer's members; asking for one that it lacks says that somebody else answered."""
+
+    def __init__(self, members: Mapping[str, Any], url: httpx.URL, status: int) -> None:
+        super().__init__(members)
+        self._url, self._status = url, status
+
+    def __missing__(self, key: str) -> Any:
+        raise _foreign(self._url, self._status, "not-understood", f"has no {key!r}")
+
+
+def _foreign(url: httpx.URL, status: int, slug: str, lacks: str) -> ServiceError:
+    asked = url.copy_with(query=None)
+    detail = f"the answer of {asked} {lacks}; is this a torchpruner service, as new as this client?"
+    return ServiceError({"type": slug, "status": status, "detail": detail})
 
 
 def _compact(value: Any) -> str:

@@ -37,6 +37,7 @@ from torchpruner_client.cli.output import (
 )
 from torchpruner_client.local_files import parse_cut, prune_file
 from torchpruner_client.synchronous import RemoteModel
+from torchpruner_core.analysis.requests import near_names
 from torchpruner_core.cut_result import CutRequest, CutResult
 from torchpruner_core.cut_warnings import cut_warnings, warn_of
 from torchpruner_core.errors import TorchPrunerError, UnknownNodeError
@@ -72,7 +73,10 @@ def cut(
         if share:
             shapes = {item["name"]: item["shape"] for item in remote.nodes()}
             if node not in shapes:
-                raise UnknownNodeError(f"there is no node called {node!r}; `modules` lists names")
+                near = near_names(node, shapes)
+                raise UnknownNodeError(
+                    f"there is no node called {node!r}{near}; `torchpruner groups` lists names"
+                )
             if not -len(shapes[node]) <= dim < len(shapes[node]):
                 fail(f"{node} has the shape {shapes[node]}, and no axis {dim}")
             indices = parse_share(index.strip(), shapes[node][dim])

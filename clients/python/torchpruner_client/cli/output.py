@@ -28,6 +28,13 @@ from torchpruner_core.errors import TorchPrunerError
 speaks_json: ContextVar[bool] = ContextVar("speaks_json", default=False)
 """Whether the command that runs prints JSON."""
 
+HINTS = {
+    "inputs-required": "--input x:1x3x224x224:float32",
+    "weights-required": "torchpruner upload FILE --weights",
+    "unauthorized": "--api-key KEY, or TORCHPRUNER_API_KEY",
+}
+"""The next step at a shell, where the service's answer has it for HTTP."""
+
 # Names come from models and users, and may hold brackets: they are text, never markup.
 out = Console(markup=False)
 err = Console(stderr=True, markup=False)
@@ -59,7 +66,11 @@ def connected(url: str | None, api_key: str | None) -> Iterator[Client]:
     except (ServiceUnreachable, NoWorkerError, DownloadDamaged) as error:
         fail(str(error))
     except ServiceError as error:
-        fail(f"{error.detail} ({error.code})", error.problem)
+        hint = HINTS.get(error.code)
+        told = f"{error.detail} ({error.code})"
+        if hint is None:
+            fail(told, error.problem)
+        fail(f"{told}; here: {hint}", {**error.problem, "hint": hint})
     except BrokenPipeError:
         raise  # the reader of the output is gone: typer ends quietly
     except TorchPrunerError as error:
@@ -115,11 +126,11 @@ def print_json(value: Any, write: Callable[[str], None] = typer.echo) -> None:
     write(json.dumps(value, indent=2))
 
 
-def fail(message: str, problem: dict[str, Any] | None = None) -> NoReturn:
-    """End the command with exit code 1, a line for people, or RFC 9457 members for programs."""
+def fail(message: str, problem: dict[str, Any] | None = None, code: int = 1) -> NoReturn:
+    """End the command with an exit code, a line for people, or RFC 9457 members for programs."""
     if speaks_json.get():
         told = {"type": "error", "detail": message, **(problem or {})}
         typer.echo(json.dumps(told, default=str), err=True)
     else:
         err.print(message, style="red", soft_wrap=True)
-    raise typer.Exit(1)
+    raise typer.Exit(code)
