@@ -93,8 +93,11 @@ class _Tree:
                 kind = type(each)
                 if kind in _PLAIN:
                     continue
-                if kind in (dict, OrderedDict) and not each:  # a dozen of a module's are
-                    self._empty.append(each)
+                if kind is dict or kind is OrderedDict:
+                    if each:
+                        self._keep_named(each)
+                    else:  # a dozen of a module's are
+                        self._empty.append(each)
                 else:
                     self._keep(each, 1)
 
@@ -110,6 +113,22 @@ class _Tree:
         for module, cls in self._classes:
             if type(module) is not cls:
                 module.__class__ = cls
+
+    def _keep_named(self, held: dict[Any, Any]) -> None:
+        """Keep a dict of a module's own, most of which hold its tensors or children."""
+        if id(held) in self._seen:
+            return
+        self._seen.add(id(held))
+        self._contents.append((held, dict(held)))
+        if len(held) <= _MANY:
+            for each in held.values():
+                kind = type(each)
+                if kind in _PLAIN_TENSORS:
+                    if id(each) not in self._seen:
+                        self._seen.add(id(each))
+                        self.tensors.append(each)
+                elif kind not in _PLAIN:
+                    self._keep(each, 2)
 
     def _keep(self, value: Any, depth: int) -> None:
         # Most of what modules hold are plain values and children: told by their type alone.
@@ -159,6 +178,8 @@ class _Tree:
             self._keep(held, depth + 1)
 
 
+_PLAIN_TENSORS = frozenset([torch.Tensor, nn.Parameter, nn.Buffer])
+
 _PLAIN = frozenset(
     [bool, int, float, complex, str, bytes, type(None), torch.Size, torch.dtype, torch.device]
 )
@@ -182,7 +203,7 @@ def _is_same(container: Any, contents: Any) -> bool:
     """Return whether a container holds the very objects of ``contents``, in their order."""
     if len(container) != len(contents) or not all(map(operator.is_, container, contents)):
         return False
-    return not isinstance(contents, dict) or all(
+    return type(contents) is list or all(
         map(operator.is_, container.values(), contents.values())
     )
 
@@ -194,26 +215,27 @@ def _is_foreign(python_module: str) -> bool:
 class _Tensor:
     """One tensor's memory, version, flag, gradient and, where asked, contents."""
 
+    __slots__ = ("copy", "data", "grad", "plain", "requires_grad", "tensor", "version")
+
     def __init__(self, tensor: torch.Tensor, values: bool) -> None:
         self.tensor, self.data = tensor, tensor.data
         self.requires_grad = tensor.requires_grad
         self.grad = tensor.grad if tensor.is_leaf else None
         self.version = None if tensor.is_inference() else tensor._version
         self.plain = (
-            type(tensor) in (torch.Tensor, nn.Parameter, nn.Buffer)
-            and tensor.layout is torch.strided
-            and not tensor.is_meta
+            type(tensor) in _PLAIN_TENSORS and tensor.layout is torch.strided and not tensor.is_meta
         )
         stored = values and self.plain
         self.copy = tensor.detach().clone() if stored else None
 
     def restore(self) -> None:
         tensor = self.tensor
-        if tensor.is_leaf and tensor.grad is not self.grad:
-            tensor.grad = self.grad
-        if tensor.is_leaf and tensor.requires_grad != self.requires_grad:
-            tensor.requires_grad_(self.requires_grad)
-        if self.plain and not tensor.data.is_set_to(self.data):
+        if tensor.is_leaf:
+            if tensor.grad is not self.grad:
+                tensor.grad = self.grad
+            if tensor.requires_grad != self.requires_grad:
+                tensor.requires_grad_(self.requires_grad)
+        if self.plain and not tensor.is_set_to(self.data):
             tensor.data = self.data
         if self.copy is not None and not _same_bits(tensor.detach(), self.copy):
             with torch.no_grad():

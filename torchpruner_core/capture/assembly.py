@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -18,10 +18,16 @@ from torchpruner_core.capture.registry import translation
 from torchpruner_core.capture.tape import Call, Frozen, Tape, Value
 from torchpruner_core.capture.translations.complex_numbers import complex_translation, is_complex
 from torchpruner_core.capture.writer import Type, Writer, raw_bytes, stored_type
+from torchpruner_core.graph.written import (
+    Entry,
+    OperatorSet,
+    WrittenGraph,
+    WrittenModel,
+    WrittenNode,
+    WrittenTensor,
+    WrittenValue,
+)
 from torchpruner_core.importing.wire import KEEP_FLOAT_BYTES, KEEP_INTEGER_BYTES
-
-if TYPE_CHECKING:
-    import onnx
 
 IR_VERSIONS = {20: 9, 21: 10, 22: 10, 23: 11, 24: 12, 25: 13, 26: 13}
 """The file format that each operator set came with."""
@@ -36,7 +42,7 @@ class Captured:
     ``opaque`` names operators that nobody translates; they stand in the program under their own name.
     """
 
-    model: onnx.ModelProto
+    model: WrittenModel
     types: dict[str, Type]
     stored: dict[str, torch.Tensor]
     frozen: tuple[Frozen, ...] = ()
@@ -46,7 +52,7 @@ class Captured:
     def light(self) -> bytes:
         """Return the model's bytes without its large tensors' data."""
         if not self._light:
-            self._light = self.model.SerializeToString()
+            self._light = self.model.proto.SerializeToString()
         return self._light
 
     @property
@@ -65,7 +71,7 @@ class Captured:
         import onnx
 
         model = onnx.ModelProto()
-        model.CopyFrom(self.model)
+        model.CopyFrom(self.model.proto)
         for initializer in model.graph.initializer:
             tensor = self.stored.get(initializer.name)
             if tensor is None:
@@ -82,19 +88,17 @@ class Captured:
 
 def assemble(tape: Tape, metadata: Mapping[str, str]) -> Captured:
     """Translate a tape; raises ``CaptureError`` where a call has no meaning in ONNX."""
-    import onnx
-
-    model = onnx.ModelProto()
-    model.producer_name = "torchpruner"
-    model.graph.name = "main_graph"
+    model = WrittenModel()
+    graph = model.graph
     outputs = _unique(tape)
-    writer = Writer(model, [*tape.stored, *(v.name for v in tape.inputs), *outputs])
+    writer = Writer(graph, [*tape.stored, *(v.name for v in tape.inputs), *outputs])
     for value in tape.inputs:
-        _declare(model.graph.input.add(), value.name, value)
+        graph.input.append(_declared(value.name, value))
         writer.bind(value, value.name)
     for name, tensor in tape.stored.items():
-        _header(model.graph.initializer.add(), name, tensor)
-        shape, _, kind = stored_type(tensor.shape, tensor.dtype)
+        shape, element, kind = stored_type(tensor.shape, tensor.dtype)
+        raw = raw_bytes(tensor) if _keeps_data(tensor) else b""
+        graph.initializer.append(WrittenTensor(name, shape, element, kind, raw))
         writer.types[name] = shape, kind
     for name, value in tape.values.items():
         if name not in tape.stored:  # made in the run: data as it is now
@@ -109,21 +113,15 @@ def assemble(tape: Tape, metadata: Mapping[str, str]) -> Captured:
         _translate(writer, call, wanted, opaque)
     for name, value in outputs.items():
         if writer.name(value) != name:
-            writer.module = ""
-            node = model.graph.node.add()
-            node.op_type = "Identity"
-            node.input.append(writer.name(value))
-            node.output.append(name)
+            graph.node.append(WrittenNode("Identity", [writer.name(value)], [name], {}))
             shape, _, kind = stored_type(value.shape, value.dtype)
             writer.types[name] = shape, kind
-        _declare(model.graph.output.add(), name, value)
-    _drop_unused(model.graph)
-    model.opset_import.add(domain="", version=writer.opset)
-    for domain in sorted(writer.domains):
-        model.opset_import.add(domain=domain, version=1)
+        graph.output.append(_declared(name, value))
+    _drop_unused(graph)
+    model.opset_import.append(OperatorSet("", writer.opset))
+    model.opset_import += [OperatorSet(domain, 1) for domain in sorted(writer.domains)]
     model.ir_version = IR_VERSIONS[writer.opset]
-    for key, text in metadata.items():
-        model.metadata_props.add(key=key, value=text)
+    model.metadata_props += [Entry(key, text) for key, text in metadata.items()]
     return Captured(model, writer.types, tape.stored, tuple(tape.frozen), tuple(opaque))
 
 
@@ -141,25 +139,16 @@ def _unique(tape: Tape) -> dict[str, Value]:
     return found
 
 
-def _declare(info: Any, name: str, value: Value) -> None:
-    info.name = name
+def _declared(name: str, value: Value) -> WrittenValue:
     sizes, element, _ = stored_type(value.shape, value.dtype)
-    info.type.tensor_type.elem_type = element
-    shape = info.type.tensor_type.shape
-    shape.SetInParent()
-    for size in sizes:
-        shape.dim.add().dim_value = size
+    return WrittenValue(name, sizes, element)
 
 
-def _header(initializer: Any, name: str, tensor: torch.Tensor) -> None:
-    """Declare a stored tensor; shapes may be computed from small ones, so these keep their data."""
-    initializer.name = name
-    shape, initializer.data_type, _ = stored_type(tensor.shape, tensor.dtype)
-    initializer.dims.extend(shape)
+def _keeps_data(tensor: torch.Tensor) -> bool:
+    """Return whether a stored tensor is small: shapes may be computed from it."""
     floats = tensor.dtype.is_floating_point or tensor.dtype.is_complex
     limit = KEEP_FLOAT_BYTES if floats else KEEP_INTEGER_BYTES
-    if tensor.nbytes <= limit and not tensor.is_meta:
-        initializer.raw_data = raw_bytes(tensor)
+    return tensor.nbytes <= limit and not tensor.is_meta
 
 
 def _live(tape: Tape) -> list[Call]:
@@ -174,18 +163,15 @@ def _live(tape: Tape) -> list[Call]:
     return found[::-1]
 
 
-def _drop_unused(graph: Any) -> None:
+def _drop_unused(graph: WrittenGraph) -> None:
     """Remove what a translation computed and nothing reads: a recurrent layer's last states."""
     read = {info.name for info in graph.output}
-    unused = []
-    for position in range(len(graph.node) - 1, -1, -1):
-        node = graph.node[position]
-        if read.isdisjoint(node.output):
-            unused.append(position)
-        else:
+    kept = []
+    for node in reversed(graph.node):
+        if not read.isdisjoint(node.output):
             read.update(node.input)
-    for position in unused:
-        del graph.node[position]
+            kept.append(node)
+    graph.node = kept[::-1]
 
 
 def _translate(writer: Writer, call: Call, wanted: dict[int, str], opaque: dict[str, None]) -> None:

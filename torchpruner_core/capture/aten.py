@@ -25,6 +25,7 @@ class Operator:
 
     ``reads_data`` says that it returns numbers; ``writes`` gives the positions it writes to;
     ``draws`` that it is random; ``open_shape`` that its output's size may depend on data;
+    ``keeps_statistics`` that it may write to its :data:`RUNNING_STATISTICS`;
     ``inplace_view`` that it gives the tensor itself another shape, as ``unsqueeze_`` does.
     """
 
@@ -34,9 +35,11 @@ class Operator:
         "function",
         "identity",
         "inplace_view",
+        "keeps_statistics",
         "name",
         "open_shape",
         "overload",
+        "qualified",
         "reads_data",
         "tensor_list",
         "view",
@@ -58,6 +61,7 @@ class Operator:
         inplace = bool(self.writes) and base.endswith("_") and not base.endswith("__")
         self.name = name[:-1] if inplace else name
         self.overload: str = schema.overload_name
+        self.qualified = f"{self.name}.{self.overload or 'default'}"
         kinds = [str(r.type) for r in schema.returns]
         self.reads_data = bool(kinds) and not any("Tensor" in kind for kind in kinds)
         self.tensor_list = len(kinds) == 1 and "[]" in kinds[0]
@@ -70,14 +74,16 @@ class Operator:
         )
         self.view = bool(function.is_view) and not self.writes and not self.writes_names
         self.identity = name in IDENTITIES
+        self.keeps_statistics = self.name in RUNNING_STATISTICS
 
 
-_KNOWN: dict[Any, Operator] = {}
+_KNOWN: dict[int, Operator] = {}
+"""By the identity of the overload, which the entry holds: its own hash is computed in Python."""
 
 
 def operator(function: Any) -> Operator:
     """Return what is known of an overload."""
-    found = _KNOWN.get(function)
+    found = _KNOWN.get(id(function))
     if found is None:
-        found = _KNOWN[function] = Operator(function)
+        found = _KNOWN[id(function)] = Operator(function)
     return found

@@ -7,7 +7,7 @@ memory is not touched, so it costs no time and no memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -48,7 +48,7 @@ def empty_outputs(op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -
 
 def empty_as(x: torch.Tensor, shape: Any, dtype: torch.dtype | None = None) -> torch.Tensor:
     """Return an empty contiguous tensor on the device of ``x``."""
-    return torch.empty(shape, dtype=dtype or x.dtype, device=x.device)
+    return x.new_empty(shape, dtype=dtype) if dtype else x.new_empty(shape)
 
 
 def device_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.device:
@@ -140,8 +140,20 @@ def _binary(a: Any, b: Any) -> torch.Tensor | None:
     if not a.dim() or not b.dim():
         return torch.empty_like(a if a.dim() else b)
     if a.is_contiguous() and b.is_contiguous():
-        return empty_as(a, torch.broadcast_shapes(a.shape, b.shape))
+        shape = _broadcast(a.shape, b.shape)
+        return None if shape is None else empty_as(a, shape)
     return None
+
+
+def _broadcast(a: Sequence[int], b: Sequence[int]) -> list[int] | None:
+    """Return the shape that two shapes broadcast to; ``None`` where they do not."""
+    found = []
+    for k in range(-max(len(a), len(b)), 0):
+        n, m = (a[k] if -k <= len(a) else 1), (b[k] if -k <= len(b) else 1)
+        if n != m and n != 1 and m != 1:
+            return None
+        found.append(m if n == 1 else n)
+    return found
 
 
 def _channels_first(x: torch.Tensor) -> bool:
@@ -187,7 +199,9 @@ def _linear(x: Any, weight: Any, bias: Any = None) -> torch.Tensor | None:
 def _matmul(a: Any, b: Any) -> torch.Tensor | None:
     if a.dim() < 2 or b.dim() < 2 or a.shape[-1] != b.shape[-2] or a.dtype is not b.dtype:
         return None
-    batch = torch.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    batch = _broadcast(a.shape[:-2], b.shape[:-2])
+    if batch is None:
+        return None
     return empty_as(a, [*batch, a.shape[-2], b.shape[-1]])
 
 

@@ -34,7 +34,7 @@ _ASK_METADATA = frozenset(
     for name in ("size", "stride", "dim", "numel", "is_complex", "is_floating_point")
 ) | {"aten::is_contiguous", "aten::storage_offset", "aten::is_same_size", "aten::can_cast"}
 
-_NO_CONTENTS = frozenset({"aten::empty", "aten::empty_like", "aten::new_empty"})
+_NUMBERS = frozenset({int, float, bool, type(None), str})
 
 
 class Recorder(TorchDispatchMode):
@@ -75,7 +75,7 @@ class Recorder(TorchDispatchMode):
 
     def own(self, tensor: torch.Tensor, kind: Kind, name: str) -> Value:
         """Tell of a tensor that is not computed in the run: an input, or the model's own."""
-        value = self._new(tensor.shape, tensor.dtype, kind, name)
+        value = Value(0, tuple(tensor.shape), tensor.dtype, kind, name)
         held = Held(tensor, value, exact=not tensor.is_meta)
         held.borrowed = True
         self._held[id(tensor)] = held
@@ -87,17 +87,16 @@ class Recorder(TorchDispatchMode):
         held = self._held[id(tensor)]
         held.shadow, held.exact = contents, True
 
-    def _new(
-        self, shape: Any, dtype: torch.dtype, kind: Kind = "computed", name: str = ""
-    ) -> Value:
-        return Value(0, tuple(shape), dtype, kind, name)
+    def _new(self, shape: Any, dtype: torch.dtype) -> Value:
+        return Value(0, tuple(shape), dtype, "computed")
 
     def _get(self, tensor: torch.Tensor) -> Held:
         held = self._held.get(id(tensor))
         if held is None:
             name, kind = self._find(tensor)
             value = self.own(tensor, kind, name)
-            if name and kind != "constant":
+            own = self.tape.stored.get(name, tensor)  # a run may put another in a parameter's place
+            if name and kind != "constant" and own is tensor:
                 self.tape.values.setdefault(name, value)
             return self._held[id(tensor)]
         root = held.root
@@ -150,6 +149,25 @@ class Recorder(TorchDispatchMode):
                 found.append(arg)
         return found
 
+    def _read_arguments(self, args: Any, helds: list[Held]) -> list[Any]:
+        """Return arguments as the tape has them; what is known of the tensors goes to ``helds``."""
+        found: list[Any] = []
+        for arg in args:
+            kind = type(arg)
+            if kind in _NUMBERS:
+                found.append(arg)
+            elif isinstance(arg, torch.Tensor):
+                held = self._held.get(id(arg))
+                if held is None or held.root is not held:
+                    held = self._get(arg)
+                helds.append(held)
+                found.append(held.value)
+            elif kind is list or kind is tuple:
+                found.append(self._read_arguments(arg, helds))
+            else:
+                found.append(arg)
+        return found
+
     # The dispatcher's calls
 
     def __torch_dispatch__(
@@ -194,13 +212,18 @@ class Recorder(TorchDispatchMode):
 
     def _pure(self, op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         helds: list[Held] = []
-        values = self._values(args, helds)
+        values = self._read_arguments(args, helds)
         named = (
-            dict(zip(kwargs, self._values(kwargs.values(), helds), strict=True)) if kwargs else {}
+            dict(zip(kwargs, self._read_arguments(kwargs.values(), helds), strict=True))
+            if kwargs
+            else {}
         )
-        exact = all(held.root.exact for held in helds)
-        fixed = exact and not op.draws and all(held.value.fixed for held in helds)
-        if op.name in RUNNING_STATISTICS and exact:
+        exact = fixed = True
+        for held in helds:
+            exact = exact and held.root.exact
+            fixed = fixed and held.value.fixed
+        fixed = fixed and exact and not op.draws
+        if op.keeps_statistics and exact:
             self._save_statistics(op, args)
         computed = True
         if (
@@ -208,7 +231,7 @@ class Recorder(TorchDispatchMode):
             or (self.compute and exact)
             or (exact and helds and not op.draws and op.open_shape)
         ):
-            result = self._executed(op, values, named, args, kwargs)
+            result = self._executed(op, args, kwargs)
         elif op.open_shape and self._needs_values(op, args):
             raise ValuesNeeded(op.name)
         elif self.compute and not exact:
@@ -216,37 +239,36 @@ class Recorder(TorchDispatchMode):
         else:
             result, computed = empty_outputs(op, args, kwargs), False
             if exact and helds and not op.draws and _is_small(result):
-                result, computed = self._executed(op, values, named, args, kwargs), True
+                result, computed = self._executed(op, args, kwargs), True
         outputs = _tensors(result)
         shadows: list[Any] = [None] * len(outputs)
         if computed and device_of(args, kwargs).type == "meta":
             shadows = outputs
             outputs, result = _as_meta(result)
-        given_back = [held for held in helds if any(held.tensor is t for t in outputs)]
-        if given_back and len(given_back) == len(outputs):
+        given = {id(held.tensor) for held in helds}
+        fresh = [id(tensor) not in given for tensor in outputs]
+        if outputs and not any(fresh):
             return result
         found = []
-        for tensor, shadow in zip(outputs, shadows, strict=True):
-            value = self._new(tensor.shape, tensor.dtype)
+        for tensor, shadow, is_fresh in zip(outputs, shadows, fresh, strict=True):
+            value = Value(0, tuple(tensor.shape), tensor.dtype, "computed")
             value.fixed = fixed
             found.append(value)
-            if given_back and any(held.tensor is tensor for held in given_back):
-                continue  # an operator may give back what it was given
-            held = self._held[id(tensor)] = Held(tensor, value, exact=computed)
-            held.shadow = shadow
+            if is_fresh:  # an operator may give back what it was given
+                held = self._held[id(tensor)] = Held(tensor, value, exact=computed)
+                held.shadow = shadow
         if not fixed:
             for held in helds:
                 self._publish(held)
-            call = Call(op.name, op.overload, tuple(plain(values)), plain_names(named), self.module)
-            self._record(call, found)
+            self._record(Call(op.name, op.overload, tuple(values), named, self.module), found)
             if op.open_shape and computed and self._needs_values(op, args):
                 self._freeze(op, helds, [tuple(t.shape) for t in outputs], sizes=True)
         return result
 
-    def _executed(
-        self, op: Operator, values: list[Any], named: dict[str, Any], args: Any, kwargs: Any
-    ) -> Any:
+    def _executed(self, op: Operator, args: Any, kwargs: Any) -> Any:
         """Compute an operator on contents."""
+        values = self._values(args, [])
+        named = dict(zip(kwargs, self._values(kwargs.values(), []), strict=True))
         shadowed = self._has_shadow(values) or self._has_shadow(named.values())
         given = {k: contents_of(v) for k, v in named.items()} if shadowed else dict(kwargs)
         if given.get("device") is not None and torch.device(given["device"]).type == "meta":

@@ -53,4 +53,4 @@ def translation(name: str, overload: str) -> Translation | None:
 
 def is_translated(op: Operator) -> bool:
     """Return whether an operator is recorded whole."""
-    return translation(op.name, op.overload) is not None
+    return op.qualified in _TRANSLATIONS or op.name in _TRANSLATIONS

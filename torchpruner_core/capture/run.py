@@ -103,13 +103,16 @@ class _Run:
             raise CaptureError(
                 "forward reads values that follow from the weights, which are on the meta device"
             )
-        recorder = Recorder(
-            tape, is_translated, lambda tensor: _found(model, tensor), compute=compute
-        )
+        names = {id(tensor): name for name, tensor in stored.items()}
+
+        def find(tensor: torch.Tensor) -> tuple[str, Kind]:
+            name = names.get(id(tensor))
+            if name is None:
+                return _found(model, tensor)
+            return name, "parameter" if isinstance(tensor, nn.Parameter) else "buffer"
+
+        recorder = Recorder(tape, is_translated, find, compute=compute)
         tape.stored = stored
-        for name, tensor in stored.items():
-            kind: Kind = "parameter" if isinstance(tensor, nn.Parameter) else "buffer"
-            tape.values[name] = recorder.own(tensor, kind, name)
         contents: dict[int, torch.Tensor] = {}
 
         def own(value: Any) -> Any:

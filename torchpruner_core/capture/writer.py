@@ -1,4 +1,4 @@
-"""Writing ONNX, node by node, straight into its protocol buffers.
+"""Writing ONNX, node by node.
 
 A translation asks for operators with :meth:`Writer.op` and gets the names of what they compute.
 Shapes and dtypes go to :attr:`Writer.types` as they become known, so that nothing needs to be inferred.
@@ -6,6 +6,7 @@ Shapes and dtypes go to :attr:`Writer.types` as they become known, so that nothi
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import torch
 
 from torchpruner_core.capture.errors import CaptureError
 from torchpruner_core.capture.tape import Call, Value
-from torchpruner_core.graph.naming import MODULE_KEY
+from torchpruner_core.graph.written import WrittenGraph, WrittenNode, WrittenTensor
 
 if TYPE_CHECKING:
     import onnx
@@ -60,9 +61,8 @@ def stored_type(shape: Sequence[int], dtype: torch.dtype) -> tuple[tuple[int, ..
 class Writer:
     """Writes one graph. ``module`` is where the operators written now belong."""
 
-    def __init__(self, model: onnx.ModelProto, taken: Iterable[str]) -> None:
-        self.model = model
-        self.graph = model.graph
+    def __init__(self, graph: WrittenGraph, taken: Iterable[str]) -> None:
+        self.graph = graph
         self.module = ""
         self.opset = BASE_OPSET
         self.domains: set[str] = set()
@@ -72,7 +72,7 @@ class Writer:
         self._kept: list[Value] = []
         self._constants: dict[Any, str] = {}
         self._count = 0
-        self._nodes: list[Any] = []
+        self._nodes: list[WrittenNode] = []
 
     # Values
 
@@ -143,12 +143,9 @@ class Writer:
     def _store(
         self, name: str, shape: tuple[int, ...], element: int, dtype: str, raw: bytes
     ) -> None:
-        stored = self.graph.initializer.add()
-        stored.name = name
-        stored.data_type = element
-        stored.dims.extend(shape)
-        stored.raw_data = raw
-        self.types[name] = tuple(shape), dtype
+        shape = tuple(shape)
+        self.graph.initializer.append(WrittenTensor(name, shape, element, dtype, raw))
+        self.types[name] = shape, dtype
 
     # Operators
 
@@ -196,21 +193,18 @@ class Writer:
         names = [each if type(each) is str else self.name(each) for each in inputs]
         while names and not names[-1]:
             names.pop()
-        node = self.graph.node.add()
-        node.op_type = op_type
-        node.input.extend(names)
         made = [self.fresh() for _ in range(outputs)]
-        node.output.extend(made)
         if domain:
-            node.domain = domain
             self.domains.add(domain)
-        self.opset = max(self.opset, since)
-        for key, value in ({**attributes, **more} if attributes else more).items():
-            if value is not None:
-                _attribute(node.attribute.add(), key, value)
-        entry = node.metadata_props.add()
-        entry.key = MODULE_KEY
-        entry.value = self.module
+        if since > self.opset:
+            self.opset = since
+        settings = {
+            key: _settled(key, value)
+            for key, value in ({**attributes, **more} if attributes else more).items()
+            if value is not None
+        }
+        node = WrittenNode(op_type, names, list(made), settings, domain, self.module)
+        self.graph.node.append(node)
         self._nodes.append(node)
         for name, known in zip(made, types or (), strict=False):
             self._know(name, *known)
@@ -264,35 +258,54 @@ class Writer:
         return self.op("Reshape", value, self.ints(list(shape)), shape=shape, dtype=kind)
 
 
-def _attribute(attribute: Any, key: str, value: Any) -> None:
-    """Write an attribute; numbers of ``AttributeProto.type``: 1 float, 2 int, 3 text, 4 tensor."""
-    attribute.name = key
-    if isinstance(value, (bool, int)):
-        attribute.type, attribute.i = 2, int(value)
-    elif isinstance(value, float):
-        attribute.type, attribute.f = 1, value
-    elif isinstance(value, str):
-        attribute.type, attribute.s = 3, value.encode()
-    elif isinstance(value, torch.Tensor):
-        attribute.type = 4
-        attribute.t.data_type = ELEMENTS[value.dtype][0]
-        attribute.t.dims.extend(value.shape)
-        attribute.t.raw_data = raw_bytes(value)
-    elif all(isinstance(each, int) for each in value):
-        attribute.type = 7
-        attribute.ints.extend(map(int, value))
-    elif all(isinstance(each, (int, float)) for each in value):
-        attribute.type = 6
-        attribute.floats.extend(map(float, value))
-    elif all(isinstance(each, str) for each in value):
-        attribute.type = 8
-        attribute.strings.extend(each.encode() for each in value)
-    else:
-        raise CaptureError(f"the attribute {key} cannot hold {value!r}")
+def _settled(key: str, value: Any) -> Any:
+    """Return an attribute's value as ONNX has it: a number, a text, a list of one kind, a tensor."""
+    kind = type(value)
+    if kind is int or kind is str:
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if kind is float:
+        return _SINGLE.unpack(_SINGLE.pack(value))[0]  # an attribute is a float32
+    if isinstance(value, torch.Tensor):
+        return _tensor_proto(value)
+    if isinstance(value, str):
+        return str(value)
+    listed = list(value)
+    if all(isinstance(each, int) for each in listed):
+        return [int(each) for each in listed]
+    if all(isinstance(each, (int, float)) for each in listed):
+        return [_SINGLE.unpack(_SINGLE.pack(each))[0] for each in listed]
+    if all(isinstance(each, str) for each in listed):
+        return listed
+    raise CaptureError(f"the attribute {key} cannot hold {value!r}")
+
+
+_SINGLE = struct.Struct("f")
+
+
+def _tensor_proto(value: torch.Tensor) -> onnx.TensorProto:
+    import onnx
+
+    found = onnx.TensorProto()
+    found.data_type = ELEMENTS[value.dtype][0]
+    found.dims.extend(value.shape)
+    found.raw_data = raw_bytes(value)
+    return found
+
+
+_NUMPY_HAS = frozenset(
+    {torch.Tensor, torch.nn.Parameter, torch.float32, torch.int64, torch.int32, torch.float64}
+)
+"""Classes and dtypes of tensors that numpy takes as they are."""
 
 
 def raw_bytes(tensor: torch.Tensor) -> bytes:
     """Return a tensor's contents as ONNX stores them."""
+    kind = tensor.dtype
+    if type(tensor) in _NUMPY_HAS and kind in _NUMPY_HAS and tensor.device.type == "cpu":
+        stored: bytes = tensor.detach().numpy().tobytes()
+        return stored
     plain = tensor.detach().cpu().contiguous()
     if plain.is_complex():
         plain = torch.view_as_real(plain.resolve_conj())

@@ -68,15 +68,17 @@ class _Solver:
         self.ties = ties
         pairs = np.array(ties.same_pairs, dtype=np.int64).reshape(-1, 2)
         self.class_of = _components(len(ties.lengths), pairs[:, 0], pairs[:, 1])
+        self._class_of: list[int] = self.class_of.tolist()
         count = int(self.class_of.max()) + 1 if len(self.class_of) else 0
         self.length = np.zeros(count, dtype=np.int64)
         self.length[self.class_of] = ties.lengths
         self.frozen: dict[int, str] = {}
         for axis, reason in ties.opaque_axes.items():
-            self.frozen.setdefault(int(self.class_of[axis]), reason)
-        self.soft = {int(self.class_of[axis]) for axis in input_axes}
-        copied = {int(self.class_of[axis]) for axis in ties.copies}
-        self.soft |= copied - {int(self.class_of[axis]) for axis in ties.sources}
+            self.frozen.setdefault(self._class_of[axis], reason)
+        self.soft = {self._class_of[axis] for axis in input_axes}
+        copied = {self._class_of[axis] for axis in ties.copies}
+        if copied:
+            self.soft |= copied - {self._class_of[axis] for axis in ties.sources}
         seen: dict[tuple[int, tuple[int, ...]], int] = {}
         for view in ties.views:
             key = (self.of(view.whole), tuple(map(self.of, view.factors)))
@@ -90,7 +92,7 @@ class _Solver:
         self.run_table = self._run_table()
 
     def of(self, axis: int) -> int:
-        return int(self.class_of[axis])
+        return self._class_of[axis]
 
     def check_size(self, limit: int) -> None:
         """Raise where there are more slices, or ties between them, than ``limit`` allows."""

@@ -529,10 +529,8 @@ def _aliases(state: Mapping[str, torch.Tensor]) -> dict[str, str]:
     first: dict[Any, str] = {}
     aliases: dict[str, str] = {}
     for name, tensor in state.items():
-        address = (
-            tensor.data_ptr() if tensor.device.type != "meta" and tensor.numel() else id(tensor)
-        )
-        key = (address, tuple(tensor.shape), tensor.dtype)
+        address = tensor.data_ptr() if tensor.numel() and not tensor.is_meta else id(tensor)
+        key = (address, tensor.shape, tensor.dtype)
         if key in first:
             aliases[name] = first[key]
         else:

@@ -11,10 +11,9 @@ import re
 from collections.abc import Callable, Iterable, Set
 from typing import Any
 
-SCOPES_KEY = "pkg.torch.onnx.name_scopes"
+from torchpruner_core.graph.written import MODULE_KEY, WrittenNode
 
-MODULE_KEY = "torchpruner.module"
-"""The metadata entry that holds a node's module path alone, in models this library exported."""
+SCOPES_KEY = "pkg.torch.onnx.name_scopes"
 
 ROLES: dict[str, dict[int, str]] = {
     "Conv": {1: "weight", 2: "bias"},
@@ -160,7 +159,9 @@ def innermost_scope(scopes: str) -> str:
 
 
 def module_path(node: Any, known: Set[str]) -> str:
-    """Return the dotted path of the module that a protobuf node ran in, ``''`` for the root."""
+    """Return the dotted path of the module that a node ran in, ``''`` for the root."""
+    if type(node) is WrittenNode:
+        return node.module
     for entry in node.metadata_props:
         if entry.key == MODULE_KEY:
             path: str = entry.value

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torchpruner_core.graph.dtypes import np_dtype
+from torchpruner_core.graph.written import WrittenNode, WrittenTensor
 
 Array = NDArray[Any]
 
@@ -290,7 +291,9 @@ def _operands(producer: Any) -> list[str]:
 
 
 def attributes(node: Any) -> dict[str, Any]:
-    """Return a protobuf node's attributes as Python values."""
+    """Return a node's attributes as Python values."""
+    if type(node) is WrittenNode:
+        return dict(node.settings)
     from onnx.helper import get_attribute_value
 
     found = {}
@@ -315,6 +318,8 @@ _READERS: dict[int, Callable[[Any], Any]] = {
 
 def tensor_value(tensor: Any) -> Array | None:
     """Return a stored tensor's contents, or ``None`` where they were stripped."""
+    if type(tensor) is WrittenTensor:
+        return tensor.array()
     from onnx import numpy_helper
 
     expected = int(np.prod(tensor.dims)) if tensor.dims else 1

@@ -80,8 +80,8 @@ def solve_graph(graph: ImportedGraph, max_slices: int | None = None) -> SolvedGr
             op.name,
             op.type,
             self_name(op.module),
-            tuple(node.name for node in op.in_data if node is not None),
-            tuple(node.name for node in op.out_data),
+            tuple([node.name for node in op.in_data if node is not None]),
+            tuple([node.name for node in op.out_data]),
             flops[k],
         )
         for k, op in enumerate(graph.operators.values())
@@ -94,7 +94,7 @@ def solve_graph(graph: ImportedGraph, max_slices: int | None = None) -> SolvedGr
             node.kind,
             node.module or "self",
             node.in_operator.name if node.in_operator else None,
-            tuple(user.name for user in node.out_operators),
+            tuple([user.name for user in node.out_operators]),
             node.alias_of,
         )
         for node in graph.nodes.values()

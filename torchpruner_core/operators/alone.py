@@ -10,6 +10,7 @@ from torchpruner_core.errors import GraphError, InvalidModelError
 from torchpruner_core.graph.dtypes import UNKNOWN, Shape, element_type, is_complete, read_type
 from torchpruner_core.graph.nodes import OperatorRecord
 from torchpruner_core.graph.values import Values
+from torchpruner_core.graph.written import as_node_proto
 from torchpruner_core.running import IR_VERSION, run
 
 
@@ -85,7 +86,9 @@ def infer_node(
             if value is not None and value.dtype.kind in "iuf":
                 data[name] = onnx.numpy_helper.from_array(value, name)
     try:
-        return dict(onnx.shape_inference.infer_node_outputs(schema, node, input_types, data))
+        return dict(
+            onnx.shape_inference.infer_node_outputs(schema, as_node_proto(node), input_types, data)
+        )
     except onnx.shape_inference.InferenceError as error:
         inputs_known = all(is_complete(read_type(given)) for given in input_types.values())
         if inputs_known and not any(a.HasField("g") for a in node.attribute):
@@ -111,12 +114,13 @@ def run_operator(operator: OperatorRecord) -> list[Any]:
         raise GraphError(f"{operator.name} needs the data of {missing[0]}; run graph.forward first")
     given = [node for node in operator.in_data if node is not None]
     graph = onnx.helper.make_graph(
-        [operator.proto],
+        [as_node_proto(operator.proto)],
         "one",
         [_value_info(node.value_name, node.data) for node in dict.fromkeys(given)],
         [onnx.ValueInfoProto(name=node.value_name) for node in operator.out_data],
     )
-    model = onnx.helper.make_model(graph, opset_imports=operator.values.opsets)
+    opsets = [onnx.helper.make_opsetid(e.domain, e.version) for e in operator.values.opsets]
+    model = onnx.helper.make_model(graph, opset_imports=opsets)
     model.ir_version = IR_VERSION
     feeds = {node.value_name: node.data for node in given}
     results = run(model.SerializeToString(), feeds, operator.device)
