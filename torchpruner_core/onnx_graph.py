@@ -5,10 +5,11 @@ from __future__ import annotations
 import warnings
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from torchpruner_core import running
+from torchpruner_core.analysis.records import TERMINAL_KINDS
 from torchpruner_core.analysis.solved_graph import SolvedGraph
 from torchpruner_core.cut_result import TensorSpec
 from torchpruner_core.errors import GraphError, InputSpecError, StaleStateWarning
@@ -152,11 +153,11 @@ class ONNXGraph:
         self.inputs = OrderedDict((node.name, node) for node in imported.inputs)
         self.outputs = OrderedDict((node.name, node) for node in imported.outputs)
         objects = _torch_objects(self.model)
-        stored = _Stored(self._built()[0], objects)
-        for node in self.nodes.values():
+        read = _Stored(self._built()[0], objects).read
+        for node in imported.nodes.values():
             node.graph = self
-            if node.is_terminal():
-                node.stored = partial(stored.read, node)
+            if node.kind in TERMINAL_KINDS:
+                node.stored = read
         for operator in self.operators.values():
             operator.device = self._device
         self._objects, self._modules = objects, None

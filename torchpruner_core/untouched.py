@@ -17,6 +17,7 @@ import types
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import compress, filterfalse
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ def untouched(model: nn.Module, values: bool = False) -> Iterator[None]:
     """
     tree = _Tree(model)
     tensors = [_Tensor(each, values) for each in tree.tensors]
-    tables = _Tables(model, tree.python_modules)
+    tables = _Tables(tree.modules, tree.python_modules)
     switches = _switches()
     try:
         yield
@@ -60,7 +61,7 @@ def untouched(model: nn.Module, values: bool = False) -> Iterator[None]:
 @contextmanager
 def tables_untouched(model: nn.Module) -> Iterator[None]:
     """Put the tables back that the code of ``model`` keeps outside of it, memoised ones included."""
-    tables = _Tables(model, set())
+    tables = _Tables(list(modules_by_path(model).values()), set())
     try:
         yield
     finally:
@@ -77,29 +78,32 @@ class _Tree:
 
     def __init__(self, model: nn.Module) -> None:
         self._contents: list[tuple[Any, Any]] = []
-        self._empty: list[dict[Any, Any]] = []
+        self._empty: list[dict[Any, Any] | set[Any]] = []
         self._cells: list[tuple[types.CellType, Any]] = []
         self._seen: set[int] = set()
         self.tensors: list[torch.Tensor] = []
         self.python_modules: set[str] = set()
         """Those of the functions found, such as hooks."""
-        modules = list(modules_by_path(model).values())
-        self._classes = [(module, type(module)) for module in modules]
-        for module in modules:
+        self.modules = list(modules_by_path(model).values())
+        self._classes = [(module, type(module)) for module in self.modules]
+        held: list[Any] = []
+        for module in self.modules:
             attributes = module.__dict__
             self._seen.add(id(attributes))
             self._contents.append((attributes, dict(attributes)))
-            for each in attributes.values():
-                kind = type(each)
-                if kind in _PLAIN:
-                    continue
-                if kind is dict or kind is OrderedDict:
-                    if each:
-                        self._keep_named(each)
-                    else:  # a dozen of a module's are
-                        self._empty.append(each)
-                else:
-                    self._keep(each, 1)
+            held += attributes.values()
+        # A module has two dozen attributes, a dozen of them empty containers: sorted without a loop.
+        kinds = list(map(type, held))
+        containers = list(compress(held, map(_CONTAINERS.__contains__, kinds)))
+        self._empty += filterfalse(None, containers)
+        for each in filter(None, containers):
+            if type(each) is set:
+                self._keep(each, 1)
+            else:
+                self._keep_named(each)
+        others = set(kinds) - _PLAIN - _CONTAINERS
+        for each in compress(held, map(others.__contains__, kinds)):
+            self._keep(each, 1)
 
     def restore(self) -> None:
         for cell, held in reversed(self._cells):
@@ -153,7 +157,8 @@ class _Tree:
                         self._keep(each, depth + 1)
         elif isinstance(value, tuple):
             for each in value:
-                self._keep(each, depth + 1)
+                if type(each) not in _PLAIN:
+                    self._keep(each, depth + 1)
         elif isinstance(value, types.FunctionType):
             self._seen.add(id(value))
             self.python_modules.add(value.__module__)
@@ -176,6 +181,9 @@ class _Tree:
             if type(held) in _PLAIN or isinstance(held, torch.Tensor):
                 self._cells.append((cell, held))
             self._keep(held, depth + 1)
+
+
+_CONTAINERS = frozenset([dict, OrderedDict, set])
 
 
 _PLAIN_TENSORS = frozenset([torch.Tensor, nn.Parameter, nn.Buffer])
@@ -203,9 +211,7 @@ def _is_same(container: Any, contents: Any) -> bool:
     """Return whether a container holds the very objects of ``contents``, in their order."""
     if len(container) != len(contents) or not all(map(operator.is_, container, contents)):
         return False
-    return type(contents) is list or all(
-        map(operator.is_, container.values(), contents.values())
-    )
+    return type(contents) is list or all(map(operator.is_, container.values(), contents.values()))
 
 
 def _is_foreign(python_module: str) -> bool:
@@ -268,10 +274,10 @@ def _loaded(package: str) -> list[str]:
 class _Tables:
     """Tensors kept at classes, in the globals of a model's Python modules and in memoised functions."""
 
-    def __init__(self, model: nn.Module, more: set[str]) -> None:
+    def __init__(self, modules: list[nn.Module], more: set[str]) -> None:
         classes = {
             cls: None
-            for kind in {type(module) for module in modules_by_path(model).values()}
+            for kind in set(map(type, modules))
             for cls in kind.__mro__
             if not _is_foreign(cls.__module__)
         }

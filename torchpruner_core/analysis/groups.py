@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -58,7 +59,8 @@ def groups(graph: GraphData) -> list[Group]:
     free = (coupling.component_reason < 0) & (np.diff(starts) > 0)
     components = np.flatnonzero(free & wanted[kind])
     order = components[np.argsort(kind[components], kind="stable")]
-    runs = [r for r in np.split(order, np.flatnonzero(np.diff(kind[order])) + 1) if len(r)]
+    bounds = [0, *(np.flatnonzero(np.diff(kind[order])) + 1).tolist(), len(order)]
+    runs = [order[a:b] for a, b in pairwise(bounds) if b > a]
     border = {owner for name in (*graph.inputs, *graph.outputs) for owner in graph.classes_of(name)}
     # What changes the model's own inputs or outputs is seldom what somebody wants to prune.
     runs.sort(key=lambda run: (not border.isdisjoint(classes[kind[run[0]]]), int(run[0])))

@@ -6,7 +6,6 @@ adds the data from the tensors themselves.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,12 +13,12 @@ import torch
 
 from torchpruner_core.capture import translations  # noqa: F401  (imported to register)
 from torchpruner_core.capture.errors import CaptureError
-from torchpruner_core.capture.registry import translation
+from torchpruner_core.capture.registry import Translation, translation
 from torchpruner_core.capture.tape import Call, Frozen, Tape, Value
 from torchpruner_core.capture.translations.complex_numbers import complex_translation, is_complex
 from torchpruner_core.capture.writer import Type, Writer, raw_bytes, stored_type
+from torchpruner_core.graph.origin import Origin
 from torchpruner_core.graph.written import (
-    Entry,
     OperatorSet,
     WrittenGraph,
     WrittenModel,
@@ -86,9 +85,9 @@ class Captured:
         return data
 
 
-def assemble(tape: Tape, metadata: Mapping[str, str]) -> Captured:
+def assemble(tape: Tape, origin: Origin) -> Captured:
     """Translate a tape; raises ``CaptureError`` where a call has no meaning in ONNX."""
-    model = WrittenModel()
+    model = WrittenModel(origin)
     graph = model.graph
     outputs = _unique(tape)
     writer = Writer(graph, [*tape.stored, *(v.name for v in tape.inputs), *outputs])
@@ -109,8 +108,15 @@ def assemble(tape: Tape, metadata: Mapping[str, str]) -> Captured:
         if value.kind == "computed" and not value.fixed:
             wanted.setdefault(id(value), name)
     opaque: dict[str, None] = {}
-    for call in _live(tape):
-        _translate(writer, call, wanted, opaque)
+    calls = _live(tape)
+    complex_ = _holds_complex(tape, calls)
+    for call in calls:
+        rule = (
+            complex_translation(call)
+            if complex_ and is_complex(call)
+            else translation(call.name, call.overload)
+        )
+        _translate(writer, call, rule, wanted, opaque)
     for name, value in outputs.items():
         if writer.name(value) != name:
             graph.node.append(WrittenNode("Identity", [writer.name(value)], [name], {}))
@@ -121,7 +127,6 @@ def assemble(tape: Tape, metadata: Mapping[str, str]) -> Captured:
     model.opset_import.append(OperatorSet("", writer.opset))
     model.opset_import += [OperatorSet(domain, 1) for domain in sorted(writer.domains)]
     model.ir_version = IR_VERSIONS[writer.opset]
-    model.metadata_props += [Entry(key, text) for key, text in metadata.items()]
     return Captured(model, writer.types, tape.stored, tuple(tape.frozen), tuple(opaque))
 
 
@@ -174,9 +179,22 @@ def _drop_unused(graph: WrittenGraph) -> None:
     graph.node = kept[::-1]
 
 
-def _translate(writer: Writer, call: Call, wanted: dict[int, str], opaque: dict[str, None]) -> None:
+def _holds_complex(tape: Tape, calls: list[Call]) -> bool:
+    """Return whether any value is complex: most models have none, and are not asked call by call."""
+    values = [*tape.inputs, *tape.values.values()]
+    return any(value.dtype.is_complex for value in values) or any(
+        value.dtype.is_complex for call in calls for value in call.outputs
+    )
+
+
+def _translate(
+    writer: Writer,
+    call: Call,
+    rule: Translation | None,
+    wanted: dict[int, str],
+    opaque: dict[str, None],
+) -> None:
     writer.module = call.module
-    rule = complex_translation(call) if is_complex(call) else translation(call.name, call.overload)
     names: Any = None
     if rule is not None:
         try:

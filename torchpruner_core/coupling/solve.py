@@ -256,15 +256,15 @@ class _Solver:
         bad_slice = bad[component]
         if not bad_slice.any():
             return {}
-        found: dict[int, str] = {}
-        for owner in range(len(self.length)):
-            if owner in self.frozen:
-                continue
-            begin = int(starts[owner])
-            end = begin + int(self.length[owner])
-            if end > begin and bad_slice[begin:end].all():
-                found[owner] = reason_of[int(component[begin])]
-        return found
+        some = np.flatnonzero(self.length > 0)
+        ends = starts[some] + np.where(self._is_frozen()[some], 1, self.length[some])
+        before = np.concatenate(([0], np.cumsum(bad_slice)))
+        whole = some[before[ends] - before[starts[some]] == ends - starts[some]]
+        return {
+            owner: reason_of[int(component[starts[owner]])]
+            for owner in whole.tolist()
+            if owner not in self.frozen
+        }
 
     def _pack(
         self,

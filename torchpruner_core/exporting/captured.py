@@ -15,6 +15,7 @@ from torchpruner_core.capture.run import record
 from torchpruner_core.errors import ExportError
 from torchpruner_core.exporting.program import Entrance, Program
 from torchpruner_core.exporting.structures import named_outputs, tensors_of_inputs
+from torchpruner_core.graph.origin import Origin
 
 TOO_LARGE = (
     "the model is larger than the 2 GB a single ONNX file can hold; ask for the weightless form, "
@@ -27,7 +28,7 @@ def capture(
     model: nn.Module,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
-    metadata: Mapping[str, str],
+    origin: Origin,
 ) -> Program:
     """Run ``model`` once under the recorder; raises ``ExportError`` where that gives no program."""
     names = _argument_names(model, len(args))
@@ -38,12 +39,12 @@ def capture(
         return {_free(name, model): tensor for name, tensor in given.items()}
 
     tape = record(model, args, kwargs, inputs_of=inputs_of, outputs_of=named_outputs)
-    return program_of(assemble(tape, metadata))
+    return program_of(assemble(tape, origin))
 
 
-def capture_exported(program: torch.export.ExportedProgram, metadata: Mapping[str, str]) -> Program:
+def capture_exported(program: torch.export.ExportedProgram, origin: Origin) -> Program:
     """Translate a ``torch.export`` program; raises ``ExportError`` where that gives no program."""
-    return program_of(assemble(record_exported(program, named_outputs), metadata))
+    return program_of(assemble(record_exported(program, named_outputs), origin))
 
 
 def program_of(captured: Captured) -> Program:

@@ -129,7 +129,7 @@ def _from_module(
         given = _example_inputs(inputs, "cpu") if device == "meta" else (args, kwargs)
         try:
             with _mode(model, training), torch.no_grad():
-                return captured.capture(model, *given, {METADATA_KEY: origin.to_json()})
+                return captured.capture(model, *given, origin)
         except ForwardError as error:
             if device != "meta" and not _runs(model, args, kwargs, ready):
                 raise _Refused from error
@@ -221,7 +221,7 @@ def _from_program(exported: torch.export.ExportedProgram, entrances: Sequence[st
     refusals: dict[str, str] = {}
     if CAPTURE in entrances:
         try:
-            return captured.capture_exported(exported, {METADATA_KEY: origin.to_json()})
+            return captured.capture_exported(exported, origin)
         except Exception as error:
             refusals[CAPTURE] = _first_line(error)
             logger.info("the program could not be translated here: %s", refusals[CAPTURE])
@@ -593,7 +593,8 @@ def _mode(model: torch.nn.Module, training: bool) -> Iterator[None]:
         yield
     finally:
         for module, was in modes:
-            module.training = was
+            if module.training != was:
+                module.training = was
 
 
 @contextlib.contextmanager

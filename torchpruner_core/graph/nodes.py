@@ -36,13 +36,13 @@ class DataNode:
     ) -> None:
         self.name = name
         self.value_name = value_name
-        self.shape = tuple(map(int, shape))
+        self.shape = shape if type(shape) is tuple else tuple(map(int, shape))
         self.dtype = dtype
         self.kind: NodeKind = kind
         self.module = ""
         self.alias_of: str | None = None
         self._data: NDArray[Any] | None = None
-        self.stored: Callable[[], NDArray[Any] | None] | None = None
+        self.stored: Callable[[DataNode], NDArray[Any] | None] | None = None
         """Reads a stored tensor's contents, the first time somebody asks for :attr:`data`."""
         self.graph: HasSolved | None = None
         self.in_operator: OperatorRecord | None = None
@@ -56,7 +56,7 @@ class DataNode:
     def data(self) -> NDArray[Any] | None:
         """The contents: of a stored tensor always, of others once the graph was run, else ``None``."""
         if self._data is None and self.stored is not None:
-            self._data = self.stored()
+            self._data = self.stored(self)
         return self._data
 
     @data.setter

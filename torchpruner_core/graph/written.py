@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from torchpruner_core.graph.dtypes import np_dtype
+from torchpruner_core.graph.origin import METADATA_KEY, Origin
 
 if TYPE_CHECKING:
     import onnx
@@ -23,7 +24,7 @@ MODULE_KEY = "torchpruner.module"
 
 
 class Entry(NamedTuple):
-    """One entry of a model's or node's metadata."""
+    """One entry of a node's metadata."""
 
     key: str
     value: str
@@ -119,7 +120,8 @@ class WrittenNode:
 
     @property
     def attribute(self) -> Sequence[onnx.AttributeProto]:
-        return self.proto.attribute
+        found: Sequence[onnx.AttributeProto] = self.proto.attribute
+        return found
 
     @property
     def proto(self) -> onnx.NodeProto:
@@ -163,10 +165,10 @@ class WrittenModel:
 
     producer_name = "torchpruner"
 
-    def __init__(self) -> None:
+    def __init__(self, origin: Origin) -> None:
         self.graph = WrittenGraph()
+        self.origin = origin
         self.opset_import: list[OperatorSet] = []
-        self.metadata_props: list[Entry] = []
         self.ir_version = 0
 
     @cached_property
@@ -189,8 +191,7 @@ class WrittenModel:
             info.proto_in(graph.output)
         for domain, version in self.opset_import:
             proto.opset_import.add(domain=domain, version=version)
-        for key, text in self.metadata_props:
-            proto.metadata_props.add(key=key, value=text)
+        proto.metadata_props.add(key=METADATA_KEY, value=self.origin.to_json())
         return proto
 
 

@@ -25,6 +25,7 @@ from torchpruner_core.graph.dtypes import np_dtype
 from torchpruner_core.graph.nodes import DataNode, OperatorRecord
 from torchpruner_core.graph.origin import Origin
 from torchpruner_core.graph.values import Values, attributes, tensor_value
+from torchpruner_core.graph.written import WrittenModel
 from torchpruner_core.importing.bodies import (
     bodies_of,
     captured,
@@ -59,7 +60,7 @@ QUANTISED = frozenset(
 class ImportedGraph:
     """Everything a file says about its graph; ``model`` is the checked, weightless model."""
 
-    model: onnx.ModelProto
+    model: onnx.ModelProto | WrittenModel
     nodes: dict[str, DataNode] = field(default_factory=dict)
     operators: dict[str, OperatorNode] = field(default_factory=dict)
     inputs: list[DataNode] = field(default_factory=list)
@@ -91,7 +92,7 @@ def read_graph(weightless: bytes, inputs: InputSpecs = None) -> ImportedGraph:
     return graph
 
 
-def graph_of(model: onnx.ModelProto, known: Known) -> ImportedGraph:
+def graph_of(model: WrittenModel, known: Known) -> ImportedGraph:
     """Return the graph of a weightless model that this library made itself, with ``known`` shapes."""
     return _Importer(model, {}, known).run()
 
@@ -110,15 +111,18 @@ def _fixed(name: str, spec: TensorSpec) -> NDArray[Any]:
 class _Importer:
     def __init__(
         self,
-        model: onnx.ModelProto,
+        model: onnx.ModelProto | WrittenModel,
         fixed: Mapping[str, NDArray[Any]],
         known: Known | None = None,
     ) -> None:
         self.model = model
         self.known = known
         self.program = list(flatten(model.graph))
-        metadata = {entry.key: entry.value for entry in model.metadata_props}
-        self.origin = Origin.from_metadata(metadata)
+        if isinstance(model, WrittenModel):
+            self.origin = model.origin
+        else:
+            metadata = {entry.key: entry.value for entry in model.metadata_props}
+            self.origin = Origin.from_metadata(metadata)
         self.parameters = frozenset(self.origin.parameters)
         self.buffers = frozenset(self.origin.buffers)
         self.initializers = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -144,7 +148,10 @@ class _Importer:
         )
 
     def _parameter_names(self) -> Iterable[str]:
-        yield from (name for name in self.initializers if not naming.is_generated(name))
+        stated = self.parameters | self.buffers
+        yield from (
+            name for name in self.initializers if name in stated or not naming.is_generated(name)
+        )
         yield from self.same_storage
 
     def _identities(self) -> dict[str, str]:
@@ -174,6 +181,7 @@ class _Importer:
 
     def run(self) -> ImportedGraph:
         if self.known is None:
+            assert not isinstance(self.model, WrittenModel)
             self.shapes = infer_shapes(self.model, self.values)
         else:
             self.shapes = complete_shapes(self.model, self.values, self.known)

@@ -19,6 +19,7 @@ from torchpruner_core.graph.dtypes import (
     read_type,
 )
 from torchpruner_core.graph.values import Values, attributes
+from torchpruner_core.graph.written import WrittenModel
 from torchpruner_core.importing.bodies import all_graphs, flatten, has_graphs, is_flattened
 from torchpruner_core.importing.body_shapes import visit
 from torchpruner_core.importing.custom_shapes import custom_types
@@ -33,7 +34,7 @@ Known = Mapping[str, tuple[Shape, str]]
 
 
 def complete_shapes(
-    model: onnx.ModelProto, values: Values, known: Known
+    model: onnx.ModelProto | WrittenModel, values: Values, known: Known
 ) -> dict[str, tuple[Shape | None, str]]:
     """Return what :func:`infer_shapes` does, of a model most of whose shapes are ``known``."""
     found: dict[str, tuple[Shape | None, str]] = dict(known)
@@ -135,7 +136,7 @@ class _Asking:
 
     def __init__(
         self,
-        model: onnx.ModelProto,
+        model: onnx.ModelProto | WrittenModel,
         values: Values,
         found: dict[str, tuple[Shape | None, str]],
         types: dict[str, Any],

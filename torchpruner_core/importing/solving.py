@@ -154,12 +154,14 @@ def declare(graph: ImportedGraph) -> Ties:
     release_stored_indices(graph.operators.values())
     release_templates(graph.nodes.values(), graph.operators.values())
     for node in graph.nodes.values():
-        node.first_axis = ties.new_axes([max(size, 1) for size in node.shape])
-        for dim, size in enumerate(node.shape):
+        shape = node.shape
+        known = not shape or min(shape) > 0
+        first = node.first_axis = ties.new_axes(shape if known else [max(n, 1) for n in shape])
+        for dim, size in enumerate(() if known else shape):
             if size < 1:
-                ties.opaque(node.first_axis + dim, "its size is not known before the model runs")
+                ties.opaque(first + dim, "its size is not known before the model runs")
         if node.kind in ("parameter", "buffer", "constant", "input"):
-            ties.sources.update(range(node.first_axis, node.first_axis + node.rank))
+            ties.sources.update(range(first, first + len(shape)))
     for node in graph.nodes.values():
         if node.alias_of is not None:
             for dim in range(node.rank):

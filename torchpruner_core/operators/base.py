@@ -75,15 +75,15 @@ class OperatorNode(OperatorRecord):
         ties.begin(position)
         nodes = [node for node in (*self.in_data, *self.out_data) if node is not None]
         described = type(self).ties is not OperatorNode.ties
-        if described and not all(node.is_shaped for node in nodes):
+        if described and any(not node.is_shaped for node in nodes):
             self.opaque(ties, "the rank of what it reads or computes is not known")
             return
         self.ties(ties)
         mentioned = ties.mentioned
         for node in nodes:
-            for dim, size in enumerate(node.shape):
-                if size != 1 and node.first_axis + dim not in mentioned:
-                    self.opaque_axis(ties, node, dim, "it is a setting of the operator")
+            for axis, size in enumerate(node.shape, node.first_axis):
+                if size != 1 and axis not in mentioned:
+                    ties.opaque(axis, f"it is a setting of the operator ({self.name})")
 
     def zero_products(self) -> Products | None:
         """Return products of inputs, by position, that are all zero only where the output is.

@@ -21,15 +21,18 @@ def tie_broadcast(ties: Ties, operands: Sequence[DataNode | None], out: DataNode
     for operand in operands:
         if operand is None:
             continue
-        for dim, size in enumerate(operand.shape):
-            target = out.rank - operand.rank + dim
-            if target < 0 or (size == 1 and out.shape[target] != 1):
+        shape = operand.shape
+        shift = len(out.shape) - len(shape)
+        for dim, size in enumerate(shape):
+            target = shift + dim
+            whole = out.shape[target] if target >= 0 else UNKNOWN
+            if target < 0 or (size == 1 and whole != 1):
                 continue
-            if UNKNOWN in (size, out.shape[target]) and size != out.shape[target]:
-                ties.opaque(operand.axis(dim), SIZE_UNKNOWN)
-                ties.opaque(out.axis(target), SIZE_UNKNOWN)
+            if size != whole and UNKNOWN in (size, whole):
+                ties.opaque(operand.first_axis + dim, SIZE_UNKNOWN)
+                ties.opaque(out.first_axis + target, SIZE_UNKNOWN)
             else:
-                ties.same(operand.axis(dim), out.axis(target))
+                ties.same(operand.first_axis + dim, out.first_axis + target)
 
 
 class Elementwise(OperatorNode):
