@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import signal
@@ -17,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperGroup
 
+from torchpruner_service.parent import end_with
 from torchpruner_service.settings import Settings
 
 
@@ -78,8 +78,11 @@ def serve(
 @app.command()
 def worker(
     with_parent: Annotated[
-        bool, typer.Option(hidden=True, help="Stop when the process that started this is gone")
-    ] = False,
+        int,
+        typer.Option(
+            hidden=True, help="Stop when the process of this number, which started it, is gone"
+        ),
+    ] = 0,
     data_dir: DataDir = None,
 ) -> None:
     """Build graphs and artifacts until stopped; SIGTERM lets the running job end."""
@@ -92,7 +95,7 @@ def worker(
         os.environ["TORCHPRUNER_DATA_DIR"] = str(data_dir)
     configure_logs(settings)
     if with_parent:
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)
+        end_with(with_parent, signal.SIGTERM)
     run_worker(settings)
 
 

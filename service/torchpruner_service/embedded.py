@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import redis
 import structlog
 
+from torchpruner_service.parent import end_with
 from torchpruner_service.settings import Settings
 
 START_SECONDS = 10.0
@@ -52,7 +53,7 @@ class EmbeddedValkey:
             stderr=subprocess.DEVNULL,
             # Its own session: Ctrl-C reaches the service first, which still needs Redis to drain.
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=partial(end_with, os.getpid(), signal.SIGKILL),
         )
         deadline = time.monotonic() + START_SECONDS
         client = redis.Redis(unix_socket_path=str(self._socket), socket_timeout=1)
@@ -107,7 +108,3 @@ def _binary() -> Path:
     if not os.access(path, os.X_OK):
         path.chmod(0o755)
     return path
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)

@@ -160,7 +160,14 @@ class _Keeper(threading.Thread):
 
 def _start_worker() -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", "torchpruner_service.cli", "worker", "--with-parent"],
+        [
+            sys.executable,
+            "-m",
+            "torchpruner_service.cli",
+            "worker",
+            "--with-parent",
+            str(os.getpid()),
+        ],
         stdin=subprocess.DEVNULL,
         start_new_session=True,
     )

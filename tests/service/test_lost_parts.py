@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import psutil
@@ -77,6 +78,28 @@ def test_a_killed_worker_is_replaced_and_its_job_done(
     kill(worker)
     job = own.wait_job(location)
     assert job["state"] == "ready" and job["attempt"] >= 2
+
+
+@pytest.mark.parametrize("program", [(NURSERY, "{folder}/socket"), (RQ_WORKER, "orphan")])
+def test_what_starts_after_its_parent_was_killed_ends(
+    service: RunningService, tmp_path: Path, program: tuple[str, str]
+) -> None:
+    """As when a supervisor dies while its parts still import: left alone they would take jobs for ever."""
+    module, argument = program
+    nobody = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True
+    )
+    command = [
+        sys.executable,
+        "-m",
+        module,
+        argument.format(folder=tmp_path),
+        nobody.stdout.strip(),
+    ]
+    valkey = f"unix://{service.data_dir}/valkey/valkey.sock"
+    environment = {**os.environ, "REDIS_URL": valkey, "TORCHPRUNER_DATA_DIR": str(tmp_path)}
+    done = subprocess.run(command, env=environment, timeout=PATIENCE, capture_output=True)
+    assert done.returncode in {0, -signal.SIGTERM}, done.stderr
 
 
 def test_a_killed_supervisor_is_replaced_and_its_job_done(

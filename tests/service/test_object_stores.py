@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import boto3
@@ -77,6 +78,25 @@ def test_a_resumable_upload_is_joined_on_s3(remote: RunningService) -> None:
     body = {"upload": started.json()["id"], "inputs": [{"name": "x", "shape": [1, 3, 8, 8]}]}
     made = remote.client.post("/v1/models", json=body)
     assert remote.wait_model(made.json()["id"])["state"] == "ready"
+
+
+def test_many_at_once_register_a_file_whose_format_nobody_noted(
+    remote: RunningService, s3: str
+) -> None:
+    file = small_file(1105)
+    blob = remote.upload(file.content, *file.inputs)["blob"]
+    store = client(s3)
+
+    def registered(batch: int) -> int:
+        asked = {"blob": blob, "inputs": [{"name": "x", "shape": [batch, 3, 8, 8]}]}
+        return int(remote.client.post("/v1/models", json=asked).status_code)
+
+    for turn in range(4):
+        for item in store.list_objects_v2(Bucket=BUCKET)["Contents"]:
+            if item["Key"].endswith(".format"):
+                store.delete_object(Bucket=BUCKET, Key=item["Key"])
+        with ThreadPoolExecutor(8) as pool:
+            assert set(pool.map(registered, range(8 * turn + 2, 8 * turn + 10))) == {202}
 
 
 def test_a_store_that_fails_is_a_503_and_then_works_again() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import AsyncIterable
+from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
@@ -14,7 +16,7 @@ from torchpruner_service.api.app_state import AppState
 from torchpruner_service.api.blob_storing import store_blob
 from torchpruner_service.api.ingest import StagedFile, check_digest, expected_digest, stage
 from torchpruner_service.api.input_specs import check_sizes, parse_inputs, to_specs
-from torchpruner_service.api.models_service import register
+from torchpruner_service.api.models_service import register, require_blob
 from torchpruner_service.api.multipart import MultipartFile
 from torchpruner_service.api.schemas import KnownContent
 from torchpruner_service.api.sniffing import sniff_file
@@ -190,17 +192,18 @@ async def _form_of(state: AppState, digest: str) -> str:
     noted = await state.objects.aget(key)
     if noted is not None:
         return noted.decode()
+    await require_blob(state, digest)
     path = state.objects.local_path(layout.blob(digest))
 
     def look() -> str:
         if path is not None:
             return sniff_file(path, state.settings.max_unpacked_bytes)
-        copy = state.settings.scratch_dir / f"sniff-{digest[:24]}"
-        try:
+        # A file of its own: others may ask for the same blob at the same time.
+        state.settings.scratch_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=state.settings.scratch_dir, prefix="sniff-") as folder:
+            copy = Path(folder) / "blob"
             state.objects.fetch(layout.blob(digest), copy)
             return sniff_file(copy, state.settings.max_unpacked_bytes)
-        finally:
-            copy.unlink(missing_ok=True)
 
     form = await anyio.to_thread.run_sync(look)
     await state.objects.aput(key, form.encode())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
-import signal
 import sys
 import sysconfig
 from collections.abc import Iterable
@@ -18,7 +17,7 @@ import torchpruner_service
 from torchpruner_service.sandbox import landlock, seccomp
 
 _CLONE_NEWUSER, _CLONE_NEWNET, _CLONE_NEWIPC = 0x10000000, 0x40000000, 0x08000000
-_PR_SET_PDEATHSIG, _PR_CAPBSET_DROP, _PR_SET_DUMPABLE = 1, 24, 4
+_PR_CAPBSET_DROP, _PR_SET_DUMPABLE = 24, 4
 _LAST_CAP = 63
 _CAPSET_VERSION = 0x20080522
 
@@ -92,7 +91,6 @@ def confine(
     the descriptors it keeps. ``strict`` raises ``OSError`` where something cannot be given up.
     """
     libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     _close_all_but(preserve)
     os.chdir(scratch)
     os.umask(0o077)

@@ -23,6 +23,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from torchpruner_service.parent import end_with
 from torchpruner_service.sandbox.child import run_child
 
 PRELOADED = (
@@ -56,17 +57,17 @@ class _Running:
 
 
 class Nursery:
-    """Forks one child for each request; ``serve`` returns when the listening socket is gone."""
+    """Forks one child for each request; ``serve`` returns when the process ``parent`` is gone."""
 
-    def __init__(self, listener: socket.socket) -> None:
+    def __init__(self, listener: socket.socket, parent: int) -> None:
         self._listener = listener
+        self._parent = parent
         self._selector = selectors.DefaultSelector()
         self._selector.register(listener, selectors.EVENT_READ, None)
         self._running: dict[int, _Running] = {}
 
     def serve(self) -> None:
-        parent = os.getppid()
-        while os.getppid() == parent:
+        while os.getppid() == self._parent:
             for key, _ in self._selector.select(timeout=1.0):
                 if key.data is None:
                     self._accept()
@@ -83,8 +84,10 @@ class Nursery:
         except (OSError, ValueError, EOFError):
             connection.close()
             return
+        nursery = os.getpid()
         pid = os.fork()
         if pid == 0:
+            end_with(nursery, signal.SIGKILL)
             # The child must not keep the doors of the others open.
             run_child(request, pipe)
             os._exit(0)
@@ -144,8 +147,9 @@ def _preload() -> dict[str, Any]:
 
 
 def main() -> None:
-    """``python -m torchpruner_service.sandbox.nursery SOCKET``: serve until the parent is gone."""
-    path = Path(sys.argv[1])
+    """``python -m torchpruner_service.sandbox.nursery SOCKET PARENT``: serve until the process of that
+    number, which started this one, is gone."""
+    path, parent = Path(sys.argv[1]), int(sys.argv[2])
     started = time.monotonic()
     missing = _preload()
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -156,7 +160,7 @@ def main() -> None:
     facts = {"seconds": round(time.monotonic() - started, 2), "missing": missing}
     print(json.dumps(facts), flush=True)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    Nursery(listener).serve()
+    Nursery(listener, parent).serve()
 
 
 if __name__ == "__main__":

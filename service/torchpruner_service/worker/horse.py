@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import tempfile
@@ -16,6 +15,7 @@ from redis.exceptions import RedisError
 
 from torchpruner_service.identity import engine_version
 from torchpruner_service.observability.tracing import flush_traces, job_span
+from torchpruner_service.parent import end_with
 from torchpruner_service.problems import Problem, StorageFull, Unavailable, problem_of
 from torchpruner_service.sandbox.runner import SandboxGone, TaskCancelled, TaskKilled
 from torchpruner_service.settings import Settings
@@ -32,6 +32,7 @@ from torchpruner_service.worker.handlers import HANDLERS
 from torchpruner_service.worker.totals import count_job
 
 NURSERY = "TORCHPRUNER_NURSERY_SOCKET"
+WORKER_PID = "TORCHPRUNER_WORKER_PID"
 
 NOT_POISON = frozenset({"blob-damaged", "blob-missing", "internal-error"})
 """Failures that another try may not have."""
@@ -45,7 +46,8 @@ def run_job(job: str, attempt: int) -> None:
     Errors that the model or the request caused end the job as failed; those of Redis or the object
     store leave it to be tried again.
     """
-    _die_with_parent()
+    # An orphan would work on a job that was given to another.
+    end_with(int(os.environ[WORKER_PID]), signal.SIGKILL)
     settings = Settings()
     connection = retrying_client(settings.effective_redis_url)
     board = JobBoard(connection, Objects(settings.effective_storage_url), settings)
@@ -199,8 +201,3 @@ class Lease:
                     renewed = time.monotonic()
             except REDIS_ERRORS:
                 continue
-
-
-def _die_with_parent() -> None:
-    """Be killed when the worker is: an orphan would work on a job that was given to another."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)

@@ -5,7 +5,6 @@ It imports neither torch nor onnx: those are in the sandbox's nursery.
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import signal
@@ -19,12 +18,13 @@ from rq.serializers import JSONSerializer
 from torchpruner_service.identity import engine_version
 from torchpruner_service.observability.logs import configure_logs
 from torchpruner_service.observability.tracing import configure_tracing
+from torchpruner_service.parent import end_with
 from torchpruner_service.settings import Settings
 from torchpruner_service.state.fair_queue import FairQueue, line_of
 from torchpruner_service.state.job_board import JobBoard
 from torchpruner_service.state.redis_clients import REDIS_ERRORS, blocking_client
 from torchpruner_service.storage.objects import Objects
-from torchpruner_service.worker.horse import Lease
+from torchpruner_service.worker.horse import WORKER_PID, Lease
 
 # Imported so that a work-horse, which is forked from here, need not.
 from torchpruner_service.worker.horse import run_job as run_job
@@ -62,9 +62,11 @@ class PrunerWorker(Worker):
 
 
 def main() -> None:
-    """``python -m torchpruner_service.worker.rq_worker NAME``: work until told to stop."""
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)
-    name = sys.argv[1]
+    """``python -m torchpruner_service.worker.rq_worker NAME SUPERVISOR``: work until told to stop, or
+    the process of the number ``SUPERVISOR`` is gone."""
+    name, supervisor = sys.argv[1], int(sys.argv[2])
+    end_with(supervisor, signal.SIGTERM)
+    os.environ[WORKER_PID] = str(os.getpid())
     settings = Settings()
     configure_logs(settings)
     configure_tracing(settings, "torchpruner-worker")

@@ -132,7 +132,10 @@ class Supervisor:
         }
         # HOME is nobody's: libraries that keep a cache there must not find the operator's.
         process = subprocess.Popen(
-            [sys.executable, "-m", "torchpruner_service.sandbox.nursery", str(self._socket)],
+            [
+                *(sys.executable, "-m", "torchpruner_service.sandbox.nursery"),
+                *(str(self._socket), str(os.getpid())),
+            ],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -159,6 +162,7 @@ class Supervisor:
                 "-m",
                 "torchpruner_service.worker.rq_worker",
                 f"{self.name}-{self._generation}",
+                str(os.getpid()),
             ],
             env=environment,
             stdin=subprocess.DEVNULL,
