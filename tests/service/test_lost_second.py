@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import redis
@@ -11,7 +12,7 @@ import torch
 from safetensors.torch import load
 
 from tests.service.models import Small, onnx_of, small_file
-from tests.service.running import RunningService, running_service
+from tests.service.running import RunningService, running_service, until
 from torchpruner_service.settings import Settings
 from torchpruner_service.state.graph_keys import drop_orphans
 from torchpruner_service.state.keys import Keys
@@ -37,25 +38,62 @@ def test_an_index_entry_that_was_lost_is_found(own: RunningService) -> None:
     assert model in [item["id"] for item in own.client.get("/v1/models").json()["items"]]
 
 
+@contextmanager
+def no_worker(service: RunningService) -> Iterator[None]:
+    parts = ("--with-parent", "torchpruner_service.worker.rq_worker")
+    found = [process for part in parts for process in service.processes(part)]
+    for process in found:
+        process.suspend()
+    yield
+    for process in found:
+        process.resume()
+
+
 def test_a_job_that_was_lost_is_started_from_its_durable_request(own: RunningService) -> None:
     model = own.upload(small_file(1802).content, "x:1x3x8x8")["id"]
-    for process in own.processes("--with-parent") + own.processes(
-        "torchpruner_service.worker.rq_worker"
-    ):
-        process.suspend()
-    made = own.client.post(f"/v1/models/{model}/pruned-weights", json={})
-    assert made.json()["state"] == "queued"
     store = connection(own)
-    for key in store.keys("torchpruner:job:weights-*") + store.keys("rq:*"):
-        store.delete(key)
-    store.delete("torchpruner:active")
-    for process in own.processes("--with-parent") + own.processes(
-        "torchpruner_service.worker.rq_worker"
-    ):
-        process.resume()
+    with no_worker(own):
+        made = own.client.post(f"/v1/models/{model}/pruned-weights", json={})
+        assert made.json()["state"] == "queued"
+        for key in store.keys("torchpruner:job:weights-*") + store.keys("rq:*"):
+            store.delete(key)
+        store.delete("torchpruner:active")
     # Sooner than the half minute that it would take by itself.
     store.delete("torchpruner:restored")
     assert own.wait_job(made.headers["location"], 60)["state"] == "ready"
+
+
+def test_a_job_that_was_asked_for_again_is_started_where_redis_knows_its_cancellation_alone(
+    own: RunningService,
+) -> None:
+    model = own.upload(small_file(1806).content, "x:1x3x8x8")["id"]
+    store = connection(own)
+    with no_worker(own):
+        made = own.client.post(f"/v1/models/{model}/pruned-weights", json={})
+        job = made.json()["job"]
+        assert own.client.delete(f"/v1/jobs/{job}").status_code == 204
+        cancelled = store.dump(Keys().job(job))
+        again = own.client.post(f"/v1/models/{model}/pruned-weights", json={})
+        assert again.json()["state"] == "queued" and again.json()["job"] == job
+        store.restore(Keys().job(job), 0, cancelled, replace=True)
+        store.delete("torchpruner:active", *store.keys("rq:*"))
+    store.delete("torchpruner:restored")
+    until(lambda: own.client.get(f"/v1/jobs/{job}").json()["state"] == "ready")
+
+
+def test_a_cancelled_job_stays_so_where_its_request_was_left_behind(own: RunningService) -> None:
+    model = own.upload(small_file(1807).content, "x:1x3x8x8")["id"]
+    with no_worker(own):
+        made = own.client.post(f"/v1/models/{model}/pruned-weights", json={})
+        job = made.json()["job"]
+        pending = own.store / layout.pending(job)
+        request = pending.read_bytes()
+        assert own.client.delete(f"/v1/jobs/{job}").status_code == 204
+        assert not pending.exists()
+        pending.write_bytes(request)
+    connection(own).delete("torchpruner:restored")
+    until(lambda: not pending.exists())
+    assert own.client.get(f"/v1/jobs/{job}").json()["state"] == "cancelled"
 
 
 def test_graphs_in_redis_live_for_a_while_and_go_with_their_model(own: RunningService) -> None:

@@ -190,8 +190,17 @@ class JobBoard:
         return True
 
     def restore(self, record: JobRecord) -> bool:
-        """Queue a job whose request is in the object store and that Redis has forgotten."""
-        if not self._put(record, []):
+        """Queue a job whose request is in the object store and that Redis has forgotten.
+
+        Redis may remember an end from before the request: its last writes are what it loses. A request
+        from before the end is what a process left behind that died while it ended the job.
+        """
+        known = self.get(record.id)
+        if known is not None and known.ended and record.queued_at <= (known.ended_at or 0.0):
+            self.objects.delete(layout.pending(record.id))
+            return False
+        replaced = [json.dumps(known.state)] if known is not None and known.ended else []
+        if not self._put(record, replaced):
             return False
         self.enqueue(record)
         return True
@@ -269,6 +278,10 @@ class JobBoard:
                 self._note_request(current)
         elif left == 2:
             self.objects.delete(layout.pending(record.id))
+            current = self.get(record.id)
+            if current is not None and not current.ended:
+                # Asked for again meanwhile, and the request that just went was the new one's.
+                self._note_request(current)
             with contextlib.suppress(NoSuchJobError):
                 self._rq_job(record).delete()
         return bool(left == 2)
