@@ -53,7 +53,7 @@ class SizeReaders:
             or (operator.type in PRODUCTS and self._computed(operator))
             or (operator.type in ARITHMETIC and self._has_number(operator))
             or (operator.type not in NUMBERLESS and not self._is_layer(operator))
-            or any(self._is_written(name) for name in operator.inputs)
+            or any(self._is_written(name, operator.type) for name in operator.inputs)
         )
         self._known: dict[str, frozenset[str]] = {}
 
@@ -89,10 +89,14 @@ class SizeReaders:
             for name in operator.inputs
         )
 
-    def _is_written(self, name: str) -> bool:
-        """Tell whether a tensor of several numbers is written in the program, in a size of its own."""
+    def _is_written(self, name: str, operator: str) -> bool:
+        """Tell whether a tensor of several numbers is written in the program, in a size of its own.
+
+        Whole numbers may also say a shape or a place, but not where they are computed with.
+        """
         node = self._nodes[name]
-        return node.kind == "constant" and prod(node.shape) > 1 and "float" in node.dtype
+        computed_with = "float" in node.dtype or operator in NUMBERLESS
+        return node.kind == "constant" and prod(node.shape) > 1 and computed_with
 
     def _handlers(self, node: NodeInfo) -> set[str]:
         """Return the modules through whose code a tensor passes from where it is made to its readers."""

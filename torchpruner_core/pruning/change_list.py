@@ -12,6 +12,7 @@ from torchpruner_core.cut_dict import operator_owner
 from torchpruner_core.cut_result import AxisCuts, CutResult, OperatorChange
 from torchpruner_core.errors import CutMismatchError
 from torchpruner_core.importing.notes import FOLDED_NORMS
+from torchpruner_core.pruning.forward.mentions import SIZES, mentions
 from torchpruner_core.pruning.module_pruners.base import (
     BasePruner,
     TensorPruner,
@@ -47,7 +48,8 @@ class Plan:
         """Whether only a run of ``forward()`` can tell that the model follows the cut.
 
         Code that takes another size from a width that changes (``width // heads``) would follow where
-        it must not; no constant says so.
+        it must not, and code that compares one (``if y.shape == x.shape``) may take another path; no
+        constant says so.
         """
         return bool(self.untaken or self.stale or (self.readers and self.cut.inputs))
 
@@ -110,6 +112,8 @@ def make_plan(model: nn.Module, cut: CutResult) -> Plan:
         plan.attributes.extend(_declared(name, module, pruner, plan.cut))
     modules = local.modules
     plan.readers += [n for n in cut.reads_sizes if n in modules and not _is_plain_layer(modules[n])]
+    looked_at = SIZES.union(change.path[-1] for change in plan.attributes)
+    plan.readers += [n for n, module in modules.items() if mentions(module, looked_at)]
     plan.attributes.extend(_caches(plan))
     # A parent's pruner may hand its children to its own code: parents first.
     plan.custom.sort(key=lambda entry: entry[0].count("."))

@@ -35,6 +35,7 @@ from torchpruner_core.pruning.forward.corrections import (
 )
 from torchpruner_core.pruning.forward.lazily import unmake
 from torchpruner_core.pruning.forward.literals import find_changes
+from torchpruner_core.pruning.forward.mentions import mentions
 from torchpruner_core.pruning.forward.proof import TOLERANCE, difference
 from torchpruner_core.pruning.forward.rehearsal import Stage
 from torchpruner_core.pruning.forward.verification import Verification
@@ -55,7 +56,7 @@ from torchpruner_core.pruning.tensors.targets import (
     in_mode_of_model,
     module_path,
 )
-from torchpruner_core.pruning.unread import Followed, follow_unread, warn_of
+from torchpruner_core.pruning.unread import Followed, follow_unread, warn_of, warn_of_training
 from torchpruner_core.pruning.wrappers import check_wrappers, refresh_wrappers
 from torchpruner_core.untouched import untouched
 
@@ -105,6 +106,7 @@ def set_cut(
         verification = Verification(root, cut, inputs) if verify else None
     context = CutContext("cut", fingerprint(cut), followed=followed.terminal)
     journal = Journal()
+    failure = ""
     try:
         for name, module, pruner in plan.custom:
             _run_custom(name, module, pruner, plan, journal, context)
@@ -116,6 +118,9 @@ def set_cut(
             repeated, doubts = _repeated(root, plan, stage, attributes, inputs)
             attributes += repeated
             attributes += _config_changes(root, plan, stage, attributes, inputs)
+            if any(mentions(module, ("training",)) for module in plan.local.modules.values()):
+                trained = stage or Stage(root, plan, inputs)
+                failure = trained.failure_in_training(attributes)
         for target in plan.targets:
             _shorten(target, journal, context)
         for positions in plan.positions:
@@ -136,6 +141,7 @@ def set_cut(
     warn_of_stale_config(root)
     warn_of(followed.left)
     warn_of_doubts(doubts)
+    warn_of_training(failure)
     return model, context
 
 

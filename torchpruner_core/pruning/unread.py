@@ -97,6 +97,18 @@ def warn_of(left: tuple[str, ...]) -> None:
         )
 
 
+def warn_of_training(failure: str) -> None:
+    """Warn that a forward in training mode, which takes another path, does not follow the cut."""
+    if failure:
+        warnings.warn(
+            f"the pruned model runs in evaluation mode and fails in training mode ({failure}): what it does "
+            "in training alone ties slices that the analysed graph did not show. Undo the cut before you "
+            "train, and cut what is tied together (cut_analysis_many)",
+            StaleStateWarning,
+            stacklevel=4,
+        )
+
+
 def _neighbourhood(name: str, local: LocalModel, cut: CutResult) -> str:
     """Return the module whose forward reads unread state, if any does.
 

@@ -218,3 +218,34 @@ class TestNamed:
         with pytest.warns(StaleStateWarning, match=r"self\.grouped\.weight"):
             _, context = tp.set_cut(model, result)
         assert not context.followed and model.stem.weight.shape[0] == 7
+
+
+class Sampled(nn.Module):
+    """Mean and deviation are outputs; in training alone they are added up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encode, self.decode = nn.Linear(6, 16), nn.Linear(8, 6)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        mean, deviation = self.encode(x).chunk(2, -1)
+        latent = mean
+        if self.training:
+            latent = mean + torch.randn_like(mean) * deviation.exp()
+        return self.decode(latent), mean, deviation
+
+
+def test_a_forward_that_will_fail_in_training_alone_is_told() -> None:
+    model = Sampled().eval()
+    graph = tp.ONNXGraph(model)
+    graph.build_graph((torch.randn(2, 6),), fill_value=False)
+    lone = graph.solved.cut_analysis("self.encode.weight", [12], 0)
+    with pytest.warns(StaleStateWarning, match="fails in training mode"):
+        set_again = tp.set_cut(model, lone, correct_forward=True)
+    tp.recovery_cut(model, lone, set_again[1])
+    both = [tp.CutRequest("self.encode.weight", 0, (4, 12))]
+    joint = graph.solved.cut_analysis_many(both)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", StaleStateWarning)
+        tp.set_cut(model, joint, correct_forward=True)
+    assert model.train()(torch.randn(2, 6))[1].shape == (2, 7)

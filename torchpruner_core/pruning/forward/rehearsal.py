@@ -58,6 +58,9 @@ DEVICES = ("meta", "fake", "cpu")
 """Where to rehearse, the first on which the model runs: shapes alone; shapes that say they are on a
 CPU and know small constants, as when a model is compiled; real values, on whatever device they are."""
 
+EXPANDING = frozenset({"expand", "expand_as", "broadcast_to"})
+"""Functions that repeat one slice to the length that they are told."""
+
 MOST_PARTS = 8
 """A split into more parts than this is not guessed at."""
 
@@ -199,6 +202,18 @@ class Stage:
         comparison = _Comparison(self)
         trace = self._record(shadow, args, kwargs, comparison.see)
         return comparison.conclude(trace)
+
+    def failure_in_training(self, attributes: Sequence[AttributeChange | Correction]) -> str:
+        """Return how the pruned forward fails in training mode, if only there and only when pruned."""
+        if not self.everything:
+            return ""
+        args, kwargs = self._call
+        with self._pretending():
+            cut_args, cut_kwargs = cut_inputs(self.cut, args, kwargs)
+        if self._record(self.shadow({}).train(), args, kwargs).error is not None:
+            return ""
+        error = self._record(self.candidate(attributes).train(), cut_args, cut_kwargs).error
+        return "" if error is None else f"{type(error).__name__}: {error}".partition("\n")[0]
 
     def holds_for_another_batch(self, attributes: Sequence[AttributeChange | Correction]) -> bool:
         """Tell whether a candidate that is right still runs, and as well, on one more example.
@@ -356,6 +371,9 @@ class _Comparison:
                 reason = f"{call.function} would turn {before} into {now}"
                 return Outcome(False, i, call.module, old, call, reason)
             self.unexplained += not self.stage.allowed.loosely(before, now)
+        if _repeats_what_is_left(old, call):
+            reason = f"{call.function} would repeat the one slice that is left of {old.shapes[0]}"
+            return Outcome(False, i, call.module, old, call, reason)
         return None
 
     def _splits_otherwise(self, old: Call, call: Call) -> bool:
@@ -429,6 +447,34 @@ def sizes_after(call: Call, less: Sequence[int]) -> Iterator[Vector]:
             sizes = tuple(shape[axis] - gone for shape, gone in zip(call.shapes, less, strict=True))
             if min(sizes) > 0:
                 yield sizes
+
+
+def _repeats_what_is_left(old: Call, call: Call) -> bool:
+    """Tell whether an operand of which one slice is left meets another that lost none.
+
+    Of any other number the call would fail; one slice is repeated without a word.
+    """
+    if len(call.shapes) != 1 or len(old.operands) != len(call.operands):
+        return False
+    made = call.shapes[0]
+    shrunk = any(
+        x == size > 1 == y
+        for before, now in zip(old.operands, call.operands, strict=True)
+        if len(before) == len(now)
+        for x, y, size in zip(reversed(before), reversed(now), reversed(made), strict=False)
+    )
+    if not shrunk or old.shapes[0] != made:
+        return False
+    if call.function in EXPANDING:
+        return True
+    return all(_broadcast(each) == made for each in (old.operands, call.operands))
+
+
+def _broadcast(shapes: Sequence[Vector]) -> Vector | None:
+    try:
+        return tuple(torch.broadcast_shapes(*shapes))
+    except RuntimeError:
+        return None
 
 
 def _alike(old: Call, call: Call) -> bool:

@@ -48,6 +48,7 @@ class Call:
     numbers: tuple[tuple[ArgumentPath, Any], ...]
     scalars: tuple[float, ...]
     place: Place | None = None
+    operands: tuple[tuple[int, ...], ...] = ()
     shapes: tuple[tuple[int, ...], ...] = ()
 
     @property
@@ -97,6 +98,7 @@ class Trace(TorchFunctionMode):
             (*numbers(args, kwargs), *(_values(args) if self.without_values else ())),
             scalars(name, args, kwargs),
             place_of(name, args, kwargs),
+            tuple(tuple(x.shape) for x in (*args, *kwargs.values()) if isinstance(x, torch.Tensor)),
         )
         for _, counter in self.stack:
             counter[kind] += 1
