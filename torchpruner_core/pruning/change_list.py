@@ -12,7 +12,7 @@ from torchpruner_core.cut_dict import operator_owner
 from torchpruner_core.cut_result import AxisCuts, CutResult, OperatorChange
 from torchpruner_core.errors import CutMismatchError
 from torchpruner_core.importing.notes import FOLDED_NORMS
-from torchpruner_core.pruning.forward.mentions import SIZES, mentions
+from torchpruner_core.pruning.mentions import SIZES, mentions
 from torchpruner_core.pruning.module_pruners.base import (
     BasePruner,
     TensorPruner,

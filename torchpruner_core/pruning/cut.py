@@ -35,10 +35,10 @@ from torchpruner_core.pruning.forward.corrections import (
 )
 from torchpruner_core.pruning.forward.lazily import unmake
 from torchpruner_core.pruning.forward.literals import find_changes
-from torchpruner_core.pruning.forward.mentions import mentions
 from torchpruner_core.pruning.forward.proof import TOLERANCE, difference
 from torchpruner_core.pruning.forward.rehearsal import Stage
 from torchpruner_core.pruning.forward.verification import Verification
+from torchpruner_core.pruning.mentions import mentions
 from torchpruner_core.pruning.model_config import (
     adopted,
     follow_config,
