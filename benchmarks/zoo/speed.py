@@ -1,8 +1,9 @@
 """``python -m benchmarks.zoo.speed``: every group from the ``nn.Module``, beside Torch-Pruning.
 
-Each model in a process of its own with one thread; CPU time, the best of several rounds in turn, since
-the machine may be busy. Prints a line a model, the median ratio, and which models are slower;
-exits with 1 where one is. What Torch-Pruning does not get through is told, and counts as no ratio.
+Each model as the module that it is, in a process of its own with one thread; CPU time, the best of
+several rounds in turn, since the machine may be busy. Prints a line a model, the median ratio, and which
+models are slower; exits with 1 where one is. What Torch-Pruning does not get through is told, and counts as
+no ratio.
 """
 
 from __future__ import annotations
@@ -30,11 +31,9 @@ BUDGET = 4.0
 def main() -> int:
     """Measure what is asked for; return 1 where a model is slower than the peer, or the median low."""
     options = _options()
-    wanted = [
-        s
-        for s in every()
-        if s.entrance == "module" and (not options.only or any(p in s.key for p in options.only))
-    ][options.first :: options.step]
+    wanted = [s for s in every() if not options.only or any(p in s.key for p in options.only)][
+        options.first :: options.step
+    ]
     folder = options.build / "zoo-speed"
     folder.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("forkserver")

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from torchpruner_core.capture.aten import Operator
+from torchpruner_core.capture.meta_shapes import grouped_product
 
 Rule = Callable[..., "torch.Tensor | None"]
 
@@ -28,8 +29,8 @@ def empty_outputs(op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     Raises what the operator raises where its arguments do not fit.
     """
     rule = _RULES.get(op.name)
-    if rule is not None and not kwargs:
-        found = rule(*args)
+    if rule is not None and (not kwargs or op.name in _BY_NAME):
+        found = rule(*args, **kwargs)
         if found is not None:
             return found
     device = device_of(args, kwargs)
@@ -276,7 +277,11 @@ def _embedding(weight: Any, indices: Any, *rest: Any) -> torch.Tensor | None:
     return empty_as(weight, [*indices.shape, *weight.shape[1:]])
 
 
+_BY_NAME = frozenset({"aten::_grouped_mm"})
+"""Operators whose rule takes arguments by name."""
+
 _RULES: dict[str, Rule] = {
+    "aten::_grouped_mm": grouped_product,
     "aten::conv1d": _conv,
     "aten::conv2d": _conv,
     "aten::conv3d": _conv,

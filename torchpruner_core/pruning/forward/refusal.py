@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from torchpruner_core.capture.meta_shapes import UNALIGNED, WHOLE_BYTES
 from torchpruner_core.cut_dict import operator_owner
 from torchpruner_core.errors import LiteralInForwardError
 from torchpruner_core.pruning.forward.arithmetic import SHAPING
@@ -44,6 +45,13 @@ def refusal(
         f"register how {kind} follows a cut with torchpruner_core.module_pruner_reg.regist({kind}, "
         "YourPruner)",
     ]
+    if UNALIGNED in reason:
+        return LiteralInForwardError(
+            f"the pruned model does not run in the forward() of {owner} ({kind}): {reason}{where}. Nothing "
+            f"was changed. {_aligned(stage)}, or use the pruned ONNX model",
+            module=owner,
+            operator=operator,
+        )
     if not correct_forward:
         ways.append("let set_cut correct the call as it runs (correct_forward=True)")
     elif outcome is not None:
@@ -56,6 +64,15 @@ def refusal(
         constant=next(iter(constants), None),
         expected={key: new for key, (_, new) in constants.items()},
         received={key: old for key, (old, _) in constants.items()},
+    )
+
+
+def _aligned(stage: Stage) -> str:
+    size = next((t.tensor.element_size() for t in stage.plan.targets), 4)
+    return (
+        f"Cut a multiple of {max(1, WHOLE_BYTES // size)} slices, since PyTorch's grouped product of experts "
+        f"takes rows of whole {WHOLE_BYTES} bytes, or multiply experts one by one "
+        "(model.set_experts_implementation('eager') in transformers)"
     )
 
 

@@ -21,6 +21,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 from torch.overrides import TorchFunctionMode
 
+from torchpruner_core.capture.meta_shapes import without_values
 from torchpruner_core.pruning.forward.arithmetic import numbers, scalars
 from torchpruner_core.pruning.forward.boundaries import flatten_outputs
 from torchpruner_core.pruning.forward.corrections import kind_of
@@ -103,7 +104,7 @@ class Trace(TorchFunctionMode):
         for _, counter in self.stack:
             counter[kind] += 1
         self.pending = call
-        result = func(*args, **kwargs)
+        result = (without_values(func) if self.without_values else func)(*args, **kwargs)
         self.pending = None
         shapes = tuple(tuple(x.shape) for x in _tensors(args[0] if name == WRITE else result))
         if shapes and name != "__get__":
