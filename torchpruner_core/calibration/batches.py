@@ -91,6 +91,12 @@ class Batches:
         ``CalibrationCancelledError`` where ``progress`` returns ``False``.
         """
         source = self.source() if callable(self.source) else self.source
+        if not isinstance(source, Iterable) or isinstance(source, torch.Tensor | str):
+            raise BatchError(
+                f"the function that is to return batches returned {source!r:.60}; let it return a list, a "
+                "DataLoader or an iterator",
+                received=type(source).__name__,
+            )
         total = len(source) if isinstance(source, Sized) else None
         empty = True
         for number, batch in enumerate(source):
@@ -146,7 +152,11 @@ class Batches:
         return value.to(self.device) if isinstance(value, torch.Tensor) else value
 
     def _check(self, batch: Any, number: int) -> None:
-        for leaf in tree_flatten(batch)[0]:
+        leaves = tree_flatten(batch)[0]
+        tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+        if tensors and not any(tensor.numel() for tensor in tensors):
+            raise BatchError(f"batch {number} is empty: {_described(batch)}", batch=number)
+        for leaf in leaves:
             if (
                 isinstance(leaf, torch.Tensor)
                 and leaf.is_floating_point()

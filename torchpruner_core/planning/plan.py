@@ -228,8 +228,15 @@ class Plan:
         return plan
 
     def save(self, path: str | Path) -> Path:
-        """Write the plan as JSON and return the path; a file there is replaced as a whole."""
+        """Write the plan as JSON and return the path; a file there is replaced as a whole.
+
+        Raises ``OSError`` where it cannot be written there.
+        """
         target = Path(path)
+        if not target.parent.is_dir():
+            raise FileNotFoundError(
+                f"{target} cannot be written: there is no folder {target.parent}"
+            )
         text = json.dumps(self.to_dict(), separators=(",", ":"))
         handle, temporary = tempfile.mkstemp(dir=target.parent or ".", prefix=f".{target.name}.")
         try:

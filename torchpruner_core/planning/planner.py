@@ -70,6 +70,7 @@ class Planner:
         if scores is not None:
             check_scores(graph, scores)
         self.costs = Costs(graph)
+        self.inner_axes = self._inner_axes()  # unknown names are told, whatever the graph has
         units = find_units(graph, self._takes_inner)
         raw, has = self._raw_scores(units)
         paired = with_equal_parts(units, raw)
@@ -102,7 +103,7 @@ class Planner:
         self._paths: dict[str, GreedyPath] = {}
 
     def _takes_inner(self, view: ClassView) -> bool:
-        entries = self._inner_axes
+        entries = self.inner_axes
         if entries is None:
             return self.rules.granularity == "inner"
         graph = self.graph
@@ -112,7 +113,6 @@ class Planner:
         members = axes[starts[view.whole] : starts[view.whole + 1]].tolist()
         return any(graph.axis_owner[axis][:2] in entries for axis in members)
 
-    @cached_property
     def _inner_axes(self) -> set[tuple[str, int]] | None:
         if not isinstance(self.rules.granularity, Mapping):
             return None

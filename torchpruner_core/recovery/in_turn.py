@@ -3,8 +3,9 @@
 Every product of a weight is to give what it gave in the whole model, at the outputs that are left of it.
 What it reads by now lacks features and carries the errors of all products before it, so each is fitted
 just before it is computed: least squares from the pruned model's inputs to the whole model's outputs, a
-convolution's over the patches that its kernel sees. Sources: He et al. 2017 (channel pruning),
-https://arxiv.org/abs/1707.06168, and Luo et al. 2017 (ThiNet), https://arxiv.org/abs/1707.06342.
+convolution's over the patches that its kernel sees. Where its output goes into a sum, it is fitted once
+more, to what the sum was: the other summand's error is mended along. Sources: He et al. 2017 (channel
+pruning), https://arxiv.org/abs/1707.06168, and Luo et al. 2017 (ThiNet), https://arxiv.org/abs/1707.06342.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torchpruner_core.calibration.readings import Reading, Watch
 from torchpruner_core.calibration.windows import Rows, sampled
 from torchpruner_core.recovery import reconstruction
 from torchpruner_core.recovery.pair import Pair
+from torchpruner_core.recovery.sums import Link, SumWatch
 
 Values = dict[str, torch.Tensor]
 
@@ -32,8 +34,11 @@ ROWS_A_FEATURE = 8
 WORK = 1 << 32
 """Products that a fit may take all the same, so that narrow weights are fitted from more rows."""
 
-ALIVE = 4
+ALIVE = 6
 """How many tensors as large as the largest one read a forward holds at a time, roughly."""
+
+SILENT = 1e-3
+"""The share of the largest scale below which a channel has no say in a sum."""
 
 EXACT = 1e-12
 """The share of the outputs' square below which they are what they were."""
@@ -41,11 +46,15 @@ EXACT = 1e-12
 
 @dataclass(frozen=True)
 class Expected:
-    """What a product gave in the whole model: ``outputs`` at the rows ``index`` of ``count``."""
+    """What a product gave in the whole model: ``outputs`` at the rows ``index`` of ``count``.
+
+    ``kept`` says which of its outputs the cut leaves.
+    """
 
     reading: Reading
     count: int
     index: torch.Tensor
+    kept: torch.Tensor
     outputs: torch.Tensor
 
 
@@ -70,7 +79,7 @@ class Probe:
         self.largest = max(self.largest, tensor.numel() * tensor.element_size())
         count = Rows(tensor, reading.window).count
         width = sum(block.sizes[1] for block in reading.blocks)
-        self._kept.append((count, self.most(reading), 4 * width))
+        self._kept.append((count, self.most(reading), 8 * width))  # its outputs and the sum
 
     def most(self, reading: Reading) -> int:
         """Return how many rows a weight is fitted from at most; one copy of them is held at a time."""
@@ -98,15 +107,17 @@ class InTurn:
         self.bias_of, self.write = bias_of, write
         self.fitted: list[Reading] = []
         self._expected: dict[str, list[Expected | None]] = {}
+        self._sums: dict[str, torch.Tensor] = {}
+        self._read: dict[str, tuple[Expected, Reading, torch.Tensor]] = {}
 
     def run(self, probe: Probe, batch: Any, times: float) -> None:
         """Send ``batch``, ``times`` as large as the probe's, through the whole model and the pruned one."""
         pair = self.pair
         self._probe, self._share = probe, min(1.0, probe.memory / max(probe.kept(times), 1))
         with as_found(pair.whole), as_found(pair.root), torch.no_grad():
-            with Watch(pair.whole, self._keep):
+            with SumWatch(pair.whole, self._keep, self._keep_sum):
                 pair.run.run(pair.whole, batch)
-            with Watch(pair.root, self._fit):
+            with SumWatch(pair.root, self._fit, self._fit_sum):
                 pair.pruned(batch)
 
     def _keep(self, reading: Reading, tensor: torch.Tensor) -> None:
@@ -122,36 +133,76 @@ class InTurn:
         kept = reconstruction.kept_outputs(reading, parameter, axes)
         outputs = _outputs(_by_block(reading, rows.at(index)), reading, whole)[:, kept]
         check_finite(reading, outputs)
-        calls.append(Expected(reading, rows.count, index, outputs))
+        calls.append(Expected(reading, rows.count, index, kept, outputs))
+
+    def _keep_sum(self, link: Link, summand: torch.Tensor, total: torch.Tensor) -> None:
+        calls = self._expected.get(link.reading.weight)
+        expected = calls[-1] if calls else None
+        if expected is not None and link.reading.weight not in self._sums:
+            rows = link.rows(summand, total)
+            if len(rows) == expected.count:
+                self._sums[link.reading.weight] = rows[expected.index][:, expected.kept].float()
 
     def _most(self, reading: Reading) -> int:
         return int(self._share * self._probe.most(reading)) + 1
 
     def _fit(self, shorter: Reading, tensor: torch.Tensor) -> None:
+        """Fit a product to what it gave, before it is computed."""
         calls = self._expected.get(shorter.weight)
         expected = calls.pop(0) if calls else None
         if expected is None:
             return
         rows = Rows(tensor, shorter.window)
-        tensors = self.pair.pruned_tensors
-        parameter = tensors[shorter.weight]
         width = sum(block.sizes[1] for block in shorter.blocks)
         if rows.count != expected.count or width != expected.outputs.shape[1]:
             return  # another product than the whole model's: left to the other way of fitting
         blocks = _by_block(shorter, rows.at(expected.index))
-        gap = expected.outputs - _outputs(blocks, shorter, tensors)
-        check_finite(shorter, gap)
+        gap = expected.outputs - _outputs(blocks, shorter, self.pair.pruned_tensors)
         self.fitted.append(expected.reading)
-        if float(gap.square().sum()) <= EXACT * float(expected.outputs.square().sum()):
+        self._close(expected, shorter, blocks, gap, expected.outputs)
+        if shorter.weight in self._sums:
+            self._read[shorter.weight] = (expected, shorter, tensor)
+        self.pair.run.ask()
+
+    def _fit_sum(self, link: Link, summand: torch.Tensor, total: torch.Tensor) -> None:
+        """Fit a product to the sum that it goes into, after it is computed and before the sum is."""
+        expected, shorter, tensor = self._read.pop(link.reading.weight, (None, None, None))
+        if expected is None or shorter is None or tensor is None:
             return
+        wanted = self._sums.pop(shorter.weight)
+        rows = link.rows(summand, total)
+        if len(rows) != expected.count or rows.shape[1] != wanted.shape[1]:
+            return
+        gap = wanted - rows[expected.index].float()
+        scales = link.scales()
+        if scales is not None:
+            size = scales.abs()
+            gap = torch.where(size > SILENT * size.max(), gap / scales, 0)
+        blocks = _by_block(shorter, Rows(tensor, shorter.window).at(expected.index))
+        if self._close(expected, shorter, blocks, gap, wanted):
+            link.again()
+
+    def _close(
+        self,
+        expected: Expected,
+        shorter: Reading,
+        blocks: list[torch.Tensor],
+        gap: torch.Tensor,
+        wanted: torch.Tensor,
+    ) -> bool:
+        """Change a weight, and what is added to its product, so that a gap closes. Return whether."""
+        check_finite(shorter, gap)
+        if float(gap.square().sum()) <= EXACT * float(wanted.square().sum()):
+            return False
+        tensors = self.pair.pruned_tensors
         bias = self.bias_of(expected.reading)
-        new = parameter.detach().clone()
+        new = tensors[shorter.weight].detach().clone()
         offsets = []
         gaps = gap.unflatten(1, (len(shorter.blocks), -1)).unbind(1)
-        for block, features, missing in zip(shorter.blocks, blocks, gaps, strict=True):
-            change, offset = reconstruction.regression(
-                features, missing, self.strength, bias is not None
-            )
+        features = max(block.elements // block.sizes[1] for block in shorter.blocks)
+        strength = self.strength * min(1.0, ROWS_A_FEATURE * features / len(gap))
+        for block, rows, missing in zip(shorter.blocks, blocks, gaps, strict=True):
+            change, offset = reconstruction.regression(rows, missing, strength, bias is not None)
             view = block.of(new)
             inputs, outputs, *taps = block.sizes
             moved = change.view(inputs, *taps, outputs).movedim(-1, 1)
@@ -161,7 +212,7 @@ class InTurn:
         if bias is not None:
             values[bias] = tensors[bias].detach() + torch.cat(offsets)
         self.write(values)
-        self.pair.run.ask()
+        return True
 
 
 def _by_block(reading: Reading, rows: torch.Tensor) -> list[torch.Tensor]:

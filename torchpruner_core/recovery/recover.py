@@ -79,7 +79,9 @@ def recover(
       gave in the original from what it reads by now: least squares from the pruned model's inputs to the
       original's outputs, over the patches that a kernel sees (He et al. 2017,
       https://arxiv.org/abs/1707.06168), on as many of the first batches as ``memory`` holds at a time.
-      ``strength`` is the penalty as a share of the inputs' mean variance. Weights used more than once, as
+      A product that goes into a sum is then fitted to the sum, so that it mends the other summand's
+      error too. ``strength`` is the penalty as a share of the inputs' mean variance where there are
+      eight rows a feature, and less in proportion where there are more. Weights used more than once, as
       those of recurrent layers, and all with ``sequential=False``, take over for the features they lost:
       ``W_kept += W_removed A``, ``b += W_removed c``, ``A`` from one Gram matrix for each tensor that is
       read in the original (CORP, https://arxiv.org/abs/2602.05243, and Kwon et al. 2022,
@@ -104,8 +106,11 @@ def recover(
         raise RecoveryError(
             f"method is one of {', '.join(METHODS)}, not {method!r}", received=repr(method)
         )
-    if not strength > 0 or not memory > 0:
-        raise RecoveryError("strength and memory are positive numbers")
+    for name, number in (("strength", strength), ("memory", memory)):
+        if not isinstance(number, int | float) or not 0 < number < float("inf"):
+            raise RecoveryError(
+                f"{name} is a positive number, not {number!r}", received=repr(number)
+            )
     root = unwrap(model)
     cut = read_cut(getattr(plan, "result", plan))
     context = context_in_force(root, fingerprint(cut))

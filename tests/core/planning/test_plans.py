@@ -495,6 +495,7 @@ def test_scores_that_do_not_fit_are_named(residual, scores, said):
         ({"min_keep": -1}, "whole number"),
         ({"scope": "planetary"}, "scope is one of"),
         ({"granularity": "strict"}, "granularity is one of"),
+        ({"granularity": {"self.conv9": "inner"}}, "did you mean"),
         ({"aggregate": "median"}, "aggregate is one of"),
         ({"protect": ["self.conv9"]}, "did you mean"),
         ({"protect": [3]}, "rules name"),

@@ -349,14 +349,19 @@ def test_what_cannot_be_recovered_is_refused_before_any_work() -> None:
         tp.recover(copy.deepcopy(model), cut, IMAGES)
     with pytest.raises(RecoveryError, match="method"):
         tp.recover(model, cut, IMAGES, method="magic")
-    with pytest.raises(RecoveryError, match="positive"):
-        tp.recover(model, cut, IMAGES, strength=0)
+    for number in (0, float("nan"), float("inf"), "much"):
+        with pytest.raises(RecoveryError, match="strength is a positive number"):
+            tp.recover(model, cut, IMAGES, strength=number)
     with pytest.raises(RecoveryError, match="more than once"):
         tp.recover(model, cut, iter(IMAGES))
     with pytest.raises(BatchError, match="forward="):
         tp.recover(model, cut, [(IMAGES[0], torch.zeros(8))])
     with pytest.raises(BatchError, match="no batch"):
         tp.recover(model, cut, [])
+    with pytest.raises(BatchError, match="batch 0 is empty"):
+        tp.recover(model, cut, [IMAGES[0][:0]])
+    with pytest.raises(BatchError, match="function that is to return batches returned 5"):
+        tp.recover(model, cut, lambda: 5)
     assert same(state(model), pruned)
 
 
