@@ -285,6 +285,8 @@ class _Stored:
         """Return a node's contents as a numpy array; ``None`` where they are not to be had (meta)."""
         tensor = self._tensors.get(node.name.partition(".")[2])
         if tensor is not None and hasattr(tensor, "detach"):
+            if hasattr(tensor, "full_tensor"):  # a piece of it is here, of a sharded model
+                tensor = tensor.full_tensor()
             if tensor.is_complex():
                 tensor = _pairs(tensor)
             fits = not tensor.is_meta and tuple(tensor.shape) == node.shape

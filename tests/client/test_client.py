@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -62,6 +63,19 @@ def test_weights_are_added_when_they_are_needed(client: Client, tmp_path: Path) 
     pruned.load_state_dict(state, strict=True)
     assert set(state) == set(expected)
     assert torch.equal(state["bn.num_batches_tracked"], expected["bn.num_batches_tracked"])
+
+
+def test_marked_axes_stay_open_in_the_pruned_onnx_model(client: Client, tmp_path: Path) -> None:
+    module = Small(seed=401, width=16).eval()
+    remote = client.upload(module, [torch.zeros(2, 3, 8, 8)], dynamic={0: {0: "batch"}})
+    result = remote.cut_analysis("self.conv1.weight", range(5))
+    pruned = onnx.load(remote.download_onnx(result, tmp_path / "pruned.onnx"))
+    (taken,) = pruned.graph.input
+    assert [d.dim_param or d.dim_value for d in taken.type.tensor_type.shape.dim] == [
+        "batch", 3, 8, 8,
+    ]  # fmt: skip
+    with pytest.raises(core_errors.ExportError, match=r"nn\.Module"):
+        client.upload(onnx_of(module, torch.zeros(2, 3, 8, 8)), dynamic={0: [0]})
 
 
 def test_other_weights_are_refused(client: Client, tmp_path: Path) -> None:

@@ -180,7 +180,7 @@ class Recorder(TorchDispatchMode):
         op = operator(func)
         given = dict(kwargs) if kwargs else {}
         special = _SPECIAL.get(op.name)
-        if special is not None and not op.writes:
+        if special is not None and (not op.writes or special is Recorder._observed):
             result = special(self, op, args, given)
             if result is not NotImplemented:
                 return result
@@ -502,6 +502,19 @@ class Recorder(TorchDispatchMode):
             self._freeze(op, [held], "its contents")
         return held.contents
 
+    def _observed(self, op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """An observer of quantisation-aware training rests: what is recorded rounds as it is set now."""
+        x, _, rounds = args[:3]
+        held = self._get(rounds)
+        if held.root.exact and not int(held.contents):
+            return x
+        scale, zero, _, low, high, axis = args[5:11]
+        by_channel = len(args) > 11 and args[11] and scale.shape == x.shape[axis : axis + 1]
+        with self:
+            if by_channel:  # it has one number until it has seen a tensor
+                return torch.fake_quantize_per_channel_affine(x, scale, zero, axis, low, high)
+            return torch.fake_quantize_per_tensor_affine(x, scale, zero, low, high)
+
     # Operators that often give back what they were given
 
     def _unless(self, op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -609,6 +622,7 @@ _SPECIAL: dict[str, Callable[..., Any]] = {
     "aten::as_strided": Recorder._strided,
     "aten::reshape": Recorder._reshaped,
     "aten::lstm": Recorder._projected,
+    "aten::fused_moving_avg_obs_fake_quant": Recorder._observed,
     "aten::resolve_conj": Recorder._seen_by_python,
     "aten::resolve_neg": Recorder._seen_by_python,
 }

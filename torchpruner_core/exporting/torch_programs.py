@@ -98,7 +98,8 @@ def export_file(data: bytes, kind: ModelFormat, inputs: Any) -> Program:
 
 
 def _unwrapped(model: torch.nn.Module) -> torch.nn.Module:
-    """Return what ``torch.compile``, a data-parallel or an averaging wrapper holds."""
+    """Return what ``torch.compile``, a data-parallel or an averaging wrapper holds, unsharded."""
+    from torchpruner_core.exporting.sharded import is_sharded, stand_in
     from torchpruner_core.exporting.unwrapping import WRAPPERS
 
     held: Any = model
@@ -109,7 +110,7 @@ def _unwrapped(model: torch.nn.Module) -> torch.nn.Module:
             held = held._orig_mod
         else:
             found: torch.nn.Module = held
-            return found
+            return stand_in(found) if is_sharded(found.parameters()) else found
 
 
 def _from_module(

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from torchpruner_core.errors import UnsupportedModuleError
+from torchpruner_core.exporting.sharded import is_sharded
 
 WRAPPERS = (
     nn.DataParallel,
@@ -43,5 +44,10 @@ def unwrap(model: nn.Module) -> nn.Module:
             continue
         compiled = model._modules.get("_orig_mod")
         if compiled is None:
+            if is_sharded(model.parameters()):
+                raise UnsupportedModuleError(
+                    f"the parameters of {kind} are sharded by fully_shard: cut the model before that, with "
+                    "this very result, and shard it then"
+                )
             return model
         model = compiled  # the compiled code's guards see the new shapes, and it compiles again

@@ -17,6 +17,9 @@ from torchpruner_client.state_metadata import with_state
 from torchpruner_core.cut_result import TensorSpec
 from torchpruner_core.errors import InputSpecError, InvalidModelError
 
+Dynamic = Mapping[str | int, Mapping[int, str] | Sequence[int]]
+"""Input name or position -> the names of its symbolic axes, or the axes alone."""
+
 SMALL = 256 << 10
 """Files up to this size are sent as they are: leaving weights out would save nothing worth it."""
 
@@ -57,13 +60,18 @@ def digest_of(content: Path | bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def source_of(model: Any, inputs: Any, weights: bool | None) -> Source:
+def source_of(
+    model: Any, inputs: Any, weights: bool | None, dynamic: Dynamic | None = None
+) -> Source:
     """Return what to send of ``model``.
 
     ``model`` is a path, bytes, an ``nn.Module``, a ``ScriptModule``, an ``ExportedProgram`` or an
     ``onnx.ModelProto``. ``weights=None`` leaves them out wherever that is possible: of a module and
-    of an ONNX file, not of TorchScript or ``.pt2`` archives, which are sent as they are.
+    of an ONNX file, not of TorchScript or ``.pt2`` archives, which are sent as they are. ``dynamic`` marks
+    axes of a module's inputs that stay symbolic; raises ``ExportError`` where ``model`` is no module.
     """
+    if dynamic:
+        return _module_source(model, inputs, weights, dynamic)
     if isinstance(model, (str, os.PathLike)):
         path = Path(model)
         if not path.is_file():
@@ -136,22 +144,31 @@ class _DataFiles:
         return packed(self._path) or self._path.read_bytes()
 
 
-def _module_source(model: Any, inputs: Any, weights: bool | None) -> Source:
-    exported = _Exported(model, inputs)
+def _module_source(
+    model: Any, inputs: Any, weights: bool | None, dynamic: Dynamic | None = None
+) -> Source:
+    exported = _Exported(model, inputs, dynamic)
     size = exported.size()
     if weights:
-        return Source(exported.whole(), [], False, size, origin=exported)
-    return Source(exported.weightless(), [], True, size, origin=exported)
+        return Source(exported.whole(), exported.specs, False, size, origin=exported)
+    return Source(exported.weightless(), exported.specs, True, size, origin=exported)
 
 
 class _Exported:
     """A module's program; its weights are serialised only when they are asked for."""
 
-    def __init__(self, model: Any, inputs: Any) -> None:
+    def __init__(self, model: Any, inputs: Any, dynamic: Dynamic | None) -> None:
         from torchpruner_core.exporting import export
+        from torchpruner_core.exporting.structures import specs_of as shapes_of
 
+        example = _example_inputs(inputs)
         self._model = model
-        self._program = export(model, _example_inputs(inputs))
+        self._program = export(model, example, dynamic=dynamic)
+        self.specs: list[TensorSpec] = []
+        """The inputs' sizes where the program leaves them open."""
+        if dynamic:
+            shapes = shapes_of(example) or []
+            self.specs = list(shapes.values() if isinstance(shapes, Mapping) else shapes)
 
     def size(self) -> int:
         state = getattr(self._model, "state_dict", None)

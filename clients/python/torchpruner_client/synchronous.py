@@ -33,7 +33,7 @@ from torchpruner_client.records import (
     Worker,
 )
 from torchpruner_client.retrying import RetryPolicy
-from torchpruner_client.sources import Source, source_of
+from torchpruner_client.sources import Dynamic, Source, source_of
 from torchpruner_client.sync_driver import SyncDriver
 from torchpruner_core.analysis.records import ModuleInfo, record_from_dict
 from torchpruner_core.cut_result import CutResult, TensorSpec
@@ -96,6 +96,7 @@ class Client:
         *,
         name: str | None = None,
         weights: bool | None = None,
+        dynamic: Dynamic | None = None,
         wait: bool = True,
         timeout: float | None = None,
     ) -> RemoteModel:
@@ -106,8 +107,12 @@ class Client:
         ``inputs`` are example tensors, shapes, or ``TensorSpec``s, in order or by name. Weights
         stay here where only analysis is asked (``weights=None``) and the model is a module or an
         ONNX file; ``download_pruned`` sends them when they are needed.
+
+        ``dynamic`` marks axes of a module's inputs that the pruned ONNX model keeps symbolic, by the input's
+        name or position: ``{'ids': {0: 'batch', 1: 'sequence'}}`` or ``{0: [0]}``. The graph has the sizes of
+        ``inputs``.
         """
-        source = source_of(model, inputs, weights)
+        source = source_of(model, inputs, weights, dynamic)
         with showing(self._progress) as shown:
             view = self._driver.run(operations.upload(source, name, shown))
             if wait:

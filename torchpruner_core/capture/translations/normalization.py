@@ -70,14 +70,18 @@ def native_batch_norm(
 def _by_batch(g: Writer, x: Value, scale: str, shift: str, eps: float) -> str:
     """Normalise with the statistics of the batch itself, a channel at a time."""
     axes = g.ints([0, *range(2, x.rank)])
-    means = g.op("ReduceMean", x, axes, keepdims=1)
-    centred = g.op("Sub", x, means)
-    spread = g.op("ReduceMean", g.op("Mul", centred, centred), axes, keepdims=1)
-    root = g.op("Sqrt", g.op("Add", spread, g.scalar(eps, x.dtype)))
-    wide = g.ints(list(range(1, x.rank - 1)))
+    like: dict[str, Any] = {"shape": x.shape, "dtype": x.dtype}
+    each: dict[str, Any] = {"shape": (1, x.shape[1], *[1] * (x.rank - 2)), "dtype": x.dtype}
+    means = g.op("ReduceMean", x, axes, keepdims=1, **each)
+    centred = g.op("Sub", x, means, **like)
+    spread = g.op("ReduceMean", g.op("Mul", centred, centred, **like), axes, keepdims=1, **each)
+    root = g.op("Sqrt", g.op("Add", spread, g.scalar(eps, x.dtype), **each), **each)
     if x.rank > 2:
-        scale, shift = g.op("Unsqueeze", scale, wide), g.op("Unsqueeze", shift, wide)
-    return g.op("Add", g.op("Mul", g.op("Div", centred, root), scale), shift)
+        wide = g.ints(list(range(1, x.rank - 1)))
+        channel: dict[str, Any] = {"shape": each["shape"][1:], "dtype": x.dtype}
+        scale, shift = (g.op("Unsqueeze", value, wide, **channel) for value in (scale, shift))
+    scaled = g.op("Mul", g.op("Div", centred, root, **like), scale, **like)
+    return g.op("Add", scaled, shift, **like)
 
 
 @aten("instance_norm")
