@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from benchmarks.zoo.module_check import cut_inputs
 from benchmarks.zoo.specimen import Inputs
 from torchpruner_core.cut_result import CutResult
-from torchpruner_core.errors import StaleStateWarning
+from torchpruner_core.errors import ReplayError, StaleStateWarning
 from torchpruner_core.pruning import (
     recovery_cut,
     recovery_optimizer,
@@ -35,8 +35,8 @@ def check(
     """Return ``{"later": state}``, with a reason where it is not ``trains``.
 
     ``untrainable``: the model as it is does not take a training step on these inputs, as one that
-    wants targets. ``told``: a later step fails, as a warning of the cut said. ``crashes``: it fails
-    without a word.
+    wants targets. ``told``: a later step fails, as a warning of the cut said, or the cut is refused in
+    training mode. ``crashes``: it fails without a word.
     """
     subject = copied(model).train()
     optimizer = torch.optim.SGD(subject.parameters(), lr=RATE, momentum=0.9)
@@ -48,7 +48,10 @@ def check(
         warnings.simplefilter("always")
         held = [loss]
         try:
-            _, context = set_cut(subject, cut, inputs=inputs, correct_forward=correct_forward)
+            try:
+                _, context = set_cut(subject, cut, inputs=inputs, correct_forward=correct_forward)
+            except ReplayError as error:  # said before anything was touched
+                return {"later": "told", "later_reason": _said(error)}
             _, state = set_cut_optimizer(subject, optimizer, cut)
             held.append(_step(subject, optimizer, _less(cut, batch)))
             recovery_cut(subject, cut, context)

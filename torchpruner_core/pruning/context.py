@@ -203,7 +203,7 @@ def check_context(local: LocalModel, cut: CutResult, context: Any, kind: str) ->
         if owner is None:
             raise ContextMismatchError(f"the model has no {change.module}.{'.'.join(change.path)}")
         value = get_attribute(owner, change.path[-1])
-        if isinstance(change.new, (int, str, tuple)) and value != change.new:
+        if isinstance(change.new, (int, str, tuple)) and _differs(value, change.new):
             raise ContextMismatchError(
                 f"{change.module}.{'.'.join(change.path)} should be {change.new}, as the cut left it, "
                 f"and is {value}: was it changed since, or does a later cut come first?",
@@ -212,6 +212,13 @@ def check_context(local: LocalModel, cut: CutResult, context: Any, kind: str) ->
                 received=value,
             )
     return context
+
+
+def _differs(value: Any, other: Any) -> bool:
+    try:
+        return bool(value != other)
+    except (RuntimeError, ValueError):
+        return False  # a tuple of arrays, which no one number stands for
 
 
 def context_in_force(root: nn.Module, cut: str) -> CutContext | None:

@@ -39,6 +39,22 @@ def mentions(module: nn.Module, names: Iterable[str]) -> bool:
     return not wanted.isdisjoint(_mentioned(cls, _of_instance(module)))
 
 
+def mentioned(modules: Iterable[nn.Module]) -> frozenset[str]:
+    """Return every name, and every word in quotes, of the code that runs in the modules' forwards."""
+    found: set[str] = set()
+    for module in modules:
+        mentions(module, ())
+        found |= _by_class[type(module)] | _mentioned(type(module), _of_instance(module))
+    return frozenset(name.strip("'") for name in found)
+
+
+def is_own(cls: type) -> bool:
+    """Tell whether all code of a class is the model's: nothing that PyTorch wrote reads its attributes."""
+    return all(
+        base in (nn.Module, object) or not _is_foreign(base.__module__) for base in cls.__mro__
+    )
+
+
 def _of_instance(module: nn.Module) -> Iterator[types.FunctionType]:
     """Yield what this module runs beside its class's code: hooks, its own forward, callables it holds."""
     hooks = (module._forward_pre_hooks, module._forward_hooks)
@@ -89,6 +105,8 @@ def _names(code: types.CodeType) -> Iterator[str]:
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             yield from _names(constant)
+        elif isinstance(constant, str):
+            yield f"'{constant}'"
 
 
 def _content(cell: Any) -> Any:

@@ -28,6 +28,13 @@ SHAPING = frozenset(
 )  # fmt: skip
 """Functions that say a shape; a literal in ``forward()`` ends up in one of these."""
 
+CREATING = frozenset(
+    (
+        "zeros", "ones", "empty", "rand", "randn", "full", "new_zeros", "new_ones", "new_empty", "new_full",
+    )
+)  # fmt: skip
+"""Functions that make a tensor in the sizes that they are told, whatever it will meet."""
+
 ARITHMETIC = frozenset(
     (
         "add", "sub", "mul", "div", "true_divide", "multiply", "divide", "subtract", "rsub", "pow",
@@ -43,10 +50,9 @@ ARITHMETIC = frozenset(
 The fractions among the arguments of any function are; no shape is one.
 """
 
-SIZED = SHAPING | frozenset(
+SIZED = SHAPING | CREATING | frozenset(
     (
-        "zeros", "ones", "empty", "rand", "randn", "full", "new_zeros", "new_ones", "new_empty",
-        "new_full", "broadcast_to", "resize_", "layer_norm", "rms_norm", "pad", "constant_pad_nd",
+        "broadcast_to", "resize_", "layer_norm", "rms_norm", "pad", "constant_pad_nd",
         "multi_head_attention_forward", "scaled_dot_product_attention",
     )
 )  # fmt: skip

@@ -8,22 +8,36 @@ alike are written alike. Nothing is run and nothing is changed here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from torchpruner_core.cut_dict import operator_owner
+from torchpruner_core.pruning.forward.arithmetic import CREATING, SHAPING
 from torchpruner_core.pruning.forward.corrections import SIZES, SPLITTING, Correction, kind_of
-from torchpruner_core.pruning.forward.rehearsal import Outcome, Stage, split_sizes
-from torchpruner_core.pruning.forward.slots import slots
+from torchpruner_core.pruning.forward.rehearsal import (
+    Outcome,
+    Stage,
+    has_values,
+    sizes_after,
+    split_sizes,
+)
+from torchpruner_core.pruning.forward.slots import Slot, slots
+from torchpruner_core.pruning.forward.tables import (
+    described,
+    positions_in,
+    shape_of,
+    tables,
+    with_positions,
+    without,
+)
 from torchpruner_core.pruning.forward.trace import Call
+from torchpruner_core.pruning.mentions import is_own, mentioned
 from torchpruner_core.pruning.module_pruners.registry import module_pruner_reg
-from torchpruner_core.pruning.tensors.journal import AttributeChange
-from torchpruner_core.pruning.tensors.positions import WHOLE_NUMBERS
+from torchpruner_core.pruning.tensors.journal import STORES, AttributeChange
 
 Change = AttributeChange | Correction
 
@@ -36,10 +50,35 @@ class Candidates:
         self.modules = stage.plan.local.modules
         self.sizes = _sizes_by_module(stage)
         self.amounts = _amounts_by_module(stage)
+        self.mentioned = mentioned(self.modules.values())
 
     def listed(self) -> Iterator[Change]:
-        """Yield new contents of attributes that list the positions which the program holds."""
+        """Yield new contents of attributes that list positions which the program holds, one for each list."""
+        for before, after in self._renumbered():
+            yield from self._relisted([(before, after)])
+
+    def listed_together(self) -> list[Change]:
+        """Return those changes at once, every list of positions being another one."""
+        pairs = self._renumbered()
+        befores = [before for before, _ in pairs]
+        alone = [pair for pair in pairs if befores.count(pair[0]) == 1]
+        return list(self._relisted(alone)) if len(alone) > 1 else []
+
+    def _relisted(self, pairs: Sequence[tuple[list[int], list[int]]]) -> Iterator[Change]:
+        for path, key, value in self._attributes(self.modules):
+            current = value
+            for before, after in pairs:
+                for table, rebuilt in tables(current):
+                    if positions_in(table) == before:
+                        current = rebuilt(with_positions(table, after))
+                        break
+            if current is not value:
+                yield AttributeChange(path, (key,), value, current)
+
+    def _renumbered(self) -> list[tuple[list[int], list[int]]]:
+        """Return the positions that no tensor of the model lists, before and after the cut."""
         cut = self.stage.cut
+        found = []
         for name, renumbering in cut.renumbers.items():
             if renumbering.values is None or name in self.stage.plan.local.tensors:
                 continue
@@ -47,15 +86,28 @@ class Candidates:
             for axis, gone in enumerate(self.stage.plan.literals.get(name, ())):
                 if gone is not None:
                     entries = np.delete(entries.reshape(cut.shapes[name]), gone, axis=axis)
-            new = renumbering.apply(entries).ravel().tolist()
-            for path, module in self.modules.items():
-                for key, value in module.__dict__.items():
-                    if type(value) in (list, tuple) and list(value) == list(renumbering.values):
-                        yield AttributeChange(path, (key,), value, type(value)(new))
-                    elif _holds(value, renumbering.values):
-                        shape = [-1 if size != 1 else 1 for size in value.shape]
-                        other = torch.tensor(new, dtype=value.dtype, device=value.device)
-                        yield AttributeChange(path, (key,), value, other.reshape(shape))
+            after = renumbering.apply(entries).ravel().tolist()
+            found.append((list(renumbering.values), after))
+        return found
+
+    def shortened(self, outcome: Outcome) -> Iterator[Change]:
+        """Yield tables near a failure less the slices that go from what is as long as they are."""
+        for path, key, value in self._attributes(self.around(outcome.module)):
+            for table, rebuilt in tables(value):
+                for axis, size in enumerate(shape_of(table)):
+                    removals = self.stage.allowed.removals(size)
+                    if len(removals) > 1 and not has_values(self.stage.root):
+                        continue  # nothing would tell which of them it is
+                    for gone in removals:
+                        new = rebuilt(without(table, axis, gone))
+                        yield AttributeChange(path, (key,), value, new)
+
+    def _attributes(self, names: Iterable[str]) -> Iterator[tuple[str, str, Any]]:
+        """Yield the attributes that the code of some modules may read: module, name, value."""
+        for path in names:
+            for key, value in list(self.modules[path].__dict__.items()):
+                if key not in STORES and key in self.mentioned:
+                    yield path, key, value
 
     def place_after(self, old: Call, call: Call) -> Iterator[Correction]:
         """Yield the correction of a place that does not mean the slices it meant before the cut."""
@@ -96,6 +148,39 @@ class Candidates:
         for old, call in outcome.suspects:
             yield from self._corrections_of(old, call)
 
+    def told(self, outcome: Outcome) -> Iterator[Correction]:
+        """Yield those corrections of the failing call whose new numbers the cut itself says."""
+        old, call = outcome.call, outcome.failing
+        if old is None or call is None or call.function not in SHAPING:
+            return
+        place = (call.module, call.function, call.nth)
+        if call.function in SPLITTING:
+            sizes = list(split_sizes(self.stage.cut, old))
+            if not sizes and old.integers != call.integers:
+                # An attribute that some other call needs smaller: this one stays as it was.
+                kept = sizes_after(old, [0] * len(old.shapes))
+                sizes = [each for each in kept if old.integers[: len(each)] == each]
+            for each in sizes:
+                yield Correction(*place, SIZES, None, each)
+            return
+        if kind_of(call.function) != kind_of(old.function):
+            return
+        yield from self._told_numbers(old, call)
+
+    def _told_numbers(self, old: Call, call: Call) -> Iterator[Correction]:
+        """Yield numbers of a call that the cut says of a tensor of its shape, or that stay."""
+        place = (call.module, call.function, call.nth)
+        changes = self._told(old)
+        before = dict(old.numbers)
+        for path, value in call.numbers:
+            if type(value) is not int or type(before.get(path)) is not int:
+                continue
+            if value != before[path]:
+                yield Correction(*place, path, value, before[path])
+            for x, y in changes:
+                if before[path] == x and value != y:
+                    yield Correction(*place, path, value, y)
+
     def _corrections_of(self, old: Call, call: Call) -> Iterator[Correction]:
         if kind_of(call.function) != kind_of(old.function):
             return
@@ -104,6 +189,9 @@ class Candidates:
             yield from self.kept_numbers(old, call)
             return
         yield from self.place_after(old, call)
+        if call.function in CREATING:
+            yield from self._told_numbers(old, call)
+            return
         if call.function in SPLITTING:
             told = list(split_sizes(self.stage.cut, old))
             for sizes in told or self.stage.allowed.splits(old, call):
@@ -152,12 +240,19 @@ class Candidates:
             for slot in slots(name, self.modules[name]):
                 if slot.value not in self.sizes.get(name, self.sizes["self"]):
                     continue
+                if self._is_never_read(name, slot):
+                    continue
                 exact.extend(slot.lowered(x - y) for x, y in told if x == slot.value)
                 tier = around
                 if name == outcome.module and len(slot.path) == 1:
                     tier = likely if slot.value in near else own
                 tier.extend(slot.lowered(a) for a in amounts if slot.value - a >= 1)
         yield from (exact, likely, own, around)
+
+    def _is_never_read(self, name: str, slot: Slot) -> bool:
+        """Tell whether no code of the model mentions the attribute that holds a number."""
+        alone = len(slot.path) == 1 and is_own(type(self.modules[name]))
+        return alone and slot.path[0] not in self.mentioned
 
     def around(self, name: str) -> list[str]:
         """Return a module, its ancestors, its children and its siblings, in that order."""
@@ -195,7 +290,7 @@ class Candidates:
             if type(module) is not type(model) or (name, change.path) in taken:
                 continue
             value = module.__dict__.get(change.path[0]) if len(change.path) == 1 else None
-            if value == change.old and self._signature(name) == mine:
+            if described(value) == described(change.old) and self._signature(name) == mine:
                 found.append(AttributeChange(name, change.path, value, change.new))
         return found
 
@@ -213,14 +308,6 @@ def declares(module: nn.Module) -> bool:
     return pruner is not None and (
         has_tensors or not pruner.__module__.startswith("torchpruner_core")
     )
-
-
-def _holds(value: Any, entries: Sequence[int]) -> bool:
-    """Tell whether an attribute is a tensor of just these whole numbers, along one axis."""
-    if type(value) is not torch.Tensor or value.is_meta or value.dtype not in WHOLE_NUMBERS:
-        return False
-    long = sum(size != 1 for size in value.shape)
-    return long <= 1 and value.ravel().tolist() == list(entries)
 
 
 def _is_same(old: Call, call: Call) -> bool:

@@ -27,6 +27,7 @@ from torchpruner_core.pruning.forward.proof import difference as compare
 from torchpruner_core.pruning.forward.refusal import refusal
 from torchpruner_core.pruning.forward.rehearsal import Outcome, Stage
 from torchpruner_core.pruning.forward.slots import slots
+from torchpruner_core.pruning.forward.tables import described
 from torchpruner_core.pruning.forward.trace import Call
 from torchpruner_core.pruning.tensors.journal import AttributeChange
 
@@ -144,11 +145,18 @@ class _Search:
         settled = self._kept(changes, now) or self._anew(changes, now) or self._placed(changes)
         if settled is not None:
             return settled
+        together = [] if changes else self.candidates.listed_together()
+        if together and self._try(together).position >= now.position:
+            settled = self._search(together, seen)
+            if settled is not None:
+                return settled
+        exact, *likely = self.candidates.of_attributes(now)
         tiers: list[Iterable[Change]] = [
-            self.candidates.listed(),
-            *self.candidates.of_attributes(now),
-        ]
+            self.candidates.listed(), exact, self.candidates.shortened(now), *likely
+        ]  # fmt: skip
         if self.correct_forward:
+            # What the cut itself says of this call is no guess, as most attributes are.
+            tiers.insert(2, self.candidates.told(now))
             tiers.append(self.candidates.corrections(now))
         elif now.computes_otherwise and now.call is not None and now.failing is not None:
             tiers.append(self.candidates.kept_numbers(now.call, now.failing))
@@ -328,4 +336,7 @@ class _Search:
 
 
 def _key(changes: Iterable[Change]) -> frozenset[str]:
-    return frozenset(map(repr, changes))
+    return frozenset(
+        repr(c) if isinstance(c, Correction) else f"{c.module} {c.path} {described(c.new)}"
+        for c in changes
+    )

@@ -34,7 +34,7 @@ from torch.utils._pytree import tree_map
 from torchpruner_core.cut_dict import operator_owner
 from torchpruner_core.cut_result import AxisCuts, CutResult, TensorSpec
 from torchpruner_core.pruning.change_list import Plan, has_own_rule
-from torchpruner_core.pruning.forward.arithmetic import SHAPING, SIZED
+from torchpruner_core.pruning.forward.arithmetic import CREATING, SHAPING, SIZED
 from torchpruner_core.pruning.forward.boundaries import (
     cut_inputs,
 )
@@ -137,7 +137,7 @@ class Stage:
             if device == "cpu" and not has_values(root):
                 continue
             for args, kwargs in self.ways_to_call():
-                shadow = self.shadow({})
+                shadow = self._reference()
                 held = held_by(shadow)
                 trace = self._record(shadow, args, kwargs)
                 if trace.error is None:
@@ -148,6 +148,20 @@ class Stage:
                     return
                 if not self.failure:
                     self.failure = f"{type(trace.error).__name__}: {trace.error}"
+
+    def _reference(self) -> nn.Module:
+        """Return what a pruned forward is compared with.
+
+        On values that is the masked model: what data chooses (the tokens of an expert) is as in the
+        pruned one then.
+        """
+        shadow = self.shadow({})
+        if self.device == "cpu":
+            names = dict(named_tensors(shadow))
+            for name, axes in self.cut.terminal.items():
+                if name in names and name not in self.cut.renumbers:
+                    slices.set_zero_tensor(names[name], axes)
+        return shadow
 
     @property
     def cannot_run_given(self) -> bool:
@@ -362,6 +376,11 @@ class _Comparison:
         shaping = call.function in SHAPING and call.module in self.stage.owners
         if shaping and call.function in SPLITTING and self._splits_otherwise(old, call):
             self.suspects.append((old, call))
+        if call.function in CREATING:
+            # What follows by itself may have to stay, or to become another size than it does.
+            sizes = (old.shapes[0], *self.stage.allowed.becomes(old.shapes[0]))
+            if any(shape != call.shapes[0] for shape in sizes):
+                self.suspects.append((old, call))
         for before, now in zip(old.shapes, call.shapes, strict=True):
             if shaping and before == now and self.stage.allowed.becomes(before):
                 self.suspects.append((old, call))
@@ -513,23 +532,43 @@ class Allowed:
                 amount = change.get("shape")
                 if isinstance(amount, list):
                     self.vectors.add(tuple(amount))
+        self._open = [(shape, after) for shape, after in self._pairs if -1 in shape]
         self._loose = {tuple(sorted(filter(None, vector))) for vector in self.vectors}
 
     def exactly(self, before: Vector, now: Vector) -> bool:
         """Tell whether the cut turns some tensor of shape ``before`` into one of shape ``now``."""
         if self._pairs:
-            return (before, now) in self._pairs
+            return now in self._of_size(before)
         return _shrinkage(before, now) in self.vectors
 
     def becomes(self, before: Vector) -> list[Vector]:
         """Return the shapes that tensors of shape ``before`` have after the cut, if it tells."""
-        return sorted(after for shape, after in self._pairs if shape == before and after != before)
+        return sorted(after for after in self._of_size(before) if after != before)
+
+    def _of_size(self, before: Vector) -> set[Vector]:
+        """Return what tensors of a size become; a size that data decides (-1) stands for any."""
+        found = {after for shape, after in self._pairs if shape == before}
+        for shape, after in self._open:
+            if _fits(before, shape):
+                found.add(tuple(x if y == -1 else y for x, y in zip(before, after, strict=True)))
+        return found
 
     def removed(self, before: Vector, axis: int, count: int) -> NDArray[np.int64] | None:
         """Return the ``count`` indices that go from an axis of tensors of shape ``before``, if all agree."""
         found = [gone for gone in self._axes.get((before, axis), ()) if len(gone) == count]
         same = all(np.array_equal(found[0], other) for other in found)
         return found[0] if found and same else None
+
+    def removals(self, size: int) -> list[NDArray[np.int64]]:
+        """Return the different indices that go from axes of some size."""
+        found = {
+            tuple(gone.tolist()): gone
+            for (shape, axis), cuts in self._axes.items()
+            if shape[axis] == size
+            for gone in cuts
+            if len(gone)
+        }
+        return list(found.values())
 
     def splits(self, before: Call, now: Call) -> Iterator[Vector]:
         """Yield other lengths of as much in all that a splitting call's parts may have after the cut."""
