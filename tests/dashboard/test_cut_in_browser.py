@@ -110,12 +110,21 @@ def test_a_vit_tells_of_its_heads(visit: Visit, vit_id: str) -> None:
     page.wait_for_url(re.compile("granularity=outer"))
 
 
-def test_a_shared_address_shows_every_affected_row(visit: Visit, resnet_id: str) -> None:
-    page = visit().go(cut_address(resnet_id, "self.layer1.0.conv3.weight", "0-3"), ".tp-picture")
-    footer = page.locator(".q-table__bottom")
-    expect(footer).to_contain_text("1-10 of 12")
-    footer.get_by_label("Next page").click()
-    expect(footer).to_contain_text("11-12 of 12")
+def test_what_is_affected_is_folded_by_module(visit: Visit, resnet_id: str) -> None:
+    window = visit(narrow=True)
+    page = window.go(cut_address(resnet_id, "self.layer1.0.conv3.weight", "0-3"), ".tp-picture")
+    section = page.locator("section[aria-label='Affected parameters']")
+    rows = section.locator("tbody tr")
+    expect(rows.first).to_contain_text("you chose this")
+    expect(rows).to_have_count(5)  # what was chosen, and four blocks
+    place = section.bounding_box()
+    assert place is not None and place["height"] < 1800
+    assert window.overflow() == 0
+    section.get_by_role("button", name="layer1.1", exact=True).click()
+    expect(section.get_by_text("layer1.1.conv1")).to_be_visible()
+    page.get_by_label("Search affected").fill("layer2.0.downsample")
+    expect(rows).to_have_count(1)
+    expect(rows).to_contain_text("layer2.0.downsample.0")
 
 
 def test_trying_a_cut_begins_where_pruning_pays(visit: Visit, resnet_id: str) -> None:

@@ -14,7 +14,7 @@ import torch
 
 from tests.service.running import PATIENCE, RunningService
 from torchpruner_client import AsyncClient, AsyncRemoteModel, Client, CutRequest, CutResult
-from torchpruner_dashboard.components.affected_table import affected_rows
+from torchpruner_dashboard.components.affected_table import PAGE, affected_rows, shown_rows
 from torchpruner_dashboard.cuts.cut_address import CutAddress
 from torchpruner_dashboard.cuts.layers import places_of
 from torchpruner_dashboard.cuts.picture import picture
@@ -67,6 +67,22 @@ def test_rows_add_up_to_the_parameters_removed(service: RunningService, resnet_i
     assert rows[0]["module"] == "layer3.1.conv2" and rows[0]["removed_text"] == "16 of 256"
     parameters = [n for n in result.terminal if graph.tensors[n].kind == "parameter"]
     assert sum(removed_elements(result, n) for n in parameters) == result.params_removed
+
+
+def test_rows_of_a_wide_cut_are_folded_and_none_is_lost(
+    service: RunningService, resnet_id: str
+) -> None:
+    graph, result = graph_and_cut(service, resnet_id, "self.layer3.0.conv3.weight", range(16))
+    rows = affected_rows(result, graph)
+    folded = shown_rows(rows, set())
+    assert len(folded) <= PAGE < len(rows) and folded[0] == rows[0]
+    assert sum(row["elements"] for row in folded) == sum(row["elements"] for row in rows)
+    folds = {row["id"] for row in folded if "module_open" in row}
+    opened = shown_rows(rows, folds)
+    assert {row["id"] for row in opened} - folds == {row["id"] for row in rows}
+    found = shown_rows(rows, set(), "layer3.1.conv1")
+    assert [row["module"] for row in found] == ["layer3.1.conv1"]
+    assert shown_rows(rows[:PAGE], set()) == rows[:PAGE]
 
 
 def test_names_in_a_picture_are_text() -> None:

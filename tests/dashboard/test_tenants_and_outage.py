@@ -170,8 +170,8 @@ def test_logging_out_in_one_tab_ends_the_other(
     page.wait_for_url("**/login?to=%2Fservice")
 
 
-def test_a_service_that_dies_under_an_open_page_is_noticed(
-    window: Visitor, stage: tuple[str, RunningService]
+def test_a_service_that_dies_under_an_open_page_is_noticed_and_so_is_its_return(
+    window: Visitor, stage: tuple[str, RunningService], port: int
 ) -> None:
     """Last: it kills the service."""
     service = stage[1]
@@ -186,6 +186,9 @@ def test_a_service_that_dies_under_an_open_page_is_noticed(
     cut = window.context.new_page()
     cut.goto(f"/models/{model.id}/cut")
     cut.locator(".tp-slider").wait_for()
+    plan = window.context.new_page()
+    plan.goto(f"/models/{model.id}/plan?flops=50")
+    expect(plan.locator("section[aria-label='Costs']")).to_contain_text("of the FLOPs")
     assert service.process is not None
     os.kill(service.process.pid, signal.SIGTERM)
     service.process.wait(PATIENCE)
@@ -197,3 +200,12 @@ def test_a_service_that_dies_under_an_open_page_is_noticed(
         assert "Traceback" not in alert.inner_text()
     window.screenshot("service-died")
     expect(cut.get_by_role("button", name="Try again")).to_be_visible()
+    plan.get_by_role("checkbox", name="Parameters").click()
+    expect(plan.locator("main [role=alert]")).to_contain_text("The service does not answer")
+    service.start(port=port)
+    # Nobody presses anything: what was asked meanwhile is answered.
+    expect(cut.locator(".tp-picture")).to_be_visible()
+    expect(cut.get_by_label("Indices")).to_have_value("0-1")
+    expect(plan.locator("section[aria-label='Costs']")).to_be_visible()
+    for open_page in (page, cut, listed, plan):
+        expect(open_page.locator("main [role=alert]")).to_have_count(0)

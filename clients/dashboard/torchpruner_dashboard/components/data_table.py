@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from nicegui import events, ui
 
@@ -158,13 +158,7 @@ class DataTable:
 
     def csv(self) -> str:
         """All rows that the search leaves, in the order shown, raw values, with a header line."""
-        sink = io.StringIO()
-        writer = csv.writer(sink)
-        columns = [column for column in self._columns if column.kind != "action"]
-        writer.writerow(column.label for column in columns)
-        for row in self._found():
-            writer.writerow(row.get(column.name, "") for column in columns)
-        return sink.getvalue()
+        return csv_text(self._columns, self._found())
 
     def _requested(self, event: events.GenericEventArguments) -> None:
         self._pagination = {**self._pagination, **event.args["pagination"]}
@@ -214,7 +208,26 @@ class DataTable:
         )
 
 
-def search_field(table: DataTable, label: str = "Search") -> ui.input:
+class Searched(Protocol):
+    """A table, or what folds the rows of one."""
+
+    def search(self, text: str) -> None: ...
+
+    def csv(self) -> str: ...
+
+
+def csv_text(columns: Sequence[Column], rows: Iterable[Mapping[str, Any]]) -> str:
+    """Rows as CSV: raw values, with a header line."""
+    sink = io.StringIO()
+    writer = csv.writer(sink)
+    written = [column for column in columns if column.kind != "action"]
+    writer.writerow(column.label for column in written)
+    for row in rows:
+        writer.writerow(row.get(column.name, "") for column in written)
+    return sink.getvalue()
+
+
+def search_field(table: Searched, label: str = "Search") -> ui.input:
     """A field that filters ``table`` as one types; ``/`` reaches it from anywhere."""
     field = ui.input(label).props('dense outlined clearable debounce="50" type="search"')
     field.classes("tp-search")
@@ -224,7 +237,7 @@ def search_field(table: DataTable, label: str = "Search") -> ui.input:
     return field
 
 
-def csv_button(table: DataTable, name: str) -> ui.button:
+def csv_button(table: Searched, name: str) -> ui.button:
     """A button that downloads what ``table`` shows, all pages of it, as ``name``."""
     button = ui.button(
         icon="download", on_click=lambda: ui.download.content(table.csv(), name, "text/csv")
