@@ -55,6 +55,7 @@ def measure(
         task.train(model, task.epochs, task.rate, seed)
         torch.save(model.state_dict(), weights)
         known = {"base": task.accuracy(model)}
+        path.write_text(json.dumps(known, indent=1))
     model.eval()
     for side in sides:
         run = {"ours": ours, "peer": theirs}[side]

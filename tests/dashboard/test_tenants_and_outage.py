@@ -149,7 +149,10 @@ def test_a_revoked_key_leads_to_the_login_and_back(
     page = window.go(f"/models/{model.id}/cut", ".tp-slider")
     revoke_key(objects, known.id)
     page.wait_for_timeout(1000 * CACHE_SECONDS + 500)
-    page.get_by_label("Indices").fill("1")
+    field = page.get_by_label("Indices")
+    expect(field.or_(page.get_by_label("API key"))).to_be_visible()
+    if field.is_visible():  # unless something that the page was still asking led there already
+        field.fill("1")
     page.wait_for_url("**/login?to=**")
     log_in(window, key_of(service, "blue", "read,write"))
     page.wait_for_url(f"**/models/{model.id}/cut**")
