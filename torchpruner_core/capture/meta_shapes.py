@@ -1,4 +1,4 @@
-"""Shapes of operators whose meta kernel refuses what the real one takes."""
+"""Shapes of operators whose meta kernel refuses what the real one takes, or takes its time over it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 WHOLE_BYTES = 16
 """PyTorch's grouped products read rows, or columns of a transposed matrix, of a multiple of so many bytes."""
@@ -58,6 +59,38 @@ def grouped_product(
     return a.new_empty(shape, dtype=out_dtype or a.dtype)
 
 
-_RULES: dict[Any, Callable[..., Any]] = (
-    {torch._grouped_mm: grouped_product} if hasattr(torch, "_grouped_mm") else {}
-)
+def batch_norm(
+    x: torch.Tensor,
+    running_mean: torch.Tensor | None,
+    running_var: torch.Tensor | None,
+    weight: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> torch.Tensor | None:
+    """With stored statistics; PyTorch takes this apart in Python, for ten times as long as a convolution.
+
+    ``None`` where PyTorch's own kernel will do, or shall say what is wrong.
+    """
+    if training or x.dim() < 2:
+        return None
+    stored = (running_mean, running_var, weight, bias)
+    if any(each is not None and each.shape != x.shape[1:2] for each in stored):
+        return None
+    return torch.empty_like(x)
+
+
+def activation(x: torch.Tensor, inplace: bool = False) -> torch.Tensor | None:
+    """One number for each; PyTorch works out the type in Python."""
+    if not x.is_floating_point():
+        return None
+    return x if inplace else torch.empty_like(x)
+
+
+_RULES: dict[Any, Callable[..., Any]] = {
+    F.batch_norm: batch_norm,
+    **dict.fromkeys((F.relu, F.relu6, F.silu, F.hardswish, F.hardsigmoid, F.mish), activation),
+}
+if hasattr(torch, "_grouped_mm"):
+    _RULES[torch._grouped_mm] = grouped_product

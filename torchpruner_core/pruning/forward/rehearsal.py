@@ -16,7 +16,6 @@ nothing. It may not be assumed that the model tolerates being run: the copies ar
 
 from __future__ import annotations
 
-import copy
 import inspect
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -46,6 +45,7 @@ from torchpruner_core.pruning.forward.corrections import (
     kind_of,
 )
 from torchpruner_core.pruning.forward.lazily import held_by, made_since
+from torchpruner_core.pruning.forward.module_copy import copied
 from torchpruner_core.pruning.forward.origin import Origin
 from torchpruner_core.pruning.forward.trace import Call, Trace, record
 from torchpruner_core.pruning.tensors import slices
@@ -280,8 +280,7 @@ class Stage:
                     if positions and self.device == "cpu" and id(tensor) in positions:
                         double = positions[id(tensor)].after(double)
                     memo[id(tensor)] = double
-        shadow: nn.Module = copy.deepcopy(self.root, memo)
-        return shadow.eval()
+        return copied(self.root, memo).eval()
 
     def _double(self, tensor: torch.Tensor, target: Any) -> torch.Tensor:
         if self.device == "cpu":
