@@ -103,6 +103,13 @@ class _Search:
             numbers = "; ".join(str(change) for change in found if isinstance(change, Correction))
             reason = f"and what would correct it ({numbers}) holds for a batch of this size only"
             raise refusal(self.stage, reason, self.correct_forward, self.best)
+        if corrected and not self.stage.holds_for_another_run([*self.declared, *found]):
+            numbers = "; ".join(str(change) for change in found if isinstance(change, Correction))
+            reason = (
+                f"and what would correct it ({numbers}) counts calls that a first run alone makes: make "
+                "what it keeps in __init__, or run the model once before the cut"
+            )
+            raise refusal(self.stage, reason, self.correct_forward, self.best)
         return self._follow_names(found)
 
     def _reason(self) -> str:

@@ -44,7 +44,7 @@ from torchpruner_core.pruning.forward.corrections import (
     correct,
     kind_of,
 )
-from torchpruner_core.pruning.forward.lazily import held_by, made_since
+from torchpruner_core.pruning.forward.lazily import empties, held_by, made_since
 from torchpruner_core.pruning.forward.module_copy import copied
 from torchpruner_core.pruning.forward.origin import Origin
 from torchpruner_core.pruning.forward.trace import Call, Trace, record
@@ -253,6 +253,25 @@ class Stage:
                 before.outputs, after.outputs, self.before.outputs, self.cut.outputs, strict=True
             )
             if -1 not in spec.shape
+        )
+
+    def holds_for_another_run(self, attributes: Sequence[AttributeChange | Correction]) -> bool:
+        """Tell whether a candidate that is right makes the same calls when it runs again.
+
+        A forward that makes a table when it first runs makes fewer later, and a correction counts calls.
+        """
+        if not self.made and not any(map(empties, attributes)):
+            return True
+        with self._pretending():
+            args, kwargs = cut_inputs(self.cut, *self._call)
+        shadow = self.candidate(attributes)
+        first, second = (self._record(shadow, args, kwargs) for _ in range(2))
+        if first.error is not None or second.error is not None:
+            return False
+        return all(
+            _count(first, correction) == _count(second, correction)
+            for correction in attributes
+            if isinstance(correction, Correction)
         )
 
     def _outside(self, trace: Trace) -> list[Call]:
@@ -600,6 +619,15 @@ def _fits(shape: Vector, expected: Vector) -> bool:
     """Tell whether a shape is the expected one, in which -1 is a size that only data decides."""
     return len(shape) == len(expected) and all(
         wanted in (size, -1) for size, wanted in zip(shape, expected, strict=True)
+    )
+
+
+def _count(trace: Trace, correction: Correction) -> int:
+    """Return how many calls a correction's module, and those below it, made of its function's kind."""
+    kind, name = kind_of(correction.function), correction.module
+    return sum(
+        kind_of(call.function) == kind and f"{call.module}.".startswith(f"{name}.")
+        for call in trace.calls
     )
 
 
