@@ -37,6 +37,17 @@ TOO_LARGE = frozenset(
 )  # fmt: skip
 """Left out for their size, each with a smaller sister in the table."""
 
+LIGHT = frozenset(
+    (
+        "convnext_atto", "deit_tiny_distilled_patch16_224", "edgenext_xx_small",
+        "efficientnet_lite0", "efficientvit_m0", "fasternet_t0", "gernet_s", "ghostnetv2_100",
+        "hardcorenas_a", "lcnetv2_small", "mobilenetv3_small_050", "mobileone_s0", "pvt_v2_b0",
+        "regnetx_002", "regnety_002", "repghostnet_050", "repvit_m0_9", "resnetv2_18", "selecsls42",
+        "shvit_s1", "skresnet18", "starnet_s050", "xcit_nano_12_p16_224"
+    )
+)  # fmt: skip
+"""Networks of timm, small ones of many kinds."""
+
 SECONDS = 900.0
 """For one model; a model that takes longer is a row of its own."""
 
@@ -72,7 +83,12 @@ class Row:
 
 def specimens() -> list[Specimen]:
     """Return the networks of the zoo that people deploy at their real sizes."""
-    return [s for s in every() if s.family in FAMILIES and s.name not in TOO_LARGE]
+    return [
+        s
+        for s in every()
+        if (s.family in FAMILIES and s.name not in TOO_LARGE)
+        or (s.family.startswith("timm/") and s.name in LIGHT)
+    ]
 
 
 def measure(wanted: Sequence[Specimen], folder: Path, told: Callable[[str], None]) -> list[Row]:

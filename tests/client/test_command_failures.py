@@ -13,7 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
+import torchpruner_core
 from tests.service.models import small_file
 from tests.service.running import PATIENCE, RunningService
 
@@ -130,6 +133,16 @@ def test_pruning_a_file_without_its_extra_names_it(tmp_path: Path) -> None:
     for more in ((), ("--json",)):
         done = run("", *arguments, *more, lacking=("onnx", "onnx_ir", "torch"))
         assert "pip install 'torchpruner-service[onnx]'" in told(done)
+
+
+def test_warnings_stay_out_of_what_programs_read(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(8, 16), nn.LayerNorm(16), nn.Linear(16, 4)).eval()
+    file, output = tmp_path / "normed.onnx", str(tmp_path / "out.onnx")
+    file.write_bytes(torchpruner_core.export_onnx(model, (torch.zeros(2, 8),)))
+    done = run("", "prune", str(file), "--cut", "self.0.weight[0]=0-3", "-o", output, "--json")
+    assert json.loads(done.stdout)["path"] == output
+    told = [json.loads(line) for line in done.stderr.splitlines()]
+    assert "ChangedStatisticsWarning" in [each["warning"] for each in told]
 
 
 def test_an_interrupted_upload_says_so(tmp_path: Path) -> None:
