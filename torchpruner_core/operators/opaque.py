@@ -12,13 +12,13 @@ from collections.abc import Mapping
 
 from torchpruner_core.coupling.ties import Ties
 from torchpruner_core.operators.base import OperatorNode
-from torchpruner_core.operators.registry import operator_register
+from torchpruner_core.operators.registry import describes, operator_register
 
 REASONS: dict[str, tuple[str, ...]] = {
     "what its subgraph does with an axis is not read": (
         *("SequenceMap", "ai.onnx.preview::FlexAttention"),
     ),
-    "how large its result is depends on data": (*("NonMaxSuppression", "NonZero", "Unique"),),
+    "how large its result is depends on data": (*("NonMaxSuppression", "Unique"),),
     "its values are made from a shape or a length": (
         *("Constant", "EyeLike", "Range", "Shape", "Size"),
         *("BlackmanWindow", "HammingWindow", "HannWindow", "MelWeightMatrix"),
@@ -68,3 +68,21 @@ def register_opaque(reasons: Mapping[str, tuple[str, ...]]) -> None:
 
 
 register_opaque(REASONS)
+
+
+@describes("NonZero")
+class NonZero(Opaque):
+    """The places of a tensor that are not zero; of a stored mask, a list of them can be renumbered."""
+
+    reason = "how large its result is depends on data"
+
+    def ties(self, ties: Ties) -> None:
+        mask = self.input(0)
+        if mask is not None and mask.kind in ("parameter", "buffer"):
+            self.opaque(
+                ties,
+                f"how large its result is depends on the mask {mask.name}: hold the places in its stead, "
+                "as register_buffer('kept', mask.nonzero().flatten()), and index with those",
+            )
+        else:
+            self.opaque(ties, self.reason)

@@ -158,3 +158,18 @@ def test_a_renumbering_counts_from_the_end_where_its_entries_do() -> None:
     assert renumbering.apply(entries).tolist() == [-1, -4, -6, -8]
     assert renumbering.undo(renumbering.apply(entries)).tolist() == entries.tolist()
     assert Renumbering.from_dict(renumbering.to_dict()).apply(entries).tolist() == [-1, -4, -6, -8]
+
+
+class Masked(indices.KeptChannels):
+    """The channels are chosen by a mask, and not by a list of them."""
+
+    def prepare(self) -> None:
+        self.register_buffer("mask", torch.arange(16) < 10)
+
+    def between(self, h: torch.Tensor) -> torch.Tensor:
+        return h[:, self.mask]
+
+
+def test_a_mask_that_chooses_channels_is_named_with_the_way_on() -> None:
+    with pytest.raises(OpaqueAxisError, match=r"the mask self\.mask: hold the places in its stead"):
+        analysed(Masked().eval(), [3], traced=False)
