@@ -96,6 +96,8 @@ def test_a_plan_that_cannot_be_meant_is_refused_before_any_work(
     answer = make(service, model_id, body)
     assert answer.status_code == 422, answer.text
     assert slug is None or answer.json()["type"] == slug
+    if "colour" in body:
+        assert answer.json()["detail"].startswith("body.colour: there is no field of this name")
     assert service.client.get(f"/v1/models/{model_id}/plans").json()["total"] == before
 
 

@@ -106,9 +106,15 @@ def _of_nearest_form(errors: Sequence[Any]) -> list[Any]:
     return others + min(by_form.values(), key=len, default=[])
 
 
+UNKNOWN_FIELD = "there is no field of this name here; /docs lists the fields of each request"
+
+
 def _validation(error: RequestValidationError) -> dict[str, Any]:
     found = [
-        {"at": ".".join(map(str, item["loc"])), "message": item["msg"]}
+        {
+            "at": ".".join(map(str, item["loc"])),
+            "message": UNKNOWN_FIELD if item["type"] == "extra_forbidden" else item["msg"],
+        }
         for item in _of_nearest_form(error.errors())[:20]
     ]
     first = found[0] if found else {"at": "the request", "message": "it does not parse"}
