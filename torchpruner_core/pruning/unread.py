@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -60,6 +60,35 @@ def follow_unread(root: nn.Module, cut: CutResult, inputs: Any = None) -> Follow
     mode reads either.
     """
     local = LocalModel(root)
+    followed = _shown_in_training(root, local, cut, inputs)
+    statistics = _statistics(followed.left, local, cut)
+    return replace(
+        followed,
+        terminal={**followed.terminal, **statistics},
+        shapes={**followed.shapes, **{name: _shape(local, name) for name in statistics}},
+        left=tuple(name for name in followed.left if name not in statistics),
+    )
+
+
+def _statistics(left: Sequence[str], local: LocalModel, cut: CutResult) -> dict[str, AxisCuts]:
+    """Return how buffers follow that an observer keeps beside others, all of which are cut alike.
+
+    PyTorch's fused observers read their ranges within one function, where no graph shows them.
+    """
+    found: dict[str, AxisCuts] = {}
+    for name in left:
+        owner = _neighbourhood(name, local, cut)
+        if any(True for _ in local.modules[owner].parameters()):
+            continue
+        beside = {n: axes for n, axes in cut.terminal.items() if n.startswith(f"{owner}.")}
+        shapes = {_shape(local, n) for n in beside}
+        gone = {tuple(axes[0].tolist()) for axes in beside.values() if axes[0] is not None}
+        if len(gone) == 1 and shapes == {_shape(local, name)} and local.tensors[name].dim() == 1:
+            found[name] = list(next(iter(beside.values())))
+    return found
+
+
+def _shown_in_training(root: nn.Module, local: LocalModel, cut: CutResult, inputs: Any) -> Followed:
     fitting = [name for name in cut.unread if _fits(name, "self", local, cut)]
     beside = [name for name in fitting if _fits(name, _neighbourhood(name, local, cut), local, cut)]
     if set(fitting) <= _never_read.get(root, set()):

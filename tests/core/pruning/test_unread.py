@@ -249,3 +249,30 @@ def test_a_forward_that_will_fail_in_training_alone_is_told() -> None:
         warnings.simplefilter("error", StaleStateWarning)
         tp.set_cut(model, joint, correct_forward=True)
     assert model.train()(torch.randn(2, 6))[1].shape == (2, 7)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.ao.quantization:DeprecationWarning")
+def test_the_ranges_of_a_default_observer_follow_its_scales_and_come_back() -> None:
+    from torch.ao import quantization
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 4, 1)).train()
+    model.qconfig = quantization.get_default_qat_qconfig("fbgemm")
+    quantization.prepare_qat(model, inplace=True)
+    x = torch.randn(2, 3, 4, 4)
+    model(x)
+    model.eval()
+    graph = tp.ONNXGraph(model)
+    graph.build_graph((x,), fill_value=False)
+    cut = graph.solved.cut_analysis("self.0.weight", [1, 5], 0)
+    before = state(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", StaleStateWarning)
+        _, context = tp.set_cut(model, cut)
+    observer = model[0].weight_fake_quant.activation_post_process
+    assert observer.min_val.shape == observer.max_val.shape == (6,)
+    tp.recovery_cut(model, cut, context)
+    assert_same(before, state(model))
+    _, context = tp.set_cut(model, cut)
+    model.train()(x).sum().backward()
+    assert model[0].weight.grad.shape == (6, 3, 1, 1)
