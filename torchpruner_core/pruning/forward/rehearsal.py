@@ -18,8 +18,9 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -175,7 +176,7 @@ class Stage:
         kwargs: dict[str, Any],
         watch: Callable[[Call], None] | None = None,
     ) -> Trace:
-        with tables_untouched(self.root), self._pretending():
+        with tables_untouched(self.root), self._pretending(), _quietly():
             device = {"meta": "meta", "fake": "cpu", "cpu": str(self.home)}[self.device]
             return record(shadow, args, kwargs, device, watch, self.device != "cpu")
 
@@ -345,6 +346,21 @@ class Stage:
             yield (), dict(zip(names, tensors, strict=True))
         yield tuple(tensors), {}
         yield (tensors,), {}
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep PyTorch from logging what fails on fake tensors: a candidate that fails is no error."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+
+    def nothing(record: logging.LogRecord) -> bool:
+        return False
+
+    logger.addFilter(nothing)
+    try:
+        yield
+    finally:
+        logger.removeFilter(nothing)
 
 
 class _Disagreement(Exception):
