@@ -259,3 +259,19 @@ def test_a_forward_that_raises_says_where_and_leaves_the_model() -> None:
 def test_a_forward_without_tensors_is_refused() -> None:
     with pytest.raises(ExportError, match="returns no tensor, but int"):
         captured(Function(lambda x, w: 3), (X,))
+
+
+@pytest.mark.parametrize("size", [(5, 7), (17, 20)])
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+def test_an_antialiased_resize_weighs_only_what_is_inside(mode: str, size: tuple[int, int]) -> None:
+    class Resized(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.interpolate(self.conv(x), size, mode=mode, antialias=True)
+
+    torch.manual_seed(0)
+    model, image = Resized().eval(), torch.rand(1, 3, 12, 12)
+    assert difference(captured(model, (image,)), model, (image,)) < 1e-5

@@ -54,7 +54,9 @@ def _nearest(exact: bool) -> Any:
 def _smooth(mode: str, antialias: bool = False) -> Any:
     def translate(
         g: Writer, call: Call, x: Value, size: Any, align_corners: bool, *scales: Any
-    ) -> str:
+    ) -> str | None:
+        if antialias and align_corners:
+            return None  # PyTorch's grid is not that of ONNX's align_corners: the operator stays opaque
         corners = "align_corners" if align_corners else "half_pixel"
         return _resize(
             g,
@@ -65,6 +67,7 @@ def _smooth(mode: str, antialias: bool = False) -> Any:
             coordinate_transformation_mode=corners,
             cubic_coeff_a=(-0.5 if antialias else -0.75) if mode == "cubic" else None,
             antialias=1 if antialias else None,
+            exclude_outside=1 if antialias else None,
         )
 
     return translate
