@@ -17,7 +17,6 @@ nothing. It may not be assumed that the model tolerates being run: the copies ar
 from __future__ import annotations
 
 import inspect
-import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -26,14 +25,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_map
 
 from torchpruner_core.cut_dict import operator_owner
-from torchpruner_core.cut_result import AxisCuts, CutResult, TensorSpec
+from torchpruner_core.cut_result import CutResult, TensorSpec
 from torchpruner_core.pruning.change_list import Plan, has_own_rule
+from torchpruner_core.pruning.forward.allowed import Allowed, Vector, fits, shrinkage
 from torchpruner_core.pruning.forward.arithmetic import CREATING, SHAPING, SIZED
 from torchpruner_core.pruning.forward.boundaries import (
     cut_inputs,
@@ -61,12 +60,6 @@ CPU and know small constants, as when a model is compiled; real values, on whate
 
 EXPANDING = frozenset({"expand", "expand_as", "broadcast_to"})
 """Functions that repeat one slice to the length that they are told."""
-
-MOST_PARTS = 8
-"""A split into more parts than this is not guessed at."""
-
-Vector = tuple[int, ...]
-"""How much each axis of a tensor shrinks."""
 
 
 @dataclass(frozen=True)
@@ -249,7 +242,7 @@ class Stage:
         if after.error is not None or len(after.outputs) != len(before.outputs):
             return False
         return all(
-            _shrinkage(old, now) == _shrinkage(first, spec.shape)
+            shrinkage(old, now) == shrinkage(first, spec.shape)
             for old, now, first, spec in zip(
                 before.outputs, after.outputs, self.before.outputs, self.cut.outputs, strict=True
             )
@@ -478,7 +471,7 @@ class _Comparison:
         expected = [tuple(spec.shape) for spec in self.stage.cut.outputs]
         for i, (old, now) in enumerate(zip(before, after.outputs, strict=True)):
             if len(expected) == len(after.outputs):
-                if not _fits(now, expected[i]):
+                if not fits(now, expected[i]):
                     return f"output {i} would have the shape {now} in the place of {expected[i]}"
             elif old != now and not self.stage.allowed.exactly(old, now):
                 return f"output {i} would turn from {old} into {now}"
@@ -536,105 +529,6 @@ def _alike(old: Call, call: Call) -> bool:
         call.module,
         kind_of(call.function),
         len(call.shapes),
-    )
-
-
-class Allowed:
-    """The ways in which the cut shortens a tensor.
-
-    Where the cut carries the shapes it was made for, a tensor's old shape tells which new shapes it
-    may have; without them only the difference does.
-    """
-
-    def __init__(self, cut: CutResult, literals: Mapping[str, AxisCuts]) -> None:
-        self.vectors: set[Vector] = set()
-        self._pairs: set[tuple[Vector, Vector]] = set()
-        self._axes: dict[tuple[Vector, int], list[NDArray[np.int64]]] = {}
-        for tensors in (cut.terminal, literals, cut.iner):
-            for name, axes in tensors.items():
-                vector = tuple(0 if a is None else len(a) for a in axes)
-                self.vectors.add(vector)
-                if name in cut.shapes:
-                    shape = tuple(cut.shapes[name])
-                    after = tuple(s - v for s, v in zip(shape, vector, strict=True))
-                    self._pairs.add((shape, after))
-                    for axis, gone in enumerate(axes):
-                        if gone is not None:
-                            self._axes.setdefault((shape, axis), []).append(gone)
-        if not cut.shapes:
-            for change in cut.operator.values():
-                amount = change.get("shape")
-                if isinstance(amount, list):
-                    self.vectors.add(tuple(amount))
-        self._open = [(shape, after) for shape, after in self._pairs if -1 in shape]
-        self._loose = {tuple(sorted(filter(None, vector))) for vector in self.vectors}
-
-    def exactly(self, before: Vector, now: Vector) -> bool:
-        """Tell whether the cut turns some tensor of shape ``before`` into one of shape ``now``."""
-        if self._pairs:
-            return now in self._of_size(before)
-        return _shrinkage(before, now) in self.vectors
-
-    def becomes(self, before: Vector) -> list[Vector]:
-        """Return the shapes that tensors of shape ``before`` have after the cut, if it tells."""
-        return sorted(after for after in self._of_size(before) if after != before)
-
-    def _of_size(self, before: Vector) -> set[Vector]:
-        """Return what tensors of a size become; a size that data decides (-1) stands for any."""
-        found = {after for shape, after in self._pairs if shape == before}
-        for shape, after in self._open:
-            if _fits(before, shape):
-                found.add(tuple(x if y == -1 else y for x, y in zip(before, after, strict=True)))
-        return found
-
-    def removed(self, before: Vector, axis: int, count: int) -> NDArray[np.int64] | None:
-        """Return the ``count`` indices that go from an axis of tensors of shape ``before``, if all agree."""
-        found = [gone for gone in self._axes.get((before, axis), ()) if len(gone) == count]
-        same = all(np.array_equal(found[0], other) for other in found)
-        return found[0] if found and same else None
-
-    def removals(self, size: int) -> list[NDArray[np.int64]]:
-        """Return the different indices that go from axes of some size."""
-        found = {
-            tuple(gone.tolist()): gone
-            for (shape, axis), cuts in self._axes.items()
-            if shape[axis] == size
-            for gone in cuts
-            if len(gone)
-        }
-        return list(found.values())
-
-    def splits(self, before: Call, now: Call) -> Iterator[Vector]:
-        """Yield other lengths of as much in all that a splitting call's parts may have after the cut."""
-        rank = len(before.shapes[0])
-        if len(before.shapes) > MOST_PARTS or any(len(s) != rank for s in now.shapes):
-            return
-        for axis in range(rank):
-            made = tuple(shape[axis] for shape in now.shapes)
-            choices = [
-                dict.fromkeys(s[axis] for s in (shape, *self.becomes(shape)))
-                for shape in before.shapes
-            ]
-            for sizes in itertools.product(*choices):
-                if sum(sizes) == sum(made) and sizes != made:
-                    yield sizes
-
-    def loosely(self, before: Vector, now: Vector) -> bool:
-        """Tell whether some tensor loses as much, whichever its axes."""
-        vector = _shrinkage(before, now)
-        return vector is not None and tuple(sorted(filter(None, vector))) in self._loose
-
-
-def _shrinkage(before: Sequence[int], now: Sequence[int]) -> Vector | None:
-    if len(before) != len(now):
-        return None
-    return tuple(x - y for x, y in zip(before, now, strict=True))
-
-
-def _fits(shape: Vector, expected: Vector) -> bool:
-    """Tell whether a shape is the expected one, in which -1 is a size that only data decides."""
-    return len(shape) == len(expected) and all(
-        wanted in (size, -1) for size, wanted in zip(shape, expected, strict=True)
     )
 
 
