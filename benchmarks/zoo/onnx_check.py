@@ -59,7 +59,7 @@ def run(data: bytes, feeds: Mapping[str, Array], optimised: bool = False) -> Out
 def run_original(data: bytes, feeds: Mapping[str, Array]) -> tuple[Outputs, bool]:
     """Return the outputs of a model and whether it must be optimised to give the same twice.
 
-    Of some models onnxruntime 1.27 computes other numbers at each run, unless it optimises them.
+    Of some models onnxruntime computes other numbers at each run, unless it optimises them.
     """
     first = run(data, feeds)
     if distance(first, run(data, feeds)) <= TOLERANCE:
