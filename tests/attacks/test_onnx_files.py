@@ -83,7 +83,8 @@ def test_a_cycle_is_refused(attack: Attack) -> None:
         helper.make_node("Relu", ["a"], ["b"]),
         helper.make_node("Relu", ["b"], ["y"]),
     ]
-    attack.fails(model(nodes).SerializeToString())
+    problem = attack.fails(model(nodes).SerializeToString())
+    assert problem["type"] == "invalid-model" and "a cycle" in problem["detail"]
 
 
 def test_deeply_nested_subgraphs_end_cleanly(attack: Attack) -> None:

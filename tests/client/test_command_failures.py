@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -157,6 +158,8 @@ def test_an_interrupted_upload_says_so(tmp_path: Path) -> None:
             stderr=subprocess.PIPE,
             text=True,
             env={**ENVIRONMENT, "TORCHPRUNER_URL": url},
+            # Where the tests run in a shell's background, their children would ignore it.
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         )
         connection, _ = server.accept()
         with connection:

@@ -28,7 +28,7 @@ RQ_WORKER = "torchpruner_service.worker.rq_worker"
 NURSERY = "torchpruner_service.sandbox.nursery"
 
 
-RUNS = count(500)
+RUNS = count(250)
 
 
 @pytest.fixture(scope="module")

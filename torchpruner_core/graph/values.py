@@ -187,8 +187,8 @@ class Values:
         return first + np.arange(int(np.prod(shape)), dtype=np.int64).reshape(shape)
 
     def _find(self, name: str) -> Known | None:
-        """Evaluate ``name`` and what it needs, without recursion: graphs may be deep."""
-        pending = [name]
+        """Evaluate ``name`` and what it needs, without recursion: graphs may be deep, or read themselves."""
+        pending, begun = [name], set[str]()
         while pending:
             current = pending[-1]
             if current in self._memo:
@@ -214,10 +214,14 @@ class Values:
                     self._memo[output] = None
                 continue
             missing = [i for i in needed if i not in self._memo]
-            if missing:
-                pending.extend(missing)
-                continue
-            self._evaluate(producer)
+            if not missing:
+                self._evaluate(producer)
+            elif current in begun:
+                for output in producer.output:
+                    self._memo[output] = None  # what it needs needs it
+            else:
+                begun.add(current)
+                pending.extend(i for i in missing if i not in begun)
         return self._memo[name]
 
     def edited(
