@@ -221,12 +221,15 @@ class Planner:
             f"{limit.bound} leaves no less of it" for limit in self.limits if limit.reason is None
         )
         told = "; ".join(f"{count} groups: {reason}" for reason, count in held.most_common(4))
+        asked = limits[name]
+        # Nobody wants a network of fifty operations.
+        share = f" For a share of it write '{asked}%'." if asked <= 100 else ""
         return InfeasibleBudgetError(
             f"{name} can go down to {least[name]:,} under these rules, {least[name] / before:.1%} "
-            f"of {before:,}, and at most {limits[name]:,} was asked for. What holds it back: {told}. "
+            f"of {before:,}, and at most {asked:,} was asked for.{share} What holds it back: {told}. "
             "Ask for no less than that, or protect less, lower min_keep or round_to, raise max_cut",
             budget=name,
-            asked=limits[name],
+            asked=asked,
             nearest=least[name],
             before=before,
             blocked_by=[

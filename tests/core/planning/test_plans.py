@@ -429,6 +429,12 @@ def test_a_budget_of_everything_cuts_nothing(residual):
     assert not plan.result.terminal and plan.result.flops_after == graph.solved.flops()
 
 
+def test_a_bare_number_that_was_meant_as_a_share_is_told(residual):
+    _, graph = residual
+    with pytest.raises(tp.InfeasibleBudgetError, match="For a share of it write '50%'"):
+        tp.plan(graph, tp.Budget(flops="50"), random_scores(graph))
+
+
 def test_a_budget_that_cannot_be_met_names_the_nearest(residual):
     _, graph = residual
 
