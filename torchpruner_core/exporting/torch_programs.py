@@ -97,6 +97,10 @@ def export_file(data: bytes, kind: ModelFormat, inputs: Any) -> Program:
     return export_object(model, inputs, training=False)
 
 
+_NUMBER_READ = re.compile(r"Converting a tensor to a Python (number|integer|index|float|list)")
+"""What PyTorch's tracer warns of where code makes a number of a tensor's value."""
+
+
 def _unwrapped(model: torch.nn.Module) -> torch.nn.Module:
     """Return what ``torch.compile``, a data-parallel or an averaging wrapper holds, unsharded."""
     from torchpruner_core.exporting.sharded import is_sharded, stand_in
@@ -142,8 +146,14 @@ def _from_module(
         return _from_exported(exported, origin)
 
     def by_torchscript() -> Program:
-        with ready(values=True):
-            return _legacy(model, args, kwargs, origin, training)
+        with ready(values=True), warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            program = _legacy(model, args, kwargs, origin, training)
+        read = [f"{w.filename}:{w.lineno}" for w in seen if _NUMBER_READ.match(str(w.message))]
+        if held_fast is not None and read:
+            # The program that names what it holds fast is the better one of two that do.
+            raise ExportError(f"the trace holds numbers of the data fast, read at {read[0]} first")
+        return program
 
     makers = {CAPTURE: by_capture, TORCH_EXPORT: by_torch_export, TORCHSCRIPT: by_torchscript}
     refusals: dict[str, str] = {}

@@ -145,3 +145,36 @@ def test_what_cannot_be_verified_is_refused_before_anything_is_changed(
     with pytest.raises(VerificationError, match=message):
         tp.set_cut(model, conv_net_cut([0]), verify=True, inputs=inputs)
     assert model[0].weight.shape[0] == 8
+
+
+class Routed(nn.Module):
+    """Each row goes to one of two layers, as many to each as data decides; the sums are normalised."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Linear(6, 8)
+        self.norm = nn.LayerNorm(8)
+        self.gate = nn.Linear(8, 2)
+        self.experts = nn.ModuleList(nn.Linear(8, 4) for _ in range(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.norm(self.stem(x))
+        chosen = self.gate(h).argmax(-1)
+        order = chosen.argsort(stable=True)
+        counts = torch.bincount(chosen, minlength=2).tolist()
+        parts = h[order].split(counts)
+        made = torch.cat([layer(part) for layer, part in zip(self.experts, parts, strict=True)])
+        return made[order.argsort()]
+
+
+def test_a_program_that_holds_for_its_own_inputs_alone_is_no_reference() -> None:
+    torch.manual_seed(3)
+    model, x = Routed().eval(), torch.randn(9, 6)
+    graph = tp.ONNXGraph(model)
+    graph.build_graph((x,))
+    cut = graph.solved.cut_analysis("self.stem.weight", [1], 0)
+    assert cut.renormalises
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(VerificationError, match="holds for the inputs of its export alone"):
+        tp.set_cut(model, cut, inputs=(x,), verify=True)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

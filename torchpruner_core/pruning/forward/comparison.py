@@ -66,6 +66,10 @@ def difference(expected: list[torch.Tensor], received: list[torch.Tensor]) -> tu
     return absolute, relative
 
 
+HOLDS = 1e-2
+"""How far a program may be from its model on other inputs, and be only rounded otherwise."""
+
+
 class MaskedOnnx:
     """The ONNX model that computes the listed normalisations over the kept slices only.
 
@@ -73,21 +77,40 @@ class MaskedOnnx:
     """
 
     def __init__(self, model: nn.Module, cut: CutResult, inputs: Any) -> None:
-        import onnxruntime
-
-        masked = masked_onnx(export_onnx(model, inputs), cut)
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(
-            masked, options, providers=["CPUExecutionProvider"]
-        )
+        self._data = export_onnx(model, inputs)
+        self._session = _session(masked_onnx(self._data, cut))
 
     def run(self, inputs: Any) -> list[torch.Tensor]:
         """Return its outputs, in order."""
+        return self._outputs(self._session, inputs)
+
+    def check_that_it_holds(self, inputs: Any, expected: list[torch.Tensor]) -> None:
+        """Raise ``ValueError`` where the program, unmasked, is not the model on other inputs.
+
+        So it is where data decides what was written down as the program was made: the tokens that
+        each expert gets, for instance.
+        """
+        found = self._outputs(_session(self._data), inputs)
+        same = [x.shape for x in found] == [x.shape for x in expected]
+        off = difference([x.cpu() for x in expected], found)[1] if same else float("inf")
+        if off > HOLDS:
+            raise ValueError(
+                f"its program holds for the inputs of its export alone, and is off by {off:.2g} on others"
+            )
+
+    def _outputs(self, session: Any, inputs: Any) -> list[torch.Tensor]:
         args, kwargs = arguments(inputs)
         tensors = flatten_outputs((args, kwargs))
-        names = [node.name for node in self._session.get_inputs()]
+        names = [node.name for node in session.get_inputs()]
         feeds = dict(zip(names, (x.detach().cpu().numpy() for x in tensors), strict=False))
         feeds.update({k: v.detach().cpu().numpy() for k, v in kwargs.items() if k in names})
-        results = self._session.run(None, feeds)
+        results = session.run(None, feeds)
         return [torch.from_numpy(np.ascontiguousarray(x)) for x in results]
+
+
+def _session(data: bytes) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])

@@ -94,6 +94,8 @@ class Verification:
             try:
                 masked = MaskedOnnx(subject, self.cut, first)
                 masked.run(first)
+                for batch in self._batches[1:]:
+                    masked.check_that_it_holds(batch.inputs, batch.original)
                 return masked.run
             except Exception as error:
                 raise VerificationError(
