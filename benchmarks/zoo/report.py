@@ -79,7 +79,8 @@ differs from that of `torch.export`.
   kept slices, and is only near to the original with zeros in it.
 - **refused**: an error says why, and nothing was changed.
 - **wrong**: the outputs differ, or the module did not come back.
-- **unproven**: masking moves the output too little to show anything.
+- **unproven**: masking moves the output too little to show anything, rounding moves it as much, or data
+  decides what the program holds fast, so that it is no reference.
 
 On the `nn.Module` a cut may need a literal in a `forward()` changed. **Corrected** counts those where
 `set_cut(correct_forward=True)` did so, **ONNX only** those that `set_cut` declines, where the pruned
