@@ -59,7 +59,7 @@ def unpacked(source: bytes | Path, *, weights: bool = True) -> bytes:
 def opened_parts(source: bytes | Path) -> Iterator[tuple[bytes, Opener] | None]:
     """Open a model in several files: its program, and what opens the files that hold its tensors.
 
-    ``None`` where ``source`` is a whole model, or an archive of something else. Raises
+    ``None`` where ``source`` is bytes of a whole model, or an archive of something else. Raises
     ``InvalidModelError`` as :func:`unpacked` does.
     """
     if isinstance(source, Path):
@@ -245,6 +245,8 @@ def read_tensor(tensor: Any, opener: Opener) -> bytes:
 
 def large_tensors(program: bytes, opener: Opener) -> dict[str, Callable[[], Any]]:
     """Return what reads each tensor that :func:`unpacked` leaves out, by the name of its value."""
+    if not has_external_data(program):
+        return {}  # a whole model need not be parsed to say so
     return {
         name: partial(_with_contents, tensor, opener)
         for name, tensor in _named_tensors(program_of(program))

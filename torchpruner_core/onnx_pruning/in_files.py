@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from torchpruner_core.cut_dict import Cut, read_cut
-from torchpruner_core.errors import GraphError
 from torchpruner_core.importing.external_data import (
     fits_one_file,
     large_tensors,
     opened_parts,
     unpacked,
 )
-from torchpruner_core.onnx_pruning.loading import check_loads
+from torchpruner_core.onnx_pruning.loading import check_loads, check_valid
 from torchpruner_core.onnx_pruning.prune import edited, prune_onnx
 from torchpruner_core.onnx_pruning.sliced import OpenModel, open_model, stored_array
 
@@ -71,12 +70,7 @@ def _prune_in_parts(source: Path, result: Cut, target: Path) -> None:
         with target.with_name(f"{target.name}.data").open("wb") as data:
             _write_tensors(opened, model, data)
     target.write_bytes(model.SerializeToString())
-    try:
-        onnx.checker.check_model(target)
-    except onnx.checker.ValidationError as error:
-        raise GraphError(
-            f"the pruned model is not valid ONNX: {str(error).splitlines()[0]}"
-        ) from error
+    check_valid(target)
     check_loads(target, source)
 
 

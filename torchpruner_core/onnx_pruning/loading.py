@@ -1,4 +1,4 @@
-"""Does a pruned model load? What a runtime refuses is not handed out."""
+"""Is a pruned model valid, and does it load? What the checker or a runtime refuses is not handed out."""
 
 from __future__ import annotations
 
@@ -6,6 +6,18 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from torchpruner_core.errors import GraphError
+
+
+def check_valid(pruned: bytes | Path) -> None:
+    """Raise ``GraphError`` where ``onnx.checker`` refuses a pruned model."""
+    import onnx
+
+    try:
+        onnx.checker.check_model(pruned)
+    except onnx.checker.ValidationError as error:
+        raise GraphError(
+            f"the pruned model is not valid ONNX: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def check_loads(pruned: bytes | Path, original: bytes | Path) -> None:

@@ -19,7 +19,7 @@ from torchpruner_core.importing.bodies import all_graphs, flatten, graphs_of
 from torchpruner_core.importing.importer import SHAPE_OPERATORS, read_graph
 from torchpruner_core.importing.wire import strip_weights
 from torchpruner_core.onnx_pruning.counts import counts_of_statistics
-from torchpruner_core.onnx_pruning.loading import check_loads
+from torchpruner_core.onnx_pruning.loading import check_loads, check_valid
 from torchpruner_core.onnx_pruning.open_sizes import declare_fixed_sizes
 from torchpruner_core.onnx_pruning.rewrite import Mended, new_constants
 from torchpruner_core.onnx_pruning.selected import follow_open_sizes, select_kept
@@ -58,17 +58,10 @@ def prune_onnx(data: bytes, result: Cut) -> bytes:
     Raises ``CutError`` where the two do not belong together, ``GraphError`` where a constant
     cannot be rewritten.
     """
-    import onnx
-
     result = read_cut(result)
     opened = open_model(data, result)
     pruned = edited(opened, data, result)
-    try:
-        onnx.checker.check_model(pruned)
-    except onnx.checker.ValidationError as error:
-        raise GraphError(
-            f"the pruned model is not valid ONNX: {str(error).splitlines()[0]}"
-        ) from error
+    check_valid(pruned)
     check_loads(pruned, data)
     return pruned
 
